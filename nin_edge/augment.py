@@ -1,0 +1,50 @@
+"""Random crop and flip for whole batches of uint8 images: one gather a batch, no loop over images.
+
+What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that a resumed run sees
+what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def augment(
+    images: NDArray[np.uint8], *, crop: int, flip: NDArray[np.bool_] | None, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Shift each image by up to `crop` pixels on each axis, mirrored at the borders, and flip those marked.
+
+    Args:
+        images: (N, S, S, C).
+        crop: largest shift in pixels, 0 to S - 1; 0 leaves the images in place.
+        flip: (N,), which images to mirror left to right; None for none.
+        rng: draws the shifts.
+
+    Returns:
+        (N, S, S, C), a new array.
+    """
+    count, side, _, channels = images.shape
+    padded = np.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)), mode="reflect") if crop else images
+    shift = rng.integers(0, 2 * crop + 1, size=(2, count, 1))
+    rows = shift[0] + np.arange(side)  # (N, S)
+    columns = shift[1] + np.arange(side)
+    if flip is not None:
+        columns = np.where(flip[:, np.newaxis], columns[:, ::-1], columns)
+    # A flat gather of whole pixels is several times as fast as indexing with four arrays.
+    span = padded.shape[1]
+    pixels = padded.reshape(count * span * span, channels)
+    base = np.arange(count)[:, np.newaxis, np.newaxis] * (span * span)
+    return pixels[base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]]  # (N, S, S, C)
+
+
+def alternating_flip(first: NDArray[np.bool_], epoch: int) -> NDArray[np.bool_]:
+    """Which images to mirror in an epoch: at random in the first, then each one the other way every time.
+
+    So every two epochs show each image in both ways, which random flips do not (Jordan, arXiv:2404.00498, section 3.6).
+
+    Args:
+        first: (N,), which are mirrored in epoch 0.
+        epoch: counted from 0.
+    """
+    return first if epoch % 2 == 0 else ~first

@@ -1,0 +1,225 @@
+"""Weights with everything needed to use them, in one safetensors file; no pickle is written or read.
+
+A checkpoint's tensors are the network's state dictionary and, under `ranges/`, the activation ranges that int8
+export needs. Its header carries the rest as JSON: format version, network, labels, preprocessing, data set, metrics,
+library versions. A training state (`state.safetensors`) is written in the same way, with its own kind in the header.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import PIL
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nin_edge import __version__
+from nin_edge.files import write_atomically
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.image import Preprocessing
+
+FORMAT_VERSION: Final = 1
+"""Version of the header's layout; newer files are refused, older ones will stay readable."""
+
+_RANGES: Final = "ranges/"
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """Values one tensor took over the calibration images: what int8 has to cover."""
+
+    minimum: float
+    """Smallest value."""
+    maximum: float
+    """Largest value."""
+    low: float
+    """0.01th percentile."""
+    high: float
+    """99.99th percentile."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set that a network was trained on."""
+
+    name: str
+    """What its owner calls it, for example `CIFAR-10 (JPEG q75)`."""
+    licence: str = "not stated"
+    """A note on the licence of its images."""
+    fingerprint: str = ""
+    """SHA-256 of all pixels and labels, in hexadecimal; empty if unknown."""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of nin-edge and of the libraries that training and export rest on."""
+    return {
+        "nin-edge": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with its labels, preprocessing and history."""
+
+    config: NetworkConfig
+    """The network's shape."""
+    weights: Mapping[str, Tensor]
+    """State dictionary of `NiN(config)`."""
+    labels: tuple[str, ...]
+    """Name of each class, in the order of the outputs."""
+    preprocessing: Preprocessing
+    """How images become the network's input."""
+    data: DataSource
+    """What it was trained on."""
+    ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
+    """Activation ranges by module name (`evaluate.activation_ranges`); empty if they were not recorded."""
+    temperature: float | None = None
+    """Divisor of the logits that calibrates the probabilities; None if it was not fitted."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Measured figures by name, for example `test_top1` (0 to 1) and `test_images`."""
+    versions: Mapping[str, str] = field(default_factory=library_versions)
+    """Versions of the libraries that made it."""
+
+    def network(self) -> NiN:
+        """The network with these weights, in evaluation mode, channels-last, on the CPU."""
+        network = NiN(self.config)
+        network.load_state_dict(dict(self.weights))
+        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint atomically.
+
+        Raises:
+            OSError: the file cannot be written; an older one of that name is untouched.
+        """
+        ranges = {
+            _RANGES + name: torch.tensor([span.minimum, span.maximum, span.low, span.high])
+            for name, span in self.ranges.items()
+        }
+        header = {
+            "network": asdict(self.config),
+            "labels": self.labels,
+            "preprocessing": asdict(self.preprocessing),
+            "data": asdict(self.data),
+            "temperature": self.temperature,
+            "metrics": dict(self.metrics),
+            "versions": dict(self.versions),
+        }
+        write_tensors(path, "checkpoint", {**self.weights, **ranges}, header)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a checkpoint and check that its parts fit together.
+
+        Raises:
+            ModelFileError: missing, truncated, foreign, newer or inconsistent; the message names file and fault.
+        """
+        tensors, header = read_tensors(path, "checkpoint")
+        try:
+            network = header["network"]
+            network["blocks"] = tuple(tuple(block) for block in network["blocks"])
+            network["kernels"] = tuple(network["kernels"])
+            preprocessing = header["preprocessing"]
+            preprocessing["mean"], preprocessing["std"] = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+            checkpoint = cls(
+                config=NetworkConfig(**network),
+                weights={name: value for name, value in tensors.items() if not name.startswith(_RANGES)},
+                labels=tuple(header["labels"]),
+                preprocessing=Preprocessing(**preprocessing),
+                data=DataSource(**header["data"]),
+                ranges={
+                    name.removeprefix(_RANGES): ActivationRange(*value.tolist())
+                    for name, value in tensors.items()
+                    if name.startswith(_RANGES)
+                },
+                temperature=header["temperature"],
+                metrics=header["metrics"],
+                versions=header["versions"],
+            )
+            checkpoint._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            fault = f"the header lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ModelFileError(f"{path}: a damaged checkpoint: {fault}") from error
+        return checkpoint
+
+    def _check(self) -> None:
+        """Raise ValueError where header and tensors contradict each other."""
+        if len(self.labels) != self.config.classes or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"{len(set(self.labels))} different labels for {self.config.classes} classes")
+        network, preprocessing = (
+            (self.config.size, self.config.channels),
+            (self.preprocessing.size, self.preprocessing.channels),
+        )
+        if network != preprocessing:
+            raise ValueError(f"size and channels are {network} in the network, {preprocessing} in its preprocessing")
+        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature {self.temperature}, expected a positive number")
+        with torch.device("meta"):  # shapes alone, no memory
+            expected = {name: tuple(value.shape) for name, value in NiN(self.config).state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in self.weights.items()}
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise ValueError(
+                    f"tensor {name!r} has shape {found.get(name, 'none (it is missing)')}, "
+                    f"the network in the header wants {expected.get(name, 'no such tensor')}"
+                )
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able header as one safetensors file, atomically.
+
+    Args:
+        path: the file to write or replace.
+        kind: what the file is, checked by `read_tensors`.
+        tensors: what to store; copied to the CPU, contiguous.
+        header: values that JSON can carry.
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    text = {key: json.dumps(value, allow_nan=False) for key, value in header.items()}
+    marks = {"nin_edge.kind": kind, "nin_edge.format_version": str(FORMAT_VERSION)}
+    write_atomically(path, safetensors.torch.save(plain, metadata={**marks, **text}))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        ModelFileError: missing, damaged, of another kind or of a newer format.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected a {kind}")
+    if path.suffix.lower() == ".onnx":
+        raise ModelFileError(f"{path}: an ONNX model, expected a {kind} (.safetensors)")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            found = metadata.pop("nin_edge.kind", None)
+            if found is None:
+                raise ModelFileError(f"{path}: a safetensors file without nin-edge's header, expected a {kind}")
+            if found != kind:
+                raise ModelFileError(f"{path}: a nin-edge {found}, expected a {kind}")
+            version = metadata.pop("nin_edge.format_version", "")
+            if not version.isascii() or not version.isdigit():
+                raise ModelFileError(f"{path}: a damaged {kind}: format version {version!r}, expected an integer")
+            if int(version) > FORMAT_VERSION:
+                raise ModelFileError(
+                    f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to {FORMAT_VERSION}: update it"
+                )
+            header = {key: json.loads(value) for key, value in metadata.items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable {kind}, truncated or foreign ({error})") from error

@@ -1,0 +1,92 @@
+"""The `nin-edge` command: a group whose verbs parse, call the library and print.
+
+A verb's module is imported when it is called, and imports what it needs when it runs, so that `nin-edge run` starts
+without torch and `nin-edge --help` without NumPy. This module decides what an error looks like and its exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from nin_edge import __version__
+
+EXIT_FAILED: Final = 1
+EXIT_GATE: Final = 3
+"""A parity or accuracy gate failed."""
+EXIT_PROVIDER: Final = 4
+"""The requested execution provider is not active."""
+EXIT_INTERRUPTED: Final = 130
+
+_VERBS: Final = ("train", "export", "run", "verify", "info")
+
+# Import name -> what pip installs, for packages that a light installation leaves out.
+_INSTALLABLE: Final = {
+    name: name for name in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+} | {"PIL": "pillow"}
+
+
+class _Group(click.Group):
+    """Verbs loaded on demand; every expected error as one line and its exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"nin_edge.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            failure = click.ClickException(printable(_explain(error)))
+            failure.exit_code = _exit_code(error)
+            raise failure from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nin-edge")
+@click.option("-v", "--verbose", is_flag=True, help="Print what the library logs, and tracebacks of errors.")
+def main(verbose: bool) -> None:
+    """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def printable(text: str) -> str:
+    """Text fit for a terminal: control characters and the like as escapes, so that a name cannot act on it."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
+
+
+def _explain(error: Exception) -> str:
+    """An expected error's one line; anything else is a defect and goes up with its traceback."""
+    from nin_edge_runtime.errors import NinEdgeError
+
+    if isinstance(error, NinEdgeError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _INSTALLABLE:
+        package = _INSTALLABLE[(error.name or "").split(".")[0]]
+        return f"this command needs the package {package}, which is not installed: pip install {package}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    raise error
+
+
+def _exit_code(error: Exception) -> int:
+    from nin_edge_runtime.errors import GateError, ProviderError
+
+    if isinstance(error, GateError):
+        return EXIT_GATE
+    return EXIT_PROVIDER if isinstance(error, ProviderError) else EXIT_FAILED

@@ -1,0 +1,177 @@
+"""What a network gives on images, and how good it is: logits, accuracy, calibration, activation ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nin_edge.checkpoint import ActivationRange
+from nin_edge.network import NiN
+from nin_edge_runtime.image import Preprocessing
+
+_BATCH = 250  # images at a time: full-width activations of one batch stay under 1 GB
+
+
+class InputTransform:
+    """Preprocessed pixels -> the network's input, on a device; the torch side of `Preprocessing.normalize`."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
+        """Put the normalisation's numbers on `device`."""
+        scale, shift = preprocessing.scale_and_shift()
+        self._scale = torch.from_numpy(scale).to(device).view(-1, 1, 1)
+        self._shift = torch.from_numpy(shift).to(device).view(-1, 1, 1)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Move uint8 (N, S, S, C) to the device as normalised float32 (N, C, S, S), channels-last in memory."""
+        # As bytes first: a quarter of the traffic. permute() leaves NHWC memory, which is channels-last.
+        moved = torch.from_numpy(pixels).to(self._scale.device).permute(0, 3, 1, 2)  # NHWC -> NCHW
+        return moved.float().mul_(self._scale).add_(self._shift)
+
+
+def batches(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """The chosen images, copied from a possibly memory-mapped array, a batch at a time."""
+    for start in range(0, len(indices), _BATCH):
+        yield images[indices[start : start + _BATCH]]
+
+
+@torch.inference_mode()
+def logits(
+    network: NiN,
+    preprocessing: Preprocessing,
+    images: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """The network's logits for the chosen images, in evaluation mode, which it is left in.
+
+    Args:
+        network: already on `device`.
+        preprocessing: its preprocessing.
+        images: (M, S, S, C).
+        indices: (N,), which of them.
+        device: where to compute.
+
+    Returns:
+        (N, K).
+    """
+    network.eval()
+    transform = InputTransform(preprocessing, device)
+    parts = [network(transform(batch)).float().cpu().numpy() for batch in batches(images, indices)]
+    return np.concatenate(parts) if parts else np.empty((0, network.config.classes), np.float32)
+
+
+def softmax(values: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities (N, K) of logits (N, K) divided by a temperature, in double precision."""
+    scaled = values.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def top1(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
+    """Share of rows (N, K) whose largest score is at the target (N,); 0 to 1."""
+    return float((scores.argmax(axis=1) == targets).mean())
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int = 15
+) -> float:
+    """Mean distance between confidence and accuracy, over equal-width bins of confidence (Guo, arXiv:1706.04599).
+
+    Args:
+        probabilities: (N, K).
+        targets: (N,).
+        bins: number of bins between 0 and 1.
+
+    Returns:
+        0 (calibrated) to 1.
+    """
+    confidence = probabilities.max(axis=1)
+    gap = (probabilities.argmax(axis=1) == targets) - confidence
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(places, weights=gap, minlength=bins)).sum() / len(targets))
+
+
+def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
+    """The divisor of the logits that minimises the negative log-likelihood (Guo, arXiv:1706.04599, section 4.2).
+
+    The likelihood is concave in the inverse temperature, so bisection on its derivative finds the one optimum.
+
+    Args:
+        values: logits (N, K) of images the network was not fitted to.
+        targets: (N,).
+
+    Returns:
+        0.05 to 20; the ends mean that the data set no limit.
+    """
+    correct = values[np.arange(len(targets)), targets].astype(np.float64)
+    low, high = math.log(0.05), math.log(20.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        expected = (softmax(values, math.exp(middle)) * values).sum(axis=1)
+        # Where the mean logit under the model exceeds the correct one's, the model is too confident.
+        low, high = (middle, high) if (expected - correct).mean() > 0 else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+@torch.inference_mode()
+def activation_ranges(
+    network: NiN, preprocessing: Preprocessing, images: NDArray[np.uint8], indices: NDArray[np.int64]
+) -> dict[str, ActivationRange]:
+    """Range of every tensor that int8 export quantises: the input, and what each layer hands on.
+
+    The percentiles are exact: the few values beyond them are kept, and all others dropped as they come.
+
+    Args:
+        network: on the CPU; evaluated in evaluation mode, which it is left in.
+        preprocessing: its preprocessing.
+        images: (M, S, S, C).
+        indices: (N,), which of them to run, unaugmented.
+
+    Returns:
+        By module name, after its ReLU where it has one; `input` is the normalised input.
+    """
+    network.eval()
+    tails: dict[str, tuple[Tensor, Tensor]] = {}
+    counts: dict[str, int] = {}
+
+    def observe(name: str, values: Tensor) -> None:
+        flat = values.flatten()
+        counts[name] = counts.get(name, 0) + flat.numel()
+        keep = math.ceil(flat.numel() / values.shape[0] * len(indices) * 1e-4) + 1
+        low, high = tails.get(name, (flat.new_empty(0), flat.new_empty(0)))
+        low = torch.cat([low, flat.topk(min(keep, flat.numel()), largest=False).values])
+        high = torch.cat([high, flat.topk(min(keep, flat.numel())).values])
+        tails[name] = (
+            low.topk(min(keep, low.numel()), largest=False).values,
+            high.topk(min(keep, high.numel())).values,
+        )
+
+    hooks = []
+    for name, module in network.named_modules():
+        linear_end = isinstance(module, nn.Conv2d) and not network.config.last_relu and module is _last(network)
+        if linear_end or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+            hooks.append(module.register_forward_hook(lambda _, __, output, name=name: observe(name, output)))
+    try:
+        transform = InputTransform(preprocessing)
+        for batch in batches(images, indices):
+            values = transform(batch)
+            observe("input", values)
+            network(values)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    ranges = {}
+    for name, (low, high) in tails.items():
+        beyond = int(counts[name] * 1e-4)
+        ranges[name] = ActivationRange(low[0].item(), high[0].item(), low[beyond].item(), high[beyond].item())
+    return ranges
+
+
+def _last(network: NiN) -> nn.Module:
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]

@@ -1,0 +1,193 @@
+"""Network in Network (Lin, Chen, Yan, arXiv:1312.4400): the whole network on one page.
+
+A convolution layer is a linear filter followed by a non-linearity. The paper puts a small multilayer
+perceptron in its place (an *mlpconv* layer): a k x k convolution followed by two 1 x 1 convolutions, each
+with ReLU, whose weights are shared over all positions (section 3.1). Three of those and a global average
+over one map per class make the classifier (section 3.2); there is no fully connected layer.
+
+    >>> network = NiN(NetworkConfig.from_preset("nin", classes=10))
+    >>> sum(parameter.numel() for parameter in network.parameters())
+    966986
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+SIZES: Final = range(16, 513)
+"""Sides of the square input, in pixels, that the network takes."""
+
+_POOL: Final = {"kernel_size": 3, "stride": 2, "padding": 1}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes the shape of a network; stored with its weights."""
+
+    preset: str
+    """Name of the preset that the other fields started from."""
+    classes: int
+    """Number of classes K, at least 2."""
+    channels: int = 3
+    """Channels of the input: 3 (RGB) or 1 (luma)."""
+    size: int = 32
+    """Side of the square input in pixels, 16 to 512."""
+    width: float = 1.0
+    """Multiplier of the preset's channel counts, each rounded to a multiple of 8."""
+    blocks: tuple[tuple[int, ...], ...] = ((192, 160, 96), (192, 192, 192), (192, 192))
+    """Output channels of each mlpconv's convolutions at width 1; the very last, K, is left out."""
+    kernels: tuple[int, ...] = (5, 5, 3)
+    """Side of each mlpconv's first kernel; the other two are 1."""
+    batch_norm: bool = False
+    """Batch normalisation between each convolution and its ReLU, but for the last convolution."""
+    last_relu: bool = True
+    """Whether the class maps pass a ReLU, as in the paper; without it they are linear."""
+    dropout: float = 0.5
+    """Probability of zeroing an activation after each pooling, while training."""
+
+    def __post_init__(self) -> None:
+        """Refuse a network that cannot be built.
+
+        Raises:
+            ValueError: a field is out of its range; the message names it and the range.
+        """
+        if self.classes < 2:
+            raise ValueError(f"classes is {self.classes}: a classifier needs at least 2")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}: expected 1 (grey) or 3 (RGB)")
+        if self.size not in SIZES:
+            raise ValueError(f"size is {self.size}: expected {SIZES.start} to {SIZES.stop - 1} pixels")
+        if not 0 < self.width <= 8:
+            raise ValueError(f"width is {self.width}: expected a multiplier above 0, at most 8")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}: expected a probability below 1")
+        if len(self.blocks) != len(self.kernels) or not all(self.blocks):
+            raise ValueError(f"{len(self.blocks)} blocks with {len(self.kernels)} kernels: expected a kernel each")
+
+    @classmethod
+    def from_preset(cls, preset: str, *, classes: int, **changes: object) -> NetworkConfig:
+        """The named preset for `classes` classes, with any other field changed by keyword.
+
+        Raises:
+            ValueError: no such preset (the message lists them), or a field out of its range.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
+        return replace(PRESETS[preset], classes=classes, **changes)  # type: ignore[arg-type]
+
+    def layer_shapes(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+        """Each mlpconv's convolutions as (input channels, output channels, kernel side)."""
+        shapes, inputs = [], self.channels
+        for index, (block, kernel) in enumerate(zip(self.blocks, self.kernels, strict=True)):
+            outputs = [max(8, 8 * round(channels * self.width / 8)) for channels in block]
+            if index == len(self.blocks) - 1:
+                outputs.append(self.classes)
+            sides = [kernel] + [1] * (len(outputs) - 1)
+            shapes.append(tuple(zip([inputs, *outputs], outputs, sides, strict=False)))
+            inputs = outputs[-1]
+        return tuple(shapes)
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all convolutions for one image (bias, pooling and softmax left out)."""
+        total, side = 0, self.size
+        for shapes in self.layer_shapes():
+            total += sum(i * o * k * k for i, o, k in shapes) * side * side
+            side = math.ceil(side / 2)  # every pooling halves the side, rounding up
+        return total
+
+
+PRESETS: Final = {
+    # The paper's CIFAR network (its figure 2 and the authors' published configuration).
+    "nin": NetworkConfig("nin", classes=10),
+    # With batch normalisation, dropout no longer pays in short runs; a linear last layer trains faster
+    # and makes the maps true class activation maps (docs/results.md).
+    "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
+}
+
+
+class MlpConv(nn.Sequential):
+    """A k x k convolution followed by 1 x 1 convolutions: the paper's micro network (section 3.1).
+
+    Maps (N, C, H, W) to (N, D, H, W), D being the output channels of the last convolution.
+    """
+
+    def __init__(
+        self, shapes: tuple[tuple[int, int, int], ...], *, batch_norm: bool, plain_last: bool, last_relu: bool
+    ) -> None:
+        """Build the layers, with He initialisation so that deep ReLU stacks train without normalisation.
+
+        Args:
+            shapes: (input channels, output channels, odd kernel side) of each convolution.
+            batch_norm: normalise each convolution's output before its ReLU.
+            plain_last: leave the last convolution's output as it is, but for `last_relu`.
+            last_relu: with `plain_last`, whether it still passes a ReLU.
+        """
+        layers: list[nn.Module] = []
+        for index, (inputs, outputs, kernel) in enumerate(shapes):
+            plain = plain_last and index == len(shapes) - 1
+            normalise = batch_norm and not plain
+            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=not normalise)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
+            layers.append(convolution)
+            if normalise:
+                layers.append(nn.BatchNorm2d(outputs))
+            if not plain or last_relu:
+                layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class NiN(nn.Module):
+    """Three mlpconv blocks, overlapping pooling and dropout between them, global average pooling.
+
+    Both poolings are 3 x 3 with stride 2 and padding 1, the first a maximum, the second an average that
+    leaves the padding out of its count.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Build the network that `config` describes, with fresh weights from torch's generator."""
+        super().__init__()
+        self.config = config
+        shapes = config.layer_shapes()
+        stages: list[nn.Module] = []
+        for index, block in enumerate(shapes):
+            last = index == len(shapes) - 1
+            stages.append(
+                MlpConv(block, batch_norm=config.batch_norm, plain_last=last, last_relu=config.last_relu)
+            )
+            if not last:
+                # Dropout follows the pooling, where a quarter of the activations is left to draw for.
+                stages.append(
+                    nn.MaxPool2d(**_POOL) if index == 0 else nn.AvgPool2d(**_POOL, count_include_pad=False)
+                )
+                stages.append(nn.Dropout(config.dropout))
+        self.stages = nn.Sequential(*stages)
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """One map per class, before the average.
+
+        Args:
+            images: normalised images (N, C, S, S), float32.
+
+        Returns:
+            (N, K, h, w), float32; h = w = S / 4, rounded up.
+        """
+        maps: Tensor = self.stages(images)
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits: the average of each class map (global average pooling, section 3.2).
+
+        Args:
+            images: normalised images (N, C, S, S), float32.
+
+        Returns:
+            (N, K), float32, unbounded.
+        """
+        return self.class_maps(images).mean((2, 3))  # (N, K, h, w) -> (N, K)

@@ -1,0 +1,416 @@
+"""The training loop: SGD with Nesterov momentum on a one-cycle schedule, resumable to the bit.
+
+Everything random is a function of the seed and the step (dropout's generator is saved), so the training state is the
+weights, the momenta, that generator and a counter. Choices are made on the hold-out; the test split is scored once, at
+the end, with the weights chosen.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nin_edge import evaluate
+from nin_edge.augment import alternating_flip, augment
+from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
+from nin_edge.datasets import Dataset
+from nin_edge.files import write_atomically
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge_runtime import NinEdgeError
+from nin_edge_runtime.image import Preprocessing
+
+CALIBRATION_IMAGES: Final = 512
+"""Training images, unaugmented, that the activation ranges for int8 are recorded on."""
+
+DEFAULT_LEARNING_RATES: Final = {"nin": 0.02, "nin-bn": 0.2}
+"""Peak learning rate by preset: without batch normalisation ten times as much diverges."""
+
+_STATE_SECONDS = 180.0  # between training states within an epoch: what a power cut can cost
+_REPORT_STEPS = 10  # between reports: reading the loss waits for a GPU
+
+
+class TrainingError(NinEdgeError, RuntimeError):
+    """Training cannot start or go on; the message says why and what would help."""
+
+
+class TrainingStopped(NinEdgeError):
+    """Training was asked to stop and saved its state; `--resume` continues it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; with the network, the data set and the machine it fixes the result."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images a step."""
+    learning_rate: float = 0.2
+    """Peak of the one-cycle schedule."""
+    warmup: float = 0.2
+    """Part of all steps in which the learning rate rises to its peak; then it falls to 0."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on the convolutions' weights (not on biases or batch normalisation)."""
+    label_smoothing: float = 0.2
+    """Part of the target spread evenly over all classes."""
+    crop: int = 2
+    """Largest random shift of an image, in pixels per 32 of its side."""
+    flip: bool = True
+    """Mirror images left to right in every other epoch."""
+    bf16: bool = False
+    """Compute convolutions in bfloat16: faster on processors that have it (AMX, recent GPUs), weights stay float32."""
+    seed: int = 0
+    """Seeds the weights, the order of the images, their augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot train.
+
+        Raises:
+            ValueError: a field is out of its range; the message names it.
+        """
+        for name, low, high in (
+            ("epochs", 1, 100_000),
+            ("batch_size", 2, 65_536),
+            ("learning_rate", 1e-9, 1e3),
+            ("warmup", 0, 1),
+            ("momentum", 0, 0.9999),
+            ("weight_decay", 0, 1),
+            ("label_smoothing", 0, 0.99),
+            ("crop", 0, 16),
+            ("seed", 0, 2**31 - 1),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands."""
+
+    epoch: int
+    """Counted from 1."""
+    epochs: int
+    """Epochs in all."""
+    done: float
+    """Part of all steps that is done, 0 to 1."""
+    loss: float
+    """Mean training loss of this epoch so far."""
+    images_per_second: float
+    """Throughput since training started or was resumed."""
+    seconds_left: float
+    """Estimate of what the remaining steps take."""
+    holdout_top1: float | None
+    """Accuracy on the hold-out, 0 to 1, at the end of an epoch; None within one."""
+
+
+@dataclass
+class _State:
+    """What changes while training, but for weights and momenta."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    best: float = -1.0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def measure_preprocessing(dataset: Dataset, size: int, channels: int) -> Preprocessing:
+    """Preprocessing with the mean and standard deviation of the images that weights will be fitted to."""
+    totals = np.zeros((2, channels))
+    for batch in evaluate.batches(dataset.images, dataset.fit):
+        pixels = batch.astype(np.float64)
+        totals += pixels.sum(axis=(0, 1, 2)), (pixels**2).sum(axis=(0, 1, 2))
+    mean, square = totals / (len(dataset.fit) * size * size)
+    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # images of one flat colour still need a divisor
+    return Preprocessing(
+        size, channels, tuple(round(v / 255, 4) for v in mean), tuple(round(v / 255, 4) for v in std)
+    )
+
+
+def train(
+    dataset: Dataset,
+    config: NetworkConfig,
+    recipe: Recipe,
+    source: DataSource,
+    run: Path,
+    *,
+    device: torch.device | str = "cpu",
+    report: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Checkpoint:
+    """Train a network, from the start or from the state that `run` holds.
+
+    Writes `best.safetensors`, `last.safetensors`, `state.safetensors`, `metrics.csv` and `config.json` to `run`.
+
+    Args:
+        dataset: images of the size and channels that `config` wants.
+        config: the network.
+        recipe: how to train it.
+        source: what the checkpoint says of its data.
+        run: folder to write to, made if missing; a state in it is resumed.
+        device: where to compute.
+        report: told how it goes, every few steps and at the end of each epoch.
+        should_stop: asked after each step.
+
+    Returns:
+        The checkpoint with the best hold-out accuracy, with its test score, temperature and activation ranges; what
+        `best.safetensors` holds.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite, or the run's state belongs to other data or settings.
+        TrainingStopped: `should_stop` said so; the state is saved.
+        OSError: a file could not be written.
+    """
+    loop = _Loop(dataset, config, recipe, source, run, torch.device(device), report)
+    loop.resume()
+    loop.fit(should_stop)
+    return loop.finish()
+
+
+class _Loop:
+    """One training run: the pieces that `train` walks through."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: NetworkConfig,
+        recipe: Recipe,
+        source: DataSource,
+        run: Path,
+        device: torch.device,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.dataset, self.config, self.recipe, self.run, self.device = dataset, config, recipe, run, device
+        self.source = replace(source, fingerprint=dataset.fingerprint)
+        self.report, self.state = report, _State()
+        self.batch_size = min(recipe.batch_size, len(dataset.fit))
+        self.steps_per_epoch = len(dataset.fit) // self.batch_size  # the rest of an epoch is left for the next
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.preprocessing = measure_preprocessing(dataset, config.size, config.channels)
+        self.transform = evaluate.InputTransform(self.preprocessing, device)
+        torch.manual_seed(recipe.seed)
+        self.network = NiN(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
+        plain = [weight for weight in self.network.parameters() if weight.ndim <= 1]
+        self.optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=True,
+        )
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
+        # What a state must share with the run that resumes it.
+        self.identity = {
+            "network": asdict(config),
+            "recipe": asdict(recipe),
+            "labels": list(dataset.labels),
+            "data": asdict(self.source),
+        }
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def fit(self, should_stop: Callable[[], bool]) -> None:
+        """Run the remaining steps."""
+        started, first, saved = time.monotonic(), self.state.step, time.monotonic()
+        before = self.state.seconds
+        while self.state.step < self.steps:
+            epoch, place = divmod(self.state.step, self.steps_per_epoch)
+            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.dataset.fit)
+            total = torch.zeros((), device=self.device)
+            for batch in range(place, self.steps_per_epoch):
+                chosen = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+                total += self._step(chosen, epoch)
+                self.state.step += 1
+                elapsed = time.monotonic() - started
+                self.state.seconds = before + elapsed
+                stop, due = should_stop(), time.monotonic() - saved > _STATE_SECONDS
+                last = batch + 1 == self.steps_per_epoch
+                if last or stop or due or batch % _REPORT_STEPS == 0:
+                    self.state.loss_sum += self._checked(total, epoch, batch)
+                    total.zero_()
+                    rate = (self.state.step - first) / elapsed
+                    where = Progress(
+                        epoch=epoch + 1,
+                        epochs=self.recipe.epochs,
+                        done=self.state.step / self.steps,
+                        loss=self.state.loss_sum / (batch + 1),
+                        images_per_second=rate * self.batch_size,
+                        seconds_left=(self.steps - self.state.step) / rate,
+                        holdout_top1=None,
+                    )
+                    if last:
+                        where = replace(where, holdout_top1=self._end_epoch(where))
+                    self.report(where)
+                if last or stop or due:
+                    self._save_state()
+                    saved = time.monotonic()
+                if stop and self.state.step < self.steps:
+                    self._checkpoint().save(self.run / "last.safetensors")
+                    raise TrainingStopped(f"stopped in epoch {epoch + 1}, after step {self.state.step} of {self.steps}")
+
+    def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
+        """One update from the chosen images; returns the loss, on the device."""
+        recipe = self.recipe
+        rate = recipe.learning_rate * one_cycle(self.state.step, self.steps, recipe.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        pixels = augment(
+            self.dataset.images[chosen],
+            crop=round(recipe.crop * self.config.size / 32),
+            flip=alternating_flip(self.flips[chosen], epoch) if recipe.flip else None,
+            rng=np.random.default_rng([recipe.seed, self.state.step, 1]),
+        )
+        targets = torch.from_numpy(self.dataset.targets[chosen]).to(self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
+            logits = self.network(self.transform(pixels))
+        loss: Tensor = self.loss(logits.float(), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def _checked(self, total: Tensor, epoch: int, batch: int) -> float:
+        """The summed loss as a number, refusing to go on, or to save anything, once it is none."""
+        value = float(total)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"training diverged: the loss is {value} in epoch {epoch + 1}, step {batch + 1} of "
+                f"{self.steps_per_epoch}; try a learning rate below {self.recipe.learning_rate:g}"
+            )
+        return value
+
+    def _end_epoch(self, where: Progress) -> float:
+        """Score the hold-out, keep the weights if they are the best so far, and write the epoch's row."""
+        holdout = self.dataset.holdout
+        logits = evaluate.logits(self.network, self.preprocessing, self.dataset.images, holdout, self.device)
+        score = evaluate.top1(logits, self.dataset.targets[holdout])
+        self.state.history.append(
+            {
+                "epoch": where.epoch,
+                "loss": round(where.loss, 6),
+                "holdout_top1": score,
+                "images_per_second": round(where.images_per_second, 1),
+                "seconds": round(self.state.seconds, 1),
+            }
+        )
+        self.state.loss_sum = 0.0
+        checkpoint = self._checkpoint(epoch=where.epoch, holdout_top1=score)
+        if score >= self.state.best:  # of equals the later, which has seen more
+            self.state.best = score
+            checkpoint.save(self.run / "best.safetensors")
+        checkpoint.save(self.run / "last.safetensors")
+        text = io.StringIO()
+        rows = csv.DictWriter(text, fieldnames=list(self.state.history[0]))
+        rows.writeheader()
+        rows.writerows(self.state.history)
+        write_atomically(self.run / "metrics.csv", text.getvalue().encode())
+        return score
+
+    def finish(self) -> Checkpoint:
+        """Complete the best checkpoint with what is measured once: calibration, ranges, and the test score."""
+        best = Checkpoint.load(self.run / "best.safetensors")
+        network, data = best.network(), self.dataset
+        rng = np.random.default_rng(0)
+        sample = np.sort(rng.permutation(data.fit)[:CALIBRATION_IMAGES])
+        holdout = evaluate.logits(network, best.preprocessing, data.images, data.holdout)
+        temperature = evaluate.fit_temperature(holdout, data.targets[data.holdout])
+        metrics = {
+            **best.metrics,
+            "holdout_images": len(data.holdout),
+            "train_images": len(data.fit),
+            "train_seconds": round(self.state.seconds, 1),
+        }
+        for split, indices in (("holdout", data.holdout), ("test", data.test)):
+            logits = holdout if split == "holdout" else evaluate.logits(network, best.preprocessing, data.images, indices)
+            targets = data.targets[indices]
+            if len(indices):
+                metrics[f"{split}_images"] = len(indices)
+                metrics[f"{split}_top1"] = evaluate.top1(logits, targets)
+                for name, divisor in (("ece_uncalibrated", 1.0), ("ece", temperature)):
+                    probabilities = evaluate.softmax(logits, divisor)
+                    metrics[f"{split}_{name}"] = evaluate.expected_calibration_error(probabilities, targets)
+        best = replace(
+            best,
+            temperature=temperature,
+            ranges=evaluate.activation_ranges(network, best.preprocessing, data.images, sample),
+            metrics=metrics,
+        )
+        best.save(self.run / "best.safetensors")
+        return best
+
+    # --- what is on the disk ------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Take up the state in the run's folder, or write down what a new run is."""
+        path = self.run / "state.safetensors"
+        if not path.exists():
+            self.run.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2)
+            write_atomically(self.run / "config.json", text.encode())
+            return
+        tensors, header = read_tensors(path, "training state")
+        for key, value in self.identity.items():
+            if header["identity"][key] != json.loads(json.dumps(value)):
+                raise TrainingError(f"{path}: was trained with another {key}: expected {header['identity'][key]}")
+        self.state = _State(**header["state"])
+        torch.set_rng_state(tensors.pop("generator"))
+        groups = {"weights/": {}, "momenta/": {}}  # type: dict[str, dict[str, Tensor]]
+        for name, value in tensors.items():
+            group = next(prefix for prefix in groups if name.startswith(prefix))
+            groups[group][name.removeprefix(group)] = value
+        self.network.load_state_dict(groups["weights/"])
+        for name, weight in self.network.named_parameters():
+            if name in groups["momenta/"]:
+                momentum = torch.empty_like(weight).copy_(groups["momenta/"][name])  # in the weight's memory format
+                self.optimizer.state[weight]["momentum_buffer"] = momentum
+
+    def _save_state(self) -> None:
+        """Write all that `resume` needs."""
+        tensors = {f"weights/{name}": value for name, value in self.network.state_dict().items()}
+        for name, weight in self.network.named_parameters():
+            if (momentum := self.optimizer.state[weight].get("momentum_buffer")) is not None:
+                tensors[f"momenta/{name}"] = momentum
+        tensors["generator"] = torch.get_rng_state()
+        header = {"identity": self.identity, "state": asdict(self.state)}
+        write_tensors(self.run / "state.safetensors", "training state", tensors, header)
+
+    def _checkpoint(self, **metrics: float) -> Checkpoint:
+        """The current weights."""
+        return Checkpoint(
+            config=self.config,
+            weights={name: value.detach().clone() for name, value in self.network.state_dict().items()},
+            labels=self.dataset.labels,
+            preprocessing=self.preprocessing,
+            data=self.source,
+            metrics=metrics,
+        )
+
+
+def one_cycle(step: int, steps: int, warmup: float) -> float:
+    """The learning rate as a share of its peak: a straight rise, then a straight fall (Smith, arXiv:1708.07120).
+
+    Args:
+        step: counted from 0.
+        steps: in all.
+        warmup: part of the steps that the rise takes.
+
+    Returns:
+        Above 0, at most 1.
+    """
+    rise = max(1.0, warmup * steps)
+    return min((step + 1) / rise, (steps - step) / max(1.0, steps - rise), 1.0)

@@ -1,0 +1,283 @@
+"""Any input -> the pixels the network sees: the one definition of the input, used on the device and in training.
+
+Two steps. `load_image` turns whatever the caller has into upright RGB bytes. `Preprocessing` crops the centre
+square, resizes it (Pillow's `BILINEAR`, which is anti-aliased) and normalises; an exported model usually
+carries these steps in its own graph, built from the same numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nin_edge_runtime.errors import ImageError
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | NDArray[np.uint8]"
+"""What `load_image` takes: a path, an encoded image, an open binary file, a PIL image or a uint8 array."""
+
+MAX_PIXELS: Final = 100_000_000
+"""Largest image that is decoded, in pixels: a small file can claim a huge one and fill the memory."""
+
+IMAGE_SUFFIXES: Final = frozenset(
+    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
+)
+"""Endings, in lower case, of the files that count as images when a folder is read."""
+
+_ORIENTATION_TAG: Final = 0x0112
+# EXIF orientation -> the transposition that turns the stored pixels upright (EXIF 2.3, tag 274).
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
+    """Decode any input to upright RGB.
+
+    Files and PIL images have their EXIF orientation applied, transparency laid over white, 16-bit samples
+    scaled to 8 bits, and only the first frame of an animation read. Arrays are taken as they are.
+
+    Args:
+        source: path, encoded bytes, binary file, PIL image, or uint8 array (H, W, 3), (H, W, 1) or (H, W).
+        bgr: the array's three channels are blue, green, red (OpenCV's order). For arrays only.
+
+    Returns:
+        uint8 (H, W, 3), RGB; it may share memory with an array given.
+
+    Raises:
+        ImageError: the input cannot be read as an image; the message names it and says why.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, bgr=bgr)
+    if bgr:
+        raise ImageError(f"{_name(source)}: bgr=True describes arrays; other inputs carry their own channel order")
+    if isinstance(source, Image.Image):
+        return _decode(source, _name(source))
+    file: Any = source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
+            raise ImageError(f"{_name(source)}: empty, expected an encoded image")
+        file = io.BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        _require_file(source)
+    elif not hasattr(source, "read"):
+        raise ImageError(
+            f"{type(source).__name__}: expected a path, bytes, a binary file, a PIL image or a uint8 array"
+        )
+    try:
+        with Image.open(file) as image:
+            return _decode(image, _name(source))
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{_name(source)}: not an image in a format that Pillow reads") from None
+    except Exception as error:  # a damaged file can surface as almost anything from the decoders
+        raise ImageError(f"{_name(source)}: cannot be decoded ({_reason(error)})") from error
+
+
+def center_crop_box(height: int, width: int) -> tuple[int, int, int, int]:
+    """The centred square that the network sees, as (left, top, right, bottom) in pixels.
+
+    Its side is the shorter one; odd remainders leave the extra pixel at the right or the bottom.
+    """
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How RGB pixels become the network's input; stored in every checkpoint and every exported model."""
+
+    size: int
+    """Side S of the network's input, in pixels."""
+    channels: int
+    """C: 3 for RGB, 1 for luma."""
+    mean: tuple[float, ...]
+    """Mean of each channel over the training images, 0 to 1."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel over the training images, above 0 and at most 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be a normalisation.
+
+        Raises:
+            ValueError: a count or a range is off.
+        """
+        if self.channels not in (1, 3):
+            raise ValueError(f"preprocessing: {self.channels} channels, expected 1 or 3")
+        if not 1 <= self.size <= 4096:
+            raise ValueError(f"preprocessing: size {self.size}, expected 1 to 4096 pixels")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"preprocessing: expected a mean and a std for each of {self.channels} channels")
+        if not all(0 <= mean <= 1 for mean in self.mean) or not all(0 < std <= 1 for std in self.std):
+            raise ValueError("preprocessing: expected each mean in 0 to 1 and each std above 0, at most 1")
+
+    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Centre-crop to a square, reduce to luma for one-channel networks, resize to S x S.
+
+        Args:
+            pixels: RGB, uint8 (H, W, 3).
+
+        Returns:
+            uint8 (S, S, C); a three-channel S x S input comes back as it is.
+        """
+        height, width, _ = pixels.shape
+        if height == width == self.size and self.channels == 3:
+            return pixels
+        left, top, right, bottom = center_crop_box(height, width)
+        # Pillow's own `box` argument lets the filter reach outside the box, which the graph cannot: crop first.
+        image = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
+        if self.channels == 1:
+            image = image.convert("L")
+        resized = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return resized.reshape(self.size, self.size, self.channels)
+
+    def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Normalisation as one multiplication and one addition per channel, each (C,) float32.
+
+        `pixel * scale + shift` equals `(pixel / 255 - mean) / std`. PyTorch, NumPy and the exported graph all
+        use these same numbers, so that their inputs are equal to the last bit but one.
+        """
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+    def normalize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Resized pixels, uint8 (N, S, S, C), to the network's input, float32 (N, C, S, S)."""
+        scale, shift = self.scale_and_shift()
+        return np.ascontiguousarray((pixels * scale + shift).transpose(0, 3, 1, 2))  # NHWC -> NCHW
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The given files as they are, and the image files below the given folders, sorted, hidden ones left out.
+
+    Raises:
+        ImageError: a folder has no image files.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
+        )
+        if not inside:
+            raise ImageError(f"{path}: a folder with no image files (such as .jpg or .png) in it")
+        found += inside
+    return found
+
+
+def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
+    """Check an array and bring it to (H, W, 3) RGB."""
+    found = f"array of {array.dtype} with shape {array.shape}"
+    if array.dtype != np.uint8:
+        raise ImageError(f"{found}: expected uint8, values 0 to 255 (scale floats yourself: only you know their range)")
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise ImageError(f"{found}: expected (H, W, 3), (H, W, 1) or (H, W)")
+    if not array.size:
+        raise ImageError(f"{found}: expected at least one pixel")
+    _check_pixels(array.shape[1], array.shape[0], "array")
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    return array[:, :, ::-1] if bgr else array
+
+
+def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The first frame of a PIL image as upright RGB."""
+    _check_pixels(image.width, image.height, name)
+    orientation = _orientation(image)
+    try:
+        image.load()
+    except Exception as error:
+        raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+    if image.width < 1 or image.height < 1:
+        raise ImageError(f"{name}: {image.width} x {image.height} pixels, expected at least one")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image, name)
+    elif image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels, expected 8 or 16 bits a sample")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    return np.asarray(image)
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """A 16-bit grey image as 8 bits: the high byte, as Pillow itself takes of 16-bit colour."""
+    samples = np.asarray(image)
+    if samples.size and (samples.min() < 0 or samples.max() > 0xFFFF):
+        raise ImageError(f"{name}: samples beyond 16 bits, expected 0 to 65535")
+    grey = Image.fromarray((samples >> 8).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # one 16-bit grey that stands for "transparent"
+        grey.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; unreadable EXIF counts as none, since the picture itself may be sound."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:
+        return 1
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+
+
+def _require_file(path: str | os.PathLike[str]) -> None:
+    """Say plainly what is wrong with a path, before a decoder says it obscurely."""
+    found = Path(path)
+    try:
+        if not found.exists():
+            raise ImageError(f"{_name(path)}: no such file")
+        if found.is_dir():
+            raise ImageError(f"{_name(path)}: a folder, expected an image file")
+        if found.is_file() and not found.stat().st_size:
+            raise ImageError(f"{_name(path)}: an empty file, expected an image")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{_name(path)}: {_reason(error)}") from error
+
+
+def _name(source: object) -> str:
+    """What to call an input in an error."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)  # type: ignore[arg-type]
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"image of {len(source)} bytes"
+    name = getattr(source, "name", None) or getattr(source, "filename", None)
+    return name if isinstance(name, str) and name else type(source).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """An error's own words on one line, or its type where it has none."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
