@@ -1,3 +1,3 @@
-"""nin-edge: train a Network-in-Network classifier in PyTorch and take it to a device as one ONNX file."""
+"""nin-edge: a Network-in-Network classifier from PyTorch training to one ONNX file on a device."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Random crop and flip for whole batches of uint8 images: one gather a batch, no loop over images.
 
-What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that a resumed run sees
-what an uninterrupted one would have seen.
+What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that
+a resumed run sees what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 
 def augment(
-    images: NDArray[np.uint8], *, crop: int, flip: NDArray[np.bool_] | None, rng: np.random.Generator
+    images: NDArray[np.uint8],
+    *,
+    crop: int,
+    flip: NDArray[np.bool_] | None,
+    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Shift each image by up to `crop` pixels on each axis, mirrored at the borders, and flip those marked.
+    """Shift images by up to `crop` pixels on each axis, mirroring borders, and flip those marked.
 
     Args:
         images: (N, S, S, C).
@@ -25,7 +29,11 @@ def augment(
         (N, S, S, C), a new array.
     """
     count, side, _, channels = images.shape
-    padded = np.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)), mode="reflect") if crop else images
+    padded = (
+        np.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)), mode="reflect")
+        if crop
+        else images
+    )
     shift = rng.integers(0, 2 * crop + 1, size=(2, count, 1))
     rows = shift[0] + np.arange(side)  # (N, S)
     columns = shift[1] + np.arange(side)
@@ -35,13 +43,17 @@ def augment(
     span = padded.shape[1]
     pixels = padded.reshape(count * span * span, channels)
     base = np.arange(count)[:, np.newaxis, np.newaxis] * (span * span)
-    return pixels[base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]]  # (N, S, S, C)
+    result: NDArray[np.uint8] = pixels[
+        base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]
+    ]  # (N, S, S, C)
+    return result
 
 
 def alternating_flip(first: NDArray[np.bool_], epoch: int) -> NDArray[np.bool_]:
-    """Which images to mirror in an epoch: at random in the first, then each one the other way every time.
+    """Which images to mirror in an epoch: random in the first, then each the other way every time.
 
-    So every two epochs show each image in both ways, which random flips do not (Jordan, arXiv:2404.00498, section 3.6).
+    So every two epochs show each image in both ways, which random flips do not (Jordan,
+    arXiv:2404.00498, section 3.6).
 
     Args:
         first: (N,), which are mirrored in epoch 0.

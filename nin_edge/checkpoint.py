@@ -1,8 +1,9 @@
-"""Weights with everything needed to use them, in one safetensors file; no pickle is written or read.
+"""Weights with all that is needed to use them, in one safetensors file; never a pickle.
 
-A checkpoint's tensors are the network's state dictionary and, under `ranges/`, the activation ranges that int8
-export needs. Its header carries the rest as JSON: format version, network, labels, preprocessing, data set, metrics,
-library versions. A training state (`state.safetensors`) is written in the same way, with its own kind in the header.
+A checkpoint's tensors are the network's state dictionary and, under `ranges/`, the activation
+ranges that int8 export needs. Its header carries the rest as JSON: format version, network, labels,
+preprocessing, data set, metrics, library versions. A training state (`state.safetensors`) is
+written in the same way, with its own kind in the header.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Checkpoint:
     data: DataSource
     """What it was trained on."""
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
-    """Activation ranges by module name (`evaluate.activation_ranges`); empty if they were not recorded."""
+    """Activation ranges by module name (`evaluate.activation_ranges`); empty if not recorded."""
     temperature: float | None = None
     """Divisor of the logits that calibrates the probabilities; None if it was not fitted."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -126,7 +127,8 @@ class Checkpoint:
         """Read a checkpoint and check that its parts fit together.
 
         Raises:
-            ModelFileError: missing, truncated, foreign, newer or inconsistent; the message names file and fault.
+            ModelFileError: missing, truncated, foreign, newer or inconsistent; the message names
+                file and fault.
         """
         tensors, header = read_tensors(path, "checkpoint")
         try:
@@ -134,10 +136,15 @@ class Checkpoint:
             network["blocks"] = tuple(tuple(block) for block in network["blocks"])
             network["kernels"] = tuple(network["kernels"])
             preprocessing = header["preprocessing"]
-            preprocessing["mean"], preprocessing["std"] = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
+            preprocessing["mean"], preprocessing["std"] = (
+                tuple(preprocessing["mean"]),
+                tuple(preprocessing["std"]),
+            )
             checkpoint = cls(
                 config=NetworkConfig(**network),
-                weights={name: value for name, value in tensors.items() if not name.startswith(_RANGES)},
+                weights={
+                    name: value for name, value in tensors.items() if not name.startswith(_RANGES)
+                },
                 labels=tuple(header["labels"]),
                 preprocessing=Preprocessing(**preprocessing),
                 data=DataSource(**header["data"]),
@@ -159,17 +166,26 @@ class Checkpoint:
     def _check(self) -> None:
         """Raise ValueError where header and tensors contradict each other."""
         if len(self.labels) != self.config.classes or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"{len(set(self.labels))} different labels for {self.config.classes} classes")
+            raise ValueError(
+                f"{len(set(self.labels))} different labels for {self.config.classes} classes"
+            )
         network, preprocessing = (
             (self.config.size, self.config.channels),
             (self.preprocessing.size, self.preprocessing.channels),
         )
         if network != preprocessing:
-            raise ValueError(f"size and channels are {network} in the network, {preprocessing} in its preprocessing")
-        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(
+                f"size and channels are {network} in the network, "
+                f"{preprocessing} in its preprocessing"
+            )
+        if self.temperature is not None and not (
+            math.isfinite(self.temperature) and self.temperature > 0
+        ):
             raise ValueError(f"temperature {self.temperature}, expected a positive number")
         with torch.device("meta"):  # shapes alone, no memory
-            expected = {name: tuple(value.shape) for name, value in NiN(self.config).state_dict().items()}
+            expected = {
+                name: tuple(value.shape) for name, value in NiN(self.config).state_dict().items()
+            }
         found = {name: tuple(value.shape) for name, value in self.weights.items()}
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
@@ -179,7 +195,9 @@ class Checkpoint:
                 )
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
     """Write tensors and a JSON-able header as one safetensors file, atomically.
 
     Args:
@@ -201,7 +219,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         ModelFileError: missing, damaged, of another kind or of a newer format.
     """
     if not path.is_file():
-        raise ModelFileError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected a {kind}")
+        raise ModelFileError(
+            f"{path}: {'a folder' if path.is_dir() else 'no such file'}, expected a {kind}"
+        )
     if path.suffix.lower() == ".onnx":
         raise ModelFileError(f"{path}: an ONNX model, expected a {kind} (.safetensors)")
     try:
@@ -209,17 +229,24 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             metadata = file.metadata() or {}
             found = metadata.pop("nin_edge.kind", None)
             if found is None:
-                raise ModelFileError(f"{path}: a safetensors file without nin-edge's header, expected a {kind}")
+                raise ModelFileError(
+                    f"{path}: a safetensors file without nin-edge's header, expected a {kind}"
+                )
             if found != kind:
                 raise ModelFileError(f"{path}: a nin-edge {found}, expected a {kind}")
             version = metadata.pop("nin_edge.format_version", "")
             if not version.isascii() or not version.isdigit():
-                raise ModelFileError(f"{path}: a damaged {kind}: format version {version!r}, expected an integer")
+                raise ModelFileError(
+                    f"{path}: a damaged {kind}: format version {version!r}, expected an integer"
+                )
             if int(version) > FORMAT_VERSION:
                 raise ModelFileError(
-                    f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to {FORMAT_VERSION}: update it"
+                    f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to "
+                    f"{FORMAT_VERSION}: update it"
                 )
             header = {key: json.loads(value) for key, value in metadata.items()}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ModelFileError(f"{path}: not a readable {kind}, truncated or foreign ({error})") from error
+        raise ModelFileError(
+            f"{path}: not a readable {kind}, truncated or foreign ({error})"
+        ) from error

@@ -1,8 +1,9 @@
-"""Folders and archives of labelled images -> arrays, decoded once by several processes and cached on the disk.
+"""Folders and archives of labelled images -> arrays, decoded in parallel, cached on the disk.
 
-A data set is `train/<class>/*` and `test/<class>/*`, or `<class>/*` alone, from which a fifth is then set aside as the
-test split. It may lie in a folder or in a `.tar`, `.tar.gz`, `.tar.bz2`, `.tar.xz` or `.zip`, which is read in place.
-Images go through the runtime's own `image.py`, so a network is trained on the very pixels a device will give it.
+A data set is `train/<class>/*` and `test/<class>/*`, or `<class>/*` alone, from which a fifth is
+then set aside as the test split. It may lie in a folder or in a `.tar`, `.tar.gz`, `.tar.bz2`,
+`.tar.xz` or `.zip`, which is read in place. Images go through the runtime's own `image.py`, so a
+network is trained on the very pixels a device will give it.
 
 This module imports no torch: its worker processes start in a fraction of a second.
 """
@@ -47,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 
 class DatasetError(NinEdgeError, ValueError):
-    """A folder or archive is not a data set that can be trained on; the message names it and says why."""
+    """A folder or archive that cannot be trained on; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Dataset:
     fit: NDArray[np.int64]
     """Indices of the images that weights are fitted to."""
     holdout: NDArray[np.int64]
-    """Indices of the images that choices are made on: 2% of the training split, 10% below 10,000 images."""
+    """Images that choices are made on: 2% of the training split, 10% below 10,000 images."""
     test: NDArray[np.int64]
     """Indices of the test split, for one score after all choices."""
     unreadable: tuple[tuple[str, str], ...]
@@ -113,20 +114,27 @@ def open_dataset(
         progress: told how decoding goes; not called when the cache serves.
 
     Raises:
-        DatasetError: nothing there, an unsafe or broken archive, fewer than two classes, a class without images.
+        DatasetError: nothing there, an unsafe or broken archive, fewer than two classes, a class
+            without images.
     """
     source = _open_source(path)
     folder = (cache or _default_cache()) / f"{_stem(path)}-{_key(source, size, channels)}"
     cached = _load_cache(folder)
     if cached is None:
-        _build_cache(folder, path, source, size, channels, workers or len(os.sched_getaffinity(0)), progress)
+        _build_cache(
+            folder, path, source, size, channels, workers or len(os.sched_getaffinity(0)), progress
+        )
         cached = _load_cache(folder)
         if cached is None:
-            raise DatasetError(f"{folder}: the cache cannot be read back right after it was written; is the disk sound?")
+            raise DatasetError(
+                f"{folder}: the cache cannot be read back right after it was written"
+            )
     images, index, fingerprint = cached
     labels = tuple(index["labels"])
     targets = np.array(index["targets"], dtype=np.int64)
-    fit, holdout, test = _split(targets, np.array([split == "test" for split in index["splits"]], dtype=bool))
+    fit, holdout, test = _split(
+        targets, np.array([split == "test" for split in index["splits"]], dtype=bool)
+    )
     return Dataset(
         name=_stem(path),
         labels=labels,
@@ -141,7 +149,7 @@ def open_dataset(
     )
 
 
-# --- where images come from ---------------------------------------------------------------------------------------
+# --- where images come from -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,9 @@ class _Folder:
         return [name for name, _ in self._files()]
 
     def stamp(self) -> str:
-        return "".join(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in self._files())
+        return "".join(
+            f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in self._files()
+        )
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
         for name in sorted(names):
@@ -185,7 +195,9 @@ class _Archive:
 
     def _check(self, name: str, *, link: bool) -> None:
         if link:
-            raise DatasetError(f"{self.path}: member {name!r} is a link; refused, since links can lead out of an archive")
+            raise DatasetError(
+                f"{self.path}: member {name!r} is a link, which can lead out of an archive; refused"
+            )
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
             raise DatasetError(f"{self.path}: member {name!r} climbs out of the archive; refused")
 
@@ -195,7 +207,14 @@ class _Archive:
             yield
         except DatasetError:
             raise
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+        except (
+            tarfile.TarError,
+            zipfile.BadZipFile,
+            EOFError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             raise DatasetError(f"{self.path}: a truncated or broken archive ({error})") from error
         except Exception as error:  # lzma.LZMAError, zlib.error: no common base
             raise DatasetError(f"{self.path}: a truncated or broken archive ({error})") from error
@@ -241,14 +260,18 @@ def _open_source(path: Path) -> _Source:
     if path.is_dir():
         return _Folder(path)
     if not path.exists():
-        raise DatasetError(f"{path}: no such file or folder, expected a folder or archive of labelled images")
+        raise DatasetError(
+            f"{path}: no such file or folder, expected a folder or archive of labelled images"
+        )
     if zipfile.is_zipfile(path):
         return _Zip(path)
     try:
         with tarfile.open(path, "r|*"):
             return _Tar(path)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"{path}: neither a folder nor a readable .tar, .tar.xz or .zip ({error})") from error
+        raise DatasetError(
+            f"{path}: neither a folder nor a readable .tar, .tar.xz or .zip ({error})"
+        ) from error
 
 
 def _layout(path: Path, names: Sequence[str]) -> list[_Member]:
@@ -260,23 +283,28 @@ def _layout(path: Path, names: Sequence[str]) -> list[_Member]:
         and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
     ]
     if not files:
-        raise DatasetError(f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg")
+        raise DatasetError(
+            f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg"
+        )
     # Archives usually hold one folder that holds the rest.
     while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
         files = [(name, parts[1:]) for name, parts in files]
     tops = {parts[0] for _, parts in files if len(parts) > 1}
     if {"train", "test"} <= tops:
         if extra := sorted(tops - {"train", "test"}):
-            raise DatasetError(f"{path}: folders {', '.join(extra)} beside train and test, expected these two alone")
+            raise DatasetError(
+                f"{path}: found {', '.join(extra)} beside train and test, expected these alone"
+            )
         return [_Member(name, parts[0], parts[1]) for name, parts in files if len(parts) > 2]
     if "train" in tops and tops & {"val", "valid", "validation", "dev"}:
         raise DatasetError(
-            f"{path}: found {', '.join(sorted(tops))}, expected train and test (a hold-out is taken from train)"
+            f"{path}: found {', '.join(sorted(tops))}, expected train and test "
+            "(a hold-out is taken from train)"
         )
     return [_Member(name, "", parts[0]) for name, parts in files if len(parts) > 1]
 
 
-# --- the cache ----------------------------------------------------------------------------------------------------
+# --- the cache ------------------------------------------------------------------------------------
 
 
 def _default_cache() -> Path:
@@ -291,7 +319,9 @@ def _stem(path: Path) -> str:
 def _key(source: _Source, size: int, channels: int) -> str:
     """Changes whenever a file's name, size or time does, or anything that decides the pixels."""
     settings = f"{_CACHE_VERSION} {size} {channels} {PIL.__version__}\n"
-    return hashlib.sha256((settings + source.stamp()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    return hashlib.sha256(
+        (settings + source.stamp()).encode("utf-8", "surrogateescape")
+    ).hexdigest()[:20]
 
 
 def _load_cache(folder: Path) -> tuple[NDArray[np.uint8], dict[str, Any], str] | None:
@@ -309,7 +339,9 @@ def _load_cache(folder: Path) -> tuple[NDArray[np.uint8], dict[str, Any], str] |
 
 
 def _fingerprint(pixels: Path, index: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([index[key] for key in ("labels", "names", "splits", "targets")]).encode())
+    digest = hashlib.sha256(
+        json.dumps([index[key] for key in ("labels", "names", "splits", "targets")]).encode()
+    )
     with pixels.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
@@ -317,10 +349,18 @@ def _fingerprint(pixels: Path, index: dict[str, Any]) -> str:
 
 
 def _build_cache(
-    folder: Path, path: Path, source: _Source, size: int, channels: int, workers: int, progress: Progress | None
+    folder: Path,
+    path: Path,
+    source: _Source,
+    size: int,
+    channels: int,
+    workers: int,
+    progress: Progress | None,
 ) -> None:
     """Decode everything into a temporary folder, then put that in place in one step."""
-    members = sorted(_layout(path, source.names()), key=lambda member: (member.split, member.label, member.name))
+    members = sorted(
+        _layout(path, source.names()), key=lambda member: (member.split, member.label, member.name)
+    )
     places = {member.name: place for place, member in enumerate(members)}
     failures: dict[int, str] = {}
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -330,7 +370,9 @@ def _build_cache(
         decode = partial(_decode_chunk, size=size, channels=channels)
         with (part / "images.u8").open("wb+") as file:
             done = 0
-            for names, decoded in _run(decode, _chunks(source.read(set(places))), workers, len(members)):
+            for names, decoded in _run(
+                decode, _chunks(source.read(set(places))), workers, len(members)
+            ):
                 for name, pixels in zip(names, decoded, strict=True):
                     if isinstance(pixels, str):
                         failures[places[name]] = pixels
@@ -350,7 +392,7 @@ def _build_cache(
         (part / "index.json").write_text(json.dumps(index), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # stale or torn: never trusted
         try:
-            os.rename(part, folder)
+            part.rename(folder)
         except OSError:
             if _load_cache(folder) is None:  # another process was first only if its cache is sound
                 raise
@@ -369,7 +411,11 @@ def _close_gaps(file: Any, kept: Sequence[int], row: int) -> None:
 
 
 def _index(
-    path: Path, members: Sequence[_Member], kept: Sequence[int], failures: dict[int, str], shape: tuple[int, ...]
+    path: Path,
+    members: Sequence[_Member],
+    kept: Sequence[int],
+    failures: dict[int, str],
+    shape: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the cache says of its images; raises where they make no data set."""
     labels = sorted({member.label for member in members})
@@ -394,7 +440,7 @@ def _index(
 
 
 def _decode_chunk(chunk: list[tuple[str, bytes]], *, size: int, channels: int) -> list[bytes | str]:
-    """Each image's pixels, (S, S, C) as bytes, or why it could not be decoded. Runs in a worker process."""
+    """Each image's pixels (S, S, C) as bytes, or why it has none. Runs in a worker process."""
     preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     decoded: list[bytes | str] = []
     for _, data in chunk:
@@ -422,7 +468,7 @@ def _run(
     workers: int,
     total: int,
 ) -> Iterator[tuple[list[str], list[bytes | str]]]:
-    """Decode chunks in order, in several processes where that pays, with few chunks in memory at a time."""
+    """Decode chunks in order, in parallel where that pays, with few chunks in memory at a time."""
     if workers < 2 or total < _POOL_FROM:
         for chunk in chunks:
             yield [name for name, _ in chunk], decode(chunk)
@@ -447,13 +493,13 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-# --- the splits ---------------------------------------------------------------------------------------------------
+# --- the splits -----------------------------------------------------------------------------------
 
 
 def _split(
     targets: NDArray[np.int64], is_test: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Indices for fitting, hold-out and test, each class divided alike; every class keeps an image to fit."""
+    """Indices for fitting, hold-out and test; each class is divided alike and keeps one to fit."""
     rng = np.random.default_rng(_SPLIT_SEED)
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     if not len(test):
@@ -465,7 +511,7 @@ def _split(
 def _take(
     indices: NDArray[np.int64], targets: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide indices into the rest and a stratified random share of at least one image a class that has two."""
+    """Divide indices into the rest and a stratified share, one at least of a class that has two."""
     taken = []
     for target in np.unique(targets[indices]):
         members = indices[targets[indices] == target]

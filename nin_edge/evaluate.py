@@ -1,4 +1,4 @@
-"""What a network gives on images, and how good it is: logits, accuracy, calibration, activation ranges."""
+"""What a network gives on images, and how good it is: accuracy, calibration, activation ranges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BATCH = 250  # images at a time: full-width activations of one batch stay under
 
 
 class InputTransform:
-    """Preprocessed pixels -> the network's input, on a device; the torch side of `Preprocessing.normalize`."""
+    """Preprocessed pixels -> the network's input: the torch side of `Preprocessing.normalize`."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> None:
         """Put the normalisation's numbers on `device`."""
@@ -27,8 +27,9 @@ class InputTransform:
         self._shift = torch.from_numpy(shift).to(device).view(-1, 1, 1)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Move uint8 (N, S, S, C) to the device as normalised float32 (N, C, S, S), channels-last in memory."""
-        # As bytes first: a quarter of the traffic. permute() leaves NHWC memory, which is channels-last.
+        """uint8 (N, S, S, C) to normalised float32 (N, C, S, S), channels-last, on the device."""
+        # As bytes first: a quarter of the traffic. permute() leaves NHWC memory, which is
+        # channels-last.
         moved = torch.from_numpy(pixels).to(self._scale.device).permute(0, 3, 1, 2)  # NHWC -> NCHW
         return moved.float().mul_(self._scale).add_(self._shift)
 
@@ -81,7 +82,7 @@ def top1(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
 def expected_calibration_error(
     probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int = 15
 ) -> float:
-    """Mean distance between confidence and accuracy, over equal-width bins of confidence (Guo, arXiv:1706.04599).
+    """Mean gap of confidence and accuracy, over equal bins of confidence (Guo, arXiv:1706.04599).
 
     Args:
         probabilities: (N, K).
@@ -98,9 +99,10 @@ def expected_calibration_error(
 
 
 def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    """The divisor of the logits that minimises the negative log-likelihood (Guo, arXiv:1706.04599, section 4.2).
+    """The divisor of the logits with the least negative log-likelihood (Guo, section 4.2).
 
-    The likelihood is concave in the inverse temperature, so bisection on its derivative finds the one optimum.
+    The likelihood is concave in the inverse temperature, so bisection on its derivative finds the
+    one optimum.
 
     Args:
         values: logits (N, K) of images the network was not fitted to.
@@ -114,18 +116,23 @@ def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) ->
     for _ in range(50):
         middle = (low + high) / 2
         expected = (softmax(values, math.exp(middle)) * values).sum(axis=1)
-        # Where the mean logit under the model exceeds the correct one's, the model is too confident.
+        # Where the mean logit under the model exceeds the correct one's, the model is too
+        # confident.
         low, high = (middle, high) if (expected - correct).mean() > 0 else (low, middle)
     return math.exp((low + high) / 2)
 
 
 @torch.inference_mode()
 def activation_ranges(
-    network: NiN, preprocessing: Preprocessing, images: NDArray[np.uint8], indices: NDArray[np.int64]
+    network: NiN,
+    preprocessing: Preprocessing,
+    images: NDArray[np.uint8],
+    indices: NDArray[np.int64],
 ) -> dict[str, ActivationRange]:
     """Range of every tensor that int8 export quantises: the input, and what each layer hands on.
 
-    The percentiles are exact: the few values beyond them are kept, and all others dropped as they come.
+    The percentiles are exact: the few values beyond them are kept, and all others dropped as they
+        come.
 
     Args:
         network: on the CPU; evaluated in evaluation mode, which it is left in.
@@ -154,9 +161,15 @@ def activation_ranges(
 
     hooks = []
     for name, module in network.named_modules():
-        linear_end = isinstance(module, nn.Conv2d) and not network.config.last_relu and module is _last(network)
+        linear_end = (
+            isinstance(module, nn.Conv2d)
+            and not network.config.last_relu
+            and module is _last(network)
+        )
         if linear_end or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
-            hooks.append(module.register_forward_hook(lambda _, __, output, name=name: observe(name, output)))
+            hooks.append(
+                module.register_forward_hook(lambda _, __, output, name=name: observe(name, output))
+            )
     try:
         transform = InputTransform(preprocessing)
         for batch in batches(images, indices):
@@ -169,7 +182,9 @@ def activation_ranges(
     ranges = {}
     for name, (low, high) in tails.items():
         beyond = int(counts[name] * 1e-4)
-        ranges[name] = ActivationRange(low[0].item(), high[0].item(), low[beyond].item(), high[beyond].item())
+        ranges[name] = ActivationRange(
+            low[0].item(), high[0].item(), low[beyond].item(), high[beyond].item()
+        )
     return ranges
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a temporary file beside it, flushed to the disk, then renamed over it.
+    """Replace `path` by `data`: a temporary file beside it, flushed to disk, renamed over it.
 
     Raises:
         OSError: the folder is not writable or the disk is full; `path` is then as it was before.
@@ -21,12 +21,14 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp's 0600 would hide the file from its owner's group
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~mask)  # mkstemp's 0600 would hide the file from its owner's group
+        Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file itself
+            raise OSError(
+                error.errno, error.strerror, str(path)
+            ) from error  # a full disk names no file itself
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

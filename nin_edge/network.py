@@ -1,9 +1,10 @@
 """Network in Network (Lin, Chen, Yan, arXiv:1312.4400): the whole network on one page.
 
-A convolution layer is a linear filter followed by a non-linearity. The paper puts a small multilayer
-perceptron in its place (an *mlpconv* layer): a k x k convolution followed by two 1 x 1 convolutions, each
-with ReLU, whose weights are shared over all positions (section 3.1). Three of those and a global average
-over one map per class make the classifier (section 3.2); there is no fully connected layer.
+A convolution layer is a linear filter followed by a non-linearity. The paper puts a small
+multilayer perceptron in its place (an *mlpconv* layer): a k x k convolution followed by two 1 x 1
+convolutions, each with ReLU, whose weights are shared over all positions (section 3.1). Three of
+those and a global average over one map per class make the classifier (section 3.2); there is no
+fully connected layer.
 
     >>> network = NiN(NetworkConfig.from_preset("nin", classes=10))
     >>> sum(parameter.numel() for parameter in network.parameters())
@@ -16,13 +17,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 SIZES: Final = range(16, 513)
 """Sides of the square input, in pixels, that the network takes."""
-
-_POOL: Final = {"kernel_size": 3, "stride": 2, "padding": 1}
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,17 @@ class NetworkConfig:
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}: expected 1 (grey) or 3 (RGB)")
         if self.size not in SIZES:
-            raise ValueError(f"size is {self.size}: expected {SIZES.start} to {SIZES.stop - 1} pixels")
+            raise ValueError(
+                f"size is {self.size}: expected {SIZES.start} to {SIZES.stop - 1} pixels"
+            )
         if not 0 < self.width <= 8:
             raise ValueError(f"width is {self.width}: expected a multiplier above 0, at most 8")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}: expected a probability below 1")
         if len(self.blocks) != len(self.kernels) or not all(self.blocks):
-            raise ValueError(f"{len(self.blocks)} blocks with {len(self.kernels)} kernels: expected a kernel each")
+            raise ValueError(
+                f"{len(self.blocks)} blocks, {len(self.kernels)} kernels: expected a kernel each"
+            )
 
     @classmethod
     def from_preset(cls, preset: str, *, classes: int, **changes: object) -> NetworkConfig:
@@ -104,8 +106,8 @@ class NetworkConfig:
 PRESETS: Final = {
     # The paper's CIFAR network (its figure 2 and the authors' published configuration).
     "nin": NetworkConfig("nin", classes=10),
-    # With batch normalisation, dropout no longer pays in short runs; a linear last layer trains faster
-    # and makes the maps true class activation maps (docs/results.md).
+    # With batch normalisation, dropout no longer pays in short runs; a linear last layer trains
+    # faster and makes the maps true class activation maps (docs/results.md).
     "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
 }
 
@@ -117,9 +119,14 @@ class MlpConv(nn.Sequential):
     """
 
     def __init__(
-        self, shapes: tuple[tuple[int, int, int], ...], *, batch_norm: bool, plain_last: bool, last_relu: bool
+        self,
+        shapes: tuple[tuple[int, int, int], ...],
+        *,
+        batch_norm: bool,
+        plain_last: bool,
+        last_relu: bool,
     ) -> None:
-        """Build the layers, with He initialisation so that deep ReLU stacks train without normalisation.
+        """Build the layers with He initialisation: deep ReLU stacks train without normalisation.
 
         Args:
             shapes: (input channels, output channels, odd kernel side) of each convolution.
@@ -131,7 +138,9 @@ class MlpConv(nn.Sequential):
         for index, (inputs, outputs, kernel) in enumerate(shapes):
             plain = plain_last and index == len(shapes) - 1
             normalise = batch_norm and not plain
-            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=not normalise)
+            convolution = nn.Conv2d(
+                inputs, outputs, kernel, padding=kernel // 2, bias=not normalise
+            )
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
@@ -146,8 +155,8 @@ class MlpConv(nn.Sequential):
 class NiN(nn.Module):
     """Three mlpconv blocks, overlapping pooling and dropout between them, global average pooling.
 
-    Both poolings are 3 x 3 with stride 2 and padding 1, the first a maximum, the second an average that
-    leaves the padding out of its count.
+    Both poolings are 3 x 3 with stride 2 and padding 1, the first a maximum, the second an average
+    that leaves the padding out of its count.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -159,12 +168,17 @@ class NiN(nn.Module):
         for index, block in enumerate(shapes):
             last = index == len(shapes) - 1
             stages.append(
-                MlpConv(block, batch_norm=config.batch_norm, plain_last=last, last_relu=config.last_relu)
+                MlpConv(
+                    block, batch_norm=config.batch_norm, plain_last=last, last_relu=config.last_relu
+                )
             )
             if not last:
-                # Dropout follows the pooling, where a quarter of the activations is left to draw for.
+                # Dropout follows the pooling, where a quarter of the activations is left to draw
+                # for.
                 stages.append(
-                    nn.MaxPool2d(**_POOL) if index == 0 else nn.AvgPool2d(**_POOL, count_include_pad=False)
+                    nn.MaxPool2d(3, stride=2, padding=1)
+                    if index == 0
+                    else nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
                 )
                 stages.append(nn.Dropout(config.dropout))
         self.stages = nn.Sequential(*stages)

@@ -1,8 +1,8 @@
 """The training loop: SGD with Nesterov momentum on a one-cycle schedule, resumable to the bit.
 
-Everything random is a function of the seed and the step (dropout's generator is saved), so the training state is the
-weights, the momenta, that generator and a counter. Choices are made on the hold-out; the test split is scored once, at
-the end, with the weights chosen.
+Everything random is a function of the seed and the step (dropout's generator is saved), so the
+training state is the weights, the momenta, that generator and a counter. Choices are made on the
+hold-out; the test split is scored once, at the end, with the weights chosen.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class TrainingError(NinEdgeError, RuntimeError):
     """Training cannot start or go on; the message says why and what would help."""
 
 
-class TrainingStopped(NinEdgeError):
+class TrainingStoppedError(NinEdgeError):
     """Training was asked to stop and saved its state; `--resume` continues it."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; with the network, the data set and the machine it fixes the result."""
+    """How a network is trained; with network, data and machine it fixes the result."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -71,7 +71,7 @@ class Recipe:
     flip: bool = True
     """Mirror images left to right in every other epoch."""
     bf16: bool = False
-    """Compute convolutions in bfloat16: faster on processors that have it (AMX, recent GPUs), weights stay float32."""
+    """Compute convolutions in bfloat16, fast on AMX and recent GPUs; weights stay float32."""
     seed: int = 0
     """Seeds the weights, the order of the images, their augmentation and dropout."""
 
@@ -93,7 +93,10 @@ class Recipe:
             ("seed", 0, 2**31 - 1),
         ):
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {low:g} to {high:g}")
+                raise ValueError(
+                    f"{name.replace('_', ' ')} is {getattr(self, name)}: "
+                    f"expected {low:g} to {high:g}"
+                )
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,20 @@ class _State:
 
 
 def measure_preprocessing(dataset: Dataset, size: int, channels: int) -> Preprocessing:
-    """Preprocessing with the mean and standard deviation of the images that weights will be fitted to."""
+    """Preprocessing with the mean and standard deviation of the images to fit."""
     totals = np.zeros((2, channels))
     for batch in evaluate.batches(dataset.images, dataset.fit):
         pixels = batch.astype(np.float64)
         totals += pixels.sum(axis=(0, 1, 2)), (pixels**2).sum(axis=(0, 1, 2))
     mean, square = totals / (len(dataset.fit) * size * size)
-    std = np.sqrt(np.maximum(square - mean**2, 1.0))  # images of one flat colour still need a divisor
+    std = np.sqrt(
+        np.maximum(square - mean**2, 1.0)
+    )  # images of one flat colour still need a divisor
     return Preprocessing(
-        size, channels, tuple(round(v / 255, 4) for v in mean), tuple(round(v / 255, 4) for v in std)
+        size,
+        channels,
+        tuple(round(v / 255, 4) for v in mean),
+        tuple(round(v / 255, 4) for v in std),
     )
 
 
@@ -153,7 +161,8 @@ def train(
 ) -> Checkpoint:
     """Train a network, from the start or from the state that `run` holds.
 
-    Writes `best.safetensors`, `last.safetensors`, `state.safetensors`, `metrics.csv` and `config.json` to `run`.
+    Writes `best.safetensors`, `last.safetensors`, `state.safetensors`, `metrics.csv` and
+    `config.json` to `run`.
 
     Args:
         dataset: images of the size and channels that `config` wants.
@@ -166,12 +175,13 @@ def train(
         should_stop: asked after each step.
 
     Returns:
-        The checkpoint with the best hold-out accuracy, with its test score, temperature and activation ranges; what
-        `best.safetensors` holds.
+        The checkpoint with the best hold-out accuracy, with its test score, temperature and
+        activation ranges; what `best.safetensors` holds.
 
     Raises:
-        TrainingError: the loss became NaN or infinite, or the run's state belongs to other data or settings.
-        TrainingStopped: `should_stop` said so; the state is saved.
+        TrainingError: the loss became NaN or infinite, or the run's state belongs to other data or
+            settings.
+        TrainingStoppedError: `should_stop` said so; the state is saved.
         OSError: a file could not be written.
     """
     loop = _Loop(dataset, config, recipe, source, run, torch.device(device), report)
@@ -193,11 +203,19 @@ class _Loop:
         device: torch.device,
         report: Callable[[Progress], None],
     ) -> None:
-        self.dataset, self.config, self.recipe, self.run, self.device = dataset, config, recipe, run, device
+        self.dataset, self.config, self.recipe, self.run, self.device = (
+            dataset,
+            config,
+            recipe,
+            run,
+            device,
+        )
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.report, self.state = report, _State()
         self.batch_size = min(recipe.batch_size, len(dataset.fit))
-        self.steps_per_epoch = len(dataset.fit) // self.batch_size  # the rest of an epoch is left for the next
+        self.steps_per_epoch = (
+            len(dataset.fit) // self.batch_size
+        )  # the rest of an epoch is left for the next
         self.steps = recipe.epochs * self.steps_per_epoch
         self.preprocessing = measure_preprocessing(dataset, config.size, config.channels)
         self.transform = evaluate.InputTransform(self.preprocessing, device)
@@ -206,7 +224,10 @@ class _Loop:
         decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
         plain = [weight for weight in self.network.parameters() if weight.ndim <= 1]
         self.optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            [
+                {"params": decayed, "weight_decay": recipe.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             nesterov=True,
@@ -221,7 +242,7 @@ class _Loop:
             "data": asdict(self.source),
         }
 
-    # --- the loop -----------------------------------------------------------------------------------------------
+    # --- the loop ---------------------------------------------------------------------------------
 
     def fit(self, should_stop: Callable[[], bool]) -> None:
         """Run the remaining steps."""
@@ -260,7 +281,10 @@ class _Loop:
                     saved = time.monotonic()
                 if stop and self.state.step < self.steps:
                     self._checkpoint().save(self.run / "last.safetensors")
-                    raise TrainingStopped(f"stopped in epoch {epoch + 1}, after step {self.state.step} of {self.steps}")
+                    raise TrainingStoppedError(
+                        f"stopped in epoch {epoch + 1}, "
+                        f"after step {self.state.step} of {self.steps}"
+                    )
 
     def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
         """One update from the chosen images; returns the loss, on the device."""
@@ -295,9 +319,11 @@ class _Loop:
         return value
 
     def _end_epoch(self, where: Progress) -> float:
-        """Score the hold-out, keep the weights if they are the best so far, and write the epoch's row."""
+        """Score the hold-out, keep the weights if they are the best yet, write the epoch's row."""
         holdout = self.dataset.holdout
-        logits = evaluate.logits(self.network, self.preprocessing, self.dataset.images, holdout, self.device)
+        logits = evaluate.logits(
+            self.network, self.preprocessing, self.dataset.images, holdout, self.device
+        )
         score = evaluate.top1(logits, self.dataset.targets[holdout])
         self.state.history.append(
             {
@@ -322,7 +348,7 @@ class _Loop:
         return score
 
     def finish(self) -> Checkpoint:
-        """Complete the best checkpoint with what is measured once: calibration, ranges, and the test score."""
+        """Complete the best checkpoint with what is measured once: ranges, calibration, test."""
         best = Checkpoint.load(self.run / "best.safetensors")
         network, data = best.network(), self.dataset
         rng = np.random.default_rng(0)
@@ -336,14 +362,20 @@ class _Loop:
             "train_seconds": round(self.state.seconds, 1),
         }
         for split, indices in (("holdout", data.holdout), ("test", data.test)):
-            logits = holdout if split == "holdout" else evaluate.logits(network, best.preprocessing, data.images, indices)
+            logits = (
+                holdout
+                if split == "holdout"
+                else evaluate.logits(network, best.preprocessing, data.images, indices)
+            )
             targets = data.targets[indices]
             if len(indices):
                 metrics[f"{split}_images"] = len(indices)
                 metrics[f"{split}_top1"] = evaluate.top1(logits, targets)
                 for name, divisor in (("ece_uncalibrated", 1.0), ("ece", temperature)):
                     probabilities = evaluate.softmax(logits, divisor)
-                    metrics[f"{split}_{name}"] = evaluate.expected_calibration_error(probabilities, targets)
+                    metrics[f"{split}_{name}"] = evaluate.expected_calibration_error(
+                        probabilities, targets
+                    )
         best = replace(
             best,
             temperature=temperature,
@@ -353,20 +385,24 @@ class _Loop:
         best.save(self.run / "best.safetensors")
         return best
 
-    # --- what is on the disk ------------------------------------------------------------------------------------
+    # --- what is on the disk ----------------------------------------------------------------------
 
     def resume(self) -> None:
         """Take up the state in the run's folder, or write down what a new run is."""
         path = self.run / "state.safetensors"
         if not path.exists():
             self.run.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2)
+            text = json.dumps(
+                {**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2
+            )
             write_atomically(self.run / "config.json", text.encode())
             return
         tensors, header = read_tensors(path, "training state")
         for key, value in self.identity.items():
             if header["identity"][key] != json.loads(json.dumps(value)):
-                raise TrainingError(f"{path}: was trained with another {key}: expected {header['identity'][key]}")
+                raise TrainingError(
+                    f"{path}: was trained with another {key}: expected {header['identity'][key]}"
+                )
         self.state = _State(**header["state"])
         torch.set_rng_state(tensors.pop("generator"))
         groups = {"weights/": {}, "momenta/": {}}  # type: dict[str, dict[str, Tensor]]
@@ -376,7 +412,9 @@ class _Loop:
         self.network.load_state_dict(groups["weights/"])
         for name, weight in self.network.named_parameters():
             if name in groups["momenta/"]:
-                momentum = torch.empty_like(weight).copy_(groups["momenta/"][name])  # in the weight's memory format
+                momentum = torch.empty_like(weight).copy_(
+                    groups["momenta/"][name]
+                )  # in the weight's memory format
                 self.optimizer.state[weight]["momentum_buffer"] = momentum
 
     def _save_state(self) -> None:
@@ -393,7 +431,9 @@ class _Loop:
         """The current weights."""
         return Checkpoint(
             config=self.config,
-            weights={name: value.detach().clone() for name, value in self.network.state_dict().items()},
+            weights={
+                name: value.detach().clone() for name, value in self.network.state_dict().items()
+            },
             labels=self.dataset.labels,
             preprocessing=self.preprocessing,
             data=self.source,
@@ -402,7 +442,7 @@ class _Loop:
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """The learning rate as a share of its peak: a straight rise, then a straight fall (Smith, arXiv:1708.07120).
+    """Share of the peak learning rate: a straight rise, then a straight fall (arXiv:1708.07120).
 
     Args:
         step: counted from 0.

@@ -1,13 +1,15 @@
 """The `nin-edge` command: a group whose verbs parse, call the library and print.
 
-A verb's module is imported when it is called, and imports what it needs when it runs, so that `nin-edge run` starts
-without torch and `nin-edge --help` without NumPy. This module decides what an error looks like and its exit code.
+A verb's module is imported when it is called, and imports what it needs when it runs, so that
+`nin-edge run` starts without torch and `nin-edge --help` without NumPy. This module decides what an
+error looks like and its exit code.
 """
 
 from __future__ import annotations
 
 import logging
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -25,8 +27,17 @@ _VERBS: Final = ("train", "export", "run", "verify", "info")
 
 # Import name -> what pip installs, for packages that a light installation leaves out.
 _INSTALLABLE: Final = {
-    name: name for name in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+    name: name
+    for name in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
 } | {"PIL": "pillow"}
+
+
+class _Failure(click.ClickException):
+    """An expected error, with the exit code that tells its kind."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]
 
 
 class _Group(click.Group):
@@ -50,23 +61,26 @@ class _Group(click.Group):
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
-            failure = click.ClickException(printable(_explain(error)))
-            failure.exit_code = _exit_code(error)
-            raise failure from error
+            raise _Failure(printable(_explain(error)), _exit_code(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nin-edge")
-@click.option("-v", "--verbose", is_flag=True, help="Print what the library logs, and tracebacks of errors.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print what the library logs, and tracebacks of errors."
+)
 def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
 
 
 def printable(text: str) -> str:
-    """Text fit for a terminal: control characters and the like as escapes, so that a name cannot act on it."""
+    """Text with control characters as escapes, so that a file's name cannot act on a terminal."""
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
     )
 
 
@@ -78,7 +92,7 @@ def _explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _INSTALLABLE:
         package = _INSTALLABLE[(error.name or "").split(".")[0]]
-        return f"this command needs the package {package}, which is not installed: pip install {package}"
+        return f"this command needs {package}, which is not installed: pip install {package}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     raise error
@@ -90,3 +104,17 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, GateError):
         return EXIT_GATE
     return EXIT_PROVIDER if isinstance(error, ProviderError) else EXIT_FAILED
+
+
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Model file; the one that ships with the runtime if not given.",
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes CUDA where it really starts.",
+)

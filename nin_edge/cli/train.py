@@ -22,41 +22,93 @@ if TYPE_CHECKING:
     from nin_edge.train import Progress, Recipe
 
 _NETWORK_OPTIONS = {"preset": "preset", "width": "width", "size": "size", "channels": "channels"}
-_RECIPE_OPTIONS = {"epochs": "epochs", "batch_size": "batch_size", "lr": "learning_rate", "bf16": "bf16", "seed": "seed"}
+_RECIPE_OPTIONS = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "learning_rate",
+    "bf16": "bf16",
+    "seed": "seed",
+}
 
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--preset", default="nin-bn", help="Network: nin-bn (with batch normalisation) or nin (the paper's).")
-@click.option("--width", type=float, default=1.0, show_default=True, help="Multiplier of the channel counts.")
-@click.option("--size", type=int, default=32, show_default=True, help="Side of the input in pixels, 16 to 512.")
-@click.option("--channels", type=int, default=3, show_default=True, help="3 for colour, 1 for grey.")
-@click.option("--epochs", type=int, default=10, show_default=True, help="Passes over the training images.")
+@click.option(
+    "--preset",
+    default="nin-bn",
+    help="Network: nin-bn (with batch normalisation) or nin (the paper's).",
+)
+@click.option(
+    "--width", type=float, default=1.0, show_default=True, help="Multiplier of the channel counts."
+)
+@click.option(
+    "--size",
+    type=int,
+    default=32,
+    show_default=True,
+    help="Side of the input in pixels, 16 to 512.",
+)
+@click.option(
+    "--channels", type=int, default=3, show_default=True, help="3 for colour, 1 for grey."
+)
+@click.option(
+    "--epochs", type=int, default=10, show_default=True, help="Passes over the training images."
+)
 @click.option("--batch-size", type=int, default=128, show_default=True, help="Images a step.")
-@click.option("--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given.")
-@click.option("--bf16", is_flag=True, help="Compute in bfloat16 where the processor has it; weights stay float32.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seeds weights, order and augmentation.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--data-name", help="What the checkpoint calls the data set; its file name if not given.")
-@click.option("--data-licence", default="not stated", show_default=True, help="Note on the images' licence.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder, with its own settings.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder; runs/NAME of the data if not given.")
-@click.pass_context
-def command(ctx: click.Context, data: Path, device: str, resume: bool, output: Path | None, **options: Any) -> None:
+@click.option(
+    "--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given."
+)
+@click.option(
+    "--bf16",
+    is_flag=True,
+    help="Compute in bfloat16 where the processor has it; weights stay float32.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seeds weights, order and augmentation."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--data-name", help="What the checkpoint calls the data set; its file name if not given."
+)
+@click.option(
+    "--data-licence", default="not stated", show_default=True, help="Note on the images' licence."
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in the output folder, with its own settings."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Run folder; runs/NAME of the data if not given.",
+)
+def command(data: Path, device: str, resume: bool, output: Path | None, **options: Any) -> None:
     """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
 
-    Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the run folder.
-    Ctrl-C saves the state; --resume goes on to the same result as without the interruption.
+    Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the
+    run folder. Ctrl-C saves the state; --resume goes on to the same result as without the
+    interruption.
     """
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import open_dataset
-    from nin_edge.train import TrainingStopped, train
+    from nin_edge.train import TrainingStoppedError, train
 
     run = output or Path("runs") / data.resolve().name.split(".")[0]
-    given = {name for name in options if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
-    config, recipe, source = _settings(options) if not resume else _stored(run, {name: options[name] for name in given})
+    ctx = click.get_current_context()
+    given = {
+        name
+        for name in options
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    config, recipe, source = (
+        _settings(options) if not resume else _stored(run, {name: options[name] for name in given})
+    )
     if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise NinEdgeError(f"{run}: already used; go on with it by --resume, or name another folder with -o")
+        raise NinEdgeError(
+            f"{run}: already used; go on with it by --resume, or name another folder with -o"
+        )
     torch_device = _device(device)
     dataset = open_dataset(data, size=config.size, channels=config.channels, progress=_show_reading)
     _describe(dataset)
@@ -74,7 +126,7 @@ def command(ctx: click.Context, data: Path, device: str, resume: bool, output: P
             report=_Reporter(),
             should_stop=stop,
         )
-    except TrainingStopped as stopped:
+    except TrainingStoppedError as stopped:
         click.echo(f"\n{stopped}; to go on: nin-edge train {data} -o {run} --resume", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     finally:
@@ -82,7 +134,11 @@ def command(ctx: click.Context, data: Path, device: str, resume: bool, output: P
     test = best.metrics.get("test_top1")
     click.echo(
         f"{run / 'best.safetensors'}: top-1 {best.metrics['holdout_top1']:.2%} on the hold-out"
-        + (f", {test:.2%} on {best.metrics['test_images']:,} test images" if test is not None else "")
+        + (
+            f", {test:.2%} on {best.metrics['test_images']:,} test images"
+            if test is not None
+            else ""
+        )
         + f", {time.monotonic() - started:.0f} s"
     )
     click.echo(f"next: nin-edge export {run / 'best.safetensors'}")
@@ -100,13 +156,17 @@ def _settings(options: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str,
         recipe = {field: options[name] for name, field in _RECIPE_OPTIONS.items()}
         if recipe["learning_rate"] is None:
             recipe["learning_rate"] = DEFAULT_LEARNING_RATES[config.preset]
-        return config, Recipe(**recipe), {"name": options["data_name"], "licence": options["data_licence"]}
+        return (
+            config,
+            Recipe(**recipe),
+            {"name": options["data_name"], "licence": options["data_licence"]},
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
 
 def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
-    """Network, recipe and data source of the run to resume; options that say otherwise are a usage error."""
+    """Settings of the run to resume; options that say otherwise are a usage error."""
     from nin_edge.network import NetworkConfig
     from nin_edge.train import Recipe
 
@@ -114,18 +174,30 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
     try:
         stored = json.loads(path.read_text("utf-8"))
         network = stored["network"]
-        network["blocks"], network["kernels"] = tuple(map(tuple, network["blocks"])), tuple(network["kernels"])
+        network["blocks"], network["kernels"] = (
+            tuple(map(tuple, network["blocks"])),
+            tuple(network["kernels"]),
+        )
         config, recipe = NetworkConfig(**network), Recipe(**stored["recipe"])
         source = {"name": stored["data"]["name"], "licence": stored["data"]["licence"]}
     except FileNotFoundError:
-        raise NinEdgeError(f"{run}: nothing to resume, expected a run folder with config.json in it") from None
+        raise NinEdgeError(
+            f"{run}: nothing to resume, expected a run folder with config.json in it"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise NinEdgeError(f"{path}: not a run's configuration ({error})") from error
-    known = {**asdict(config), **asdict(recipe), "data_name": source["name"], "data_licence": source["licence"]}
+    known = {
+        **asdict(config),
+        **asdict(recipe),
+        "data_name": source["name"],
+        "data_licence": source["licence"],
+    }
     for name, value in given.items():
         was = known[_NETWORK_OPTIONS.get(name) or _RECIPE_OPTIONS.get(name) or name]
         if value != was:
-            raise click.UsageError(f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}"
+            )
     return config, recipe, source
 
 
@@ -137,7 +209,9 @@ def _device(name: str) -> str:
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ProviderError("--device cuda: torch sees no CUDA device here; use --device cpu, or auto")
+        raise ProviderError(
+            "--device cuda: torch sees no CUDA device here; use --device cpu, or auto"
+        )
     return "cuda" if available and name != "cpu" else "cpu"
 
 
@@ -148,7 +222,8 @@ def _describe(dataset: Dataset) -> None:
     if dataset.unreadable:
         click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
     click.echo(
-        f"{printable(dataset.name)}: {len(dataset.labels)} classes, {len(dataset.fit):,} images to fit, "
+        f"{printable(dataset.name)}: {len(dataset.labels)} classes, "
+        f"{len(dataset.fit):,} images to fit, "
         f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test",
         err=True,
     )
@@ -160,7 +235,7 @@ def _show_reading(done: int, total: int) -> None:
 
 
 class _Reporter:
-    """Prints progress: a line that is redrawn on a terminal, elsewhere one an epoch and one a minute."""
+    """Prints progress: a line redrawn on a terminal, elsewhere one an epoch and one a minute."""
 
     def __init__(self) -> None:
         self._printed = time.monotonic()
@@ -173,19 +248,24 @@ class _Reporter:
         self._printed = now
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         line = (
-            f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  loss {progress.loss:.4f}  "
+            f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "
+            f"loss {progress.loss:.4f}  "
             + (f"hold-out {progress.holdout_top1:.2%}  " if ended else "")
             + f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
         )
-        click.echo(f"\r{line}\033[K" if self._terminal else line, nl=ended or not self._terminal, err=True)
+        click.echo(
+            f"\r{line}\033[K" if self._terminal else line, nl=ended or not self._terminal, err=True
+        )
 
 
 class _StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop between two steps; the second acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once."""
 
     def __init__(self) -> None:
         self._asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
     def __call__(self) -> bool:
         return self._asked

@@ -1,6 +1,7 @@
 """What can go wrong, as types: one base class, and a child for each thing a caller can react to.
 
-Each child also inherits the built-in that fits, so `except ValueError` works for who does not know us.
+Each child also inherits the built-in that fits, so `except ValueError` works for who does not know
+us.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ class NinEdgeError(Exception):
 
 
 class ModelFileError(NinEdgeError, ValueError):
-    """A model or checkpoint file is missing, damaged, foreign, or of a format this release cannot read."""
+    """A model or checkpoint is missing, damaged, foreign, or of a format that cannot be read."""
 
 
 class ImageError(NinEdgeError, ValueError):
@@ -23,7 +24,7 @@ class ProviderError(NinEdgeError, RuntimeError):
 
 
 class MissingDependencyError(NinEdgeError, ImportError):
-    """A package that this call needs is not installed; the message has the command that installs it."""
+    """A package that this call needs is not installed; the message has the command for it."""
 
 
 class GateError(NinEdgeError):

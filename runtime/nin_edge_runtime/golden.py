@@ -1,24 +1,36 @@
 """Golden samples: synthetic images that any machine can draw again, bit for bit, from a seed.
 
-A model file stores the seeds and sizes with the probabilities they gave on the exporting machine. Replaying them on
-a device shows whether the file computes there what it computed then, with no data set and no PyTorch at hand.
+A model file stores the seeds and sizes with the probabilities they gave on the exporting machine.
+Replaying them on a device shows whether the file computes there what it computed then, with no data
+set and no PyTorch at hand.
 
-The images are drawn with integers alone, so that no platform's floating point can change a byte of them.
+The images are drawn with integers alone, so that no platform's floating point can change a byte of
+them.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nin_edge_runtime.errors import GateError
+
+if TYPE_CHECKING:
+    from nin_edge_runtime.classifier import Classifier
+
 FORMULA: Final = 1
-"""Identifies `golden_image`'s formula in a model file; a change of the formula needs a new number."""
+"""Identifies `golden_image`'s formula in a model file; a changed formula needs a new number."""
+
+
+TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+"""Largest difference between two machines, by precision: their kernels round differently."""
 
 
 def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Draw the synthetic image of a seed: a two-colour gradient with rectangles, discs and stripes on it.
+    """Draw the image of a seed: a two-colour gradient with rectangles, ellipses and stripes on it.
 
     Args:
         seed: 0 to 2**31 - 1.
@@ -31,7 +43,7 @@ def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     state = seed
 
     def draw(below: int) -> int:
-        """Next number of Knuth's 64-bit linear congruential generator (MMIX), its high half modulo `below`."""
+        """Next of Knuth's 64-bit congruential numbers (MMIX): its high half, modulo `below`."""
         nonlocal state
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         return (state >> 33) % below
@@ -50,8 +62,44 @@ def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
         kind = draw(3)
         inside = (abs(y - center_y) <= half_y) & (abs(x - center_x) <= half_x)
         if kind == 1:  # an ellipse, in place of the rectangle
-            inside = ((y - center_y) * half_x) ** 2 + ((x - center_x) * half_y) ** 2 <= (half_y * half_x) ** 2
+            inside = ((y - center_y) * half_x) ** 2 + ((x - center_x) * half_y) ** 2 <= (
+                half_y * half_x
+            ) ** 2
         elif kind == 2:  # stripes, three bands to the rectangle's height
             inside &= (y - center_y + half_y) * 3 // (2 * half_y + 1) != 1
         image = np.where(inside[:, :, np.newaxis], (image + 3 * colour) // 4, image)
-    return image.astype(np.uint8)
+    drawn: NDArray[np.uint8] = image.astype(np.uint8)
+    return drawn
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a model file's golden samples came out on this machine."""
+
+    count: int
+    """Number of samples."""
+    difference: float
+    """Largest difference of a probability from the file's own."""
+    tolerance: float
+    """Largest difference that passes."""
+
+
+def replay(classify: Classifier) -> Replay:
+    """Run a model's golden samples and compare with what they gave where it was made.
+
+    Raises:
+        GateError: a probability differs by more than the precision's tolerance.
+    """
+    golden, precision = classify.info.golden, classify.info.precision
+    difference = max(
+        float(np.abs(classify(golden_image(*image)).probabilities - expected).max())
+        for image, expected in zip(golden.images, golden.file, strict=True)
+    )
+    result = Replay(len(golden.images), difference, TOLERANCES[precision])
+    if not difference <= result.tolerance:  # a NaN does not pass either
+        raise GateError(
+            f"the model computes other answers here than where it was made: "
+            f"its golden samples differ by {difference:.2g} on {classify.provider}, "
+            f"expected at most {result.tolerance:g} for {precision}"
+        )
+    return result

@@ -1,8 +1,8 @@
-"""Any input -> the pixels the network sees: the one definition of the input, used on the device and in training.
+"""Any input -> the pixels the network sees: one definition, for devices and for training.
 
-Two steps. `load_image` turns whatever the caller has into upright RGB bytes. `Preprocessing` crops the centre
-square, resizes it (Pillow's `BILINEAR`, which is anti-aliased) and normalises; an exported model usually
-carries these steps in its own graph, built from the same numbers.
+Two steps. `load_image` turns whatever the caller has into upright RGB bytes. `Preprocessing` crops
+the centre square, resizes it (Pillow's `BILINEAR`, which is anti-aliased) and normalises; an
+exported model usually carries these steps in its own graph, built from the same numbers.
 """
 
 from __future__ import annotations
@@ -16,18 +16,24 @@ from typing import IO, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nin_edge_runtime.errors import ImageError
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | NDArray[np.uint8]"
-"""What `load_image` takes: a path, an encoded image, an open binary file, a PIL image or a uint8 array."""
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | NDArray[np.uint8]"
+)
+"""What `load_image` takes: a path, encoded bytes, a binary file, a PIL image, a uint8 array."""
 
 MAX_PIXELS: Final = 100_000_000
-"""Largest image that is decoded, in pixels: a small file can claim a huge one and fill the memory."""
+"""Largest image that is decoded, in pixels: a small file can claim to be a huge one."""
 
 IMAGE_SUFFIXES: Final = frozenset(
-    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
+    f".{ending}"
+    for ending in (
+        *("avif", "bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pcx", "pgm"),
+        *("png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp"),
+    )
 )
 """Endings, in lower case, of the files that count as images when a folder is read."""
 
@@ -47,11 +53,13 @@ _UPRIGHT: Final = {
 def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
     """Decode any input to upright RGB.
 
-    Files and PIL images have their EXIF orientation applied, transparency laid over white, 16-bit samples
-    scaled to 8 bits, and only the first frame of an animation read. Arrays are taken as they are.
+    Files and PIL images have their EXIF orientation applied, transparency laid over white, 16-bit
+    samples scaled to 8 bits, and only the first frame of an animation read. Arrays are taken as
+    they are.
 
     Args:
-        source: path, encoded bytes, binary file, PIL image, or uint8 array (H, W, 3), (H, W, 1) or (H, W).
+        source: path, encoded bytes, binary file, PIL image, or uint8 array (H, W, 3), (H, W, 1) or
+            (H, W).
         bgr: the array's three channels are blue, green, red (OpenCV's order). For arrays only.
 
     Returns:
@@ -63,7 +71,9 @@ def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         return _from_array(source, bgr=bgr)
     if bgr:
-        raise ImageError(f"{_name(source)}: bgr=True describes arrays; other inputs carry their own channel order")
+        raise ImageError(
+            f"{_name(source)}: bgr=True describes arrays; other inputs know their channels"
+        )
     if isinstance(source, Image.Image):
         return _decode(source, _name(source))
     file: Any = source
@@ -75,14 +85,15 @@ def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
         _require_file(source)
     elif not hasattr(source, "read"):
         raise ImageError(
-            f"{type(source).__name__}: expected a path, bytes, a binary file, a PIL image or a uint8 array"
+            f"{type(source).__name__}: "
+            "expected a path, bytes, a binary file, a PIL image or a uint8 array"
         )
     try:
         with Image.open(file) as image:
             return _decode(image, _name(source))
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(f"{_name(source)}: not an image in a format that Pillow reads") from None
     except Exception as error:  # a damaged file can surface as almost anything from the decoders
         raise ImageError(f"{_name(source)}: cannot be decoded ({_reason(error)})") from error
@@ -100,7 +111,7 @@ def center_crop_box(height: int, width: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How RGB pixels become the network's input; stored in every checkpoint and every exported model."""
+    """How RGB pixels become the network's input; stored in every checkpoint and model."""
 
     size: int
     """Side S of the network's input, in pixels."""
@@ -122,9 +133,15 @@ class Preprocessing:
         if not 1 <= self.size <= 4096:
             raise ValueError(f"preprocessing: size {self.size}, expected 1 to 4096 pixels")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError(f"preprocessing: expected a mean and a std for each of {self.channels} channels")
-        if not all(0 <= mean <= 1 for mean in self.mean) or not all(0 < std <= 1 for std in self.std):
-            raise ValueError("preprocessing: expected each mean in 0 to 1 and each std above 0, at most 1")
+            raise ValueError(
+                f"preprocessing: expected a mean and a std for each of {self.channels} channels"
+            )
+        if not all(0 <= mean <= 1 for mean in self.mean) or not all(
+            0 < std <= 1 for std in self.std
+        ):
+            raise ValueError(
+                "preprocessing: expected each mean in 0 to 1 and each std above 0, at most 1"
+            )
 
     def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Centre-crop to a square, reduce to luma for one-channel networks, resize to S x S.
@@ -139,7 +156,8 @@ class Preprocessing:
         if height == width == self.size and self.channels == 3:
             return pixels
         left, top, right, bottom = center_crop_box(height, width)
-        # Pillow's own `box` argument lets the filter reach outside the box, which the graph cannot: crop first.
+        # Pillow's own `box` argument lets the filter reach outside the box, which the graph cannot:
+        # crop first.
         image = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
         if self.channels == 1:
             image = image.convert("L")
@@ -149,8 +167,8 @@ class Preprocessing:
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Normalisation as one multiplication and one addition per channel, each (C,) float32.
 
-        `pixel * scale + shift` equals `(pixel / 255 - mean) / std`. PyTorch, NumPy and the exported graph all
-        use these same numbers, so that their inputs are equal to the last bit but one.
+        `pixel * scale + shift` equals `(pixel / 255 - mean) / std`. PyTorch, NumPy and the exported
+        graph all use these same numbers, so that their inputs are equal to the last bit but one.
         """
         mean, std = np.asarray(self.mean), np.asarray(self.std)
         return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
@@ -162,7 +180,7 @@ class Preprocessing:
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The given files as they are, and the image files below the given folders, sorted, hidden ones left out.
+    """The files given, and the image files below the folders given, sorted, without hidden ones.
 
     Raises:
         ImageError: a folder has no image files.
@@ -189,7 +207,9 @@ def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
     """Check an array and bring it to (H, W, 3) RGB."""
     found = f"array of {array.dtype} with shape {array.shape}"
     if array.dtype != np.uint8:
-        raise ImageError(f"{found}: expected uint8, values 0 to 255 (scale floats yourself: only you know their range)")
+        raise ImageError(
+            f"{found}: expected uint8, 0 to 255 (scale floats yourself: only you know their range)"
+        )
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
     if array.ndim != 3 or array.shape[2] not in (1, 3):
@@ -239,7 +259,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; unreadable EXIF counts as none, since the picture itself may be sound."""
+    """EXIF orientation, 1 to 8; unreadable EXIF counts as none: the picture itself may be sound."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
@@ -248,7 +268,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _check_pixels(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+        raise ImageError(
+            f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded"
+        )
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:
@@ -270,7 +292,7 @@ def _require_file(path: str | os.PathLike[str]) -> None:
 def _name(source: object) -> str:
     """What to call an input in an error."""
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)  # type: ignore[arg-type]
+        return os.fspath(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"image of {len(source)} bytes"
     name = getattr(source, "name", None) or getattr(source, "filename", None)

@@ -1,0 +1,48 @@
+# `make demo` and `make test` are all that a fresh clone needs; each makes the virtual environment first.
+
+# The Python to build the environment with, 3.11 or newer.
+PYTHON ?= python3
+# Options for pip, for example an index with CPU builds of torch:
+#   make demo PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_OPTIONS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+MODELS := runtime/nin_edge_runtime/models
+
+.PHONY: demo test lint format wheel model
+
+# Export the default weights, check the file against PyTorch, and name what is on a photo.
+demo: $(INSTALLED)
+	$(BIN)/nin-edge export --output demo
+	$(BIN)/nin-edge verify demo/nin-cifar10.fp32.onnx
+	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.fp32.onnx --top-k 5
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	cd runtime && ../$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Both wheels, in dist/.
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+# The runtime's default model, from the weights that the toolkit ships.
+model: $(INSTALLED)
+	$(BIN)/nin-edge export --output $(MODELS)
+
+# The stamp is written last: an interrupted installation is done again.
+$(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_OPTIONS) --constraint constraints.txt --editable "runtime[cpu]" --editable ".[dev]"
+	touch $@

@@ -1,0 +1,176 @@
+"""Checkpoint -> fp32 ONNX graph: preprocessing, the network, global average, softmax."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Final
+
+import numpy as np
+import onnx
+import onnxsim
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.network import NiN
+from nin_edge_export.preprocess import build_input, build_preprocessing
+
+OPSET: Final = 18
+"""The first opset whose `Resize` is anti-aliased; ONNX Runtime has run it since 1.14."""
+
+IR_VERSION: Final = 8
+"""The file format of opset 18's time, which old runtimes load; `onnx` itself writes a newer one."""
+
+# The module each node of the network comes from has one of these types.
+_OPERATORS: Final = {
+    nn.Conv2d: "Conv",
+    nn.ReLU: "Relu",
+    nn.MaxPool2d: "MaxPool",
+    nn.AvgPool2d: "AveragePool",
+}
+
+
+def build_graph(checkpoint: Checkpoint, embedded: str) -> ModelProto:
+    """The fp32 model of a checkpoint, checked, without metadata.
+
+    Nodes and tensors of the network carry their module's name (`stages.0.3`), the key of the
+    checkpoint's activation ranges too.
+
+    Args:
+        checkpoint: weights, preprocessing and temperature.
+        embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
+
+    Returns:
+        Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32; N
+        is free.
+
+    Raises:
+        RuntimeError: torch's exporter gave a graph of another shape than the network's.
+    """
+    image, last = build_input(checkpoint.preprocessing, embedded)
+    before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
+    middle, weights = _export_network(checkpoint, last)
+    after, after_constants = _build_head(checkpoint.temperature or 1.0)
+    side = _map_side(checkpoint.config.size)
+    classes = checkpoint.config.classes
+    outputs = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes]),
+        helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", classes, side, side]),
+    ]
+    graph = helper.make_graph(
+        [*before, *middle, *after],
+        "nin",
+        [image],
+        outputs,
+        initializer=[*before_constants, *weights, *after_constants],
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    model.producer_name = "nin-edge"
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _export_network(
+    checkpoint: Checkpoint, source: str
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes and weights from the tensor `source`, float32 [N, C, S, S], to `class_maps`."""
+    network = checkpoint.network()
+    config = checkpoint.config
+    simple = _simplified(
+        _ClassMaps(network).eval(), torch.zeros(2, config.channels, config.size, config.size)
+    )
+    modules = [
+        (name, _OPERATORS[type(module)])
+        for name, module in network.named_modules()
+        if type(module) in _OPERATORS
+    ]
+    if [operator for _, operator in modules] != [node.op_type for node in simple.graph.node]:
+        raise RuntimeError(
+            f"torch exported {[node.op_type for node in simple.graph.node]}, expected {modules}"
+        )
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in simple.graph.initializer}
+    nodes, weights, last = [], [], source
+    for (name, operator), node in zip(modules, simple.graph.node, strict=True):
+        inputs = [last]
+        for role, tensor in zip(("weight", "bias"), node.input[1:], strict=False):
+            weights.append(
+                numpy_helper.from_array(np.ascontiguousarray(stored[tensor]), f"{name}.{role}")
+            )
+            inputs.append(f"{name}.{role}")
+        last = "class_maps" if node is simple.graph.node[-1] else name
+        renamed = helper.make_node(operator, inputs, [last], name=name)
+        renamed.attribute.extend(sorted(node.attribute, key=lambda attribute: attribute.name))
+        nodes.append(renamed)
+    return nodes, weights
+
+
+class _ClassMaps(nn.Module):
+    """The part of the network that torch exports: all but the average."""
+
+    def __init__(self, network: NiN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.class_maps(images)
+
+
+def _simplified(module: nn.Module, example: Tensor) -> ModelProto:
+    """Torch's export of a module, its batch normalisation folded into the convolutions."""
+    # torch reports each torchvision operator that it does not find, and that its own helpers are
+    # deprecated.
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    assert program is not None  # only exports to a file return nothing
+    simple: ModelProto
+    simple, sound = onnxsim.simplify(program.model_proto)
+    if not sound:
+        raise RuntimeError("onnxsim's result differs from what it was given")
+    return simple
+
+
+def _build_head(temperature: float) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Global average pooling and softmax: `class_maps` to `probabilities`."""
+    constants = [numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "map_axes")]
+    nodes = [
+        helper.make_node(
+            "ReduceMean", ["class_maps", "map_axes"], ["logits"], name="head.mean", keepdims=0
+        )
+    ]
+    last = "logits"
+    if temperature != 1.0:
+        constants.append(
+            numpy_helper.from_array(np.array(temperature, dtype=np.float32), "temperature")
+        )
+        nodes.append(
+            helper.make_node("Div", [last, "temperature"], ["calibrated"], name="head.calibrate")
+        )
+        last = "calibrated"
+    nodes.append(
+        helper.make_node("Softmax", [last], ["probabilities"], name="head.softmax", axis=1)
+    )
+    return nodes, constants
+
+
+def _map_side(size: int) -> int:
+    """Side of the class maps: two poolings with stride 2, each rounding up."""
+    return (size + 3) // 4

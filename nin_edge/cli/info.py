@@ -1,0 +1,62 @@
+"""`nin-edge info`: what a model file is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nin_edge.cli import printable
+
+
+@click.command("info")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(model: Path, as_json: bool) -> None:
+    """Print what MODEL says of itself: labels, input, precision, size, data set, certificate."""
+    from nin_edge_runtime import read_model
+
+    data, info = read_model(model)
+    if as_json:
+        click.echo(json.dumps({"file": str(model), "bytes": len(data), **asdict(info)}, indent=2))
+        return
+    steps, architecture = info.preprocessing, info.architecture
+    does = {
+        "full": "RGB uint8 of any size; crop, resize and normalisation are in the file",
+        "normalize": f"RGB uint8 {steps.size} x {steps.size}; normalisation is in the file",
+        "none": f"float32 {steps.channels} x {steps.size} x {steps.size}, normalised",
+    }[info.embedded]
+    rows: dict[str, str] = {
+        "file": f"{model}, {len(data):,} bytes, format {info.format_version}",
+        "network": f"{architecture.get('preset')} at width {architecture.get('width')}, "
+        f"{info.precision}, {info.parameters:,} parameters, "
+        f"{info.multiply_adds / 1e6:,.1f} million multiply-adds",
+        "labels": f"{len(info.labels)}: {', '.join(info.labels)}",
+        "input": does,
+        "network sees": f"centre square at {steps.size} x {steps.size}, "
+        f"{'RGB' if steps.channels == 3 else 'luma'}",
+        "temperature": f"{info.temperature:.4g}",
+        "data": f"{info.data.get('name')} (licence: {info.data.get('licence')})",
+        "versions": ", ".join(f"{name} {value}" for name, value in info.versions.items()),
+        "sha256": f"{info.sha256} (checked)",
+        **{f"certificate {name}": text for name, text in _certificate(info.certificate)},
+    }
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        click.echo(f"{name.ljust(width)}  {printable(text)}")
+
+
+def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each part of the certificate on a line."""
+    for name, value in certificate.items():
+        if isinstance(value, dict):
+            yield (
+                name,
+                ", ".join(f"{key.replace('_', ' ')} {figure}" for key, figure in value.items()),
+            )
+        else:
+            yield name, str(value)

@@ -1,0 +1,105 @@
+"""Small labelled images, and what is made of them, for the tests of the toolkit."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from nin_edge.datasets import Dataset, open_dataset
+
+SIDE = 20
+"""Side of the images, in pixels; the networks here take 16, so every image is resized."""
+
+COLOURS = {"circle": "orangered", "square": "limegreen", "triangle": "royalblue"}
+
+FolderMaker = Callable[..., Path]
+Archiver = Callable[[Path, Path], Path]
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's own cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return cache / "nin-edge"
+
+
+def shape(label: str, rng: np.random.Generator) -> Image.Image:
+    """A coloured shape of random place and size on dark noise."""
+    noise = rng.integers(0, 60, size=(SIDE, SIDE, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    draw = ImageDraw.Draw(image)
+    radius = int(rng.integers(4, 8))
+    x, y = (int(v) for v in rng.integers(radius, SIDE - radius, size=2))
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if label == "circle":
+        draw.ellipse(box, fill=COLOURS[label])
+    elif label == "triangle":
+        corners = [(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)]
+        draw.polygon(corners, fill=COLOURS[label])
+    else:
+        draw.rectangle(box, fill=COLOURS.get(label, "gold"))
+    return image
+
+
+@pytest.fixture(scope="session")
+def make_folder() -> FolderMaker:
+    """Writes a folder of images: {folder below the top: how many}; a folder's own name is its class."""
+
+    def make(top: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        for folder, count in counts.items():
+            (top / folder).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                shape(Path(folder).name, rng).save(top / folder / f"{index:03}.png")
+        return top
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoded() -> bytes:
+    """One image as the bytes of a file."""
+    buffer = io.BytesIO()
+    shape("circle", np.random.default_rng(0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def pack() -> Archiver:
+    """Writes a folder's files to an archive, of the kind that its name ends in."""
+
+    def write(folder: Path, archive: Path) -> Path:
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as zipped:
+                for file in files:
+                    zipped.write(file, file.relative_to(folder))
+        else:
+            kind = archive.suffix.removeprefix(".").replace("tar", "")
+            with tarfile.open(archive, f"w:{kind}") as tar:
+                for file in files:
+                    tar.add(file, file.relative_to(folder))
+        return archive
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory: pytest.TempPathFactory, make_folder: FolderMaker) -> Path:
+    """Three classes that a tiny network can tell apart: 60 training and 15 test images of each."""
+    counts = {f"train/{label}": 60 for label in COLOURS} | {f"test/{label}": 15 for label in COLOURS}
+    return make_folder(tmp_path_factory.mktemp("data") / "shapes", counts)
+
+
+@pytest.fixture(scope="session")
+def shapes(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The shapes, opened at 16 x 16."""
+    return open_dataset(shapes_folder, size=16, cache=tmp_path_factory.mktemp("shapes-cache"))

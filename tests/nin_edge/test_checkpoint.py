@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nin_edge.checkpoint import (
+    FORMAT_VERSION,
+    ActivationRange,
+    Checkpoint,
+    DataSource,
+    read_tensors,
+    write_tensors,
+)
+from nin_edge.network import PRESETS, NetworkConfig, NiN
+from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.image import Preprocessing
+
+Tensors = dict[str, Tensor]
+Header = dict[str, Any]
+
+
+@pytest.fixture
+def checkpoint(tiny_weights: Path) -> Checkpoint:
+    return Checkpoint.load(tiny_weights)
+
+
+@pytest.fixture
+def alter(tiny_weights: Path, tmp_path: Path) -> Callable[[Callable[[Tensors, Header], None]], Path]:
+    """A copy of the tiny checkpoint whose tensors and header (as stored text) were changed."""
+
+    def write(change: Callable[[Tensors, Header], None]) -> Path:
+        with safetensors.safe_open(tiny_weights, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        change(tensors, header)
+        safetensors.torch.save_file(tensors, tmp_path / "altered.safetensors", header)
+        return tmp_path / "altered.safetensors"
+
+    return write
+
+
+def refused(path: Path, words: str) -> None:
+    """Loading fails with a message that starts with the file and says what is wrong."""
+    with pytest.raises(ModelFileError, match=words) as caught:
+        Checkpoint.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def edit(key: str, **changes: Any) -> Callable[[Tensors, Header], None]:
+    """A change of entries inside one JSON value of the header."""
+
+    def change(_: Tensors, header: Header) -> None:
+        header[key] = json.dumps({**json.loads(header[key]), **changes})
+
+    return change
+
+
+def put(**texts: str) -> Callable[[Tensors, Header], None]:
+    """A change of whole values of the header."""
+    return lambda _, header: header.update(texts)
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig.from_preset("nin-bn", classes=2, channels=1, size=17, width=0.01)
+    saved = Checkpoint(
+        config=config,
+        weights=NiN(config).state_dict(),
+        labels=("naïve\n", "犬"),
+        preprocessing=Preprocessing(17, 1, (0.25,), (0.125,)),
+        data=DataSource("photos", "CC0", "ab" * 32),
+        ranges={"input": ActivationRange(-1.5, 2.5, -1.25, 2.25)},
+        temperature=1.25,
+        metrics={"test_top1": 0.5, "test_images": 10},
+    )
+    saved.save(tmp_path / "a.safetensors")
+    loaded = Checkpoint.load(tmp_path / "a.safetensors")
+    for field in fields(Checkpoint):
+        if field.name != "weights":
+            assert getattr(loaded, field.name) == getattr(saved, field.name), field.name
+    assert loaded.weights.keys() == saved.weights.keys()
+    for name, weight in saved.weights.items():
+        assert torch.equal(loaded.weights[name], weight), name
+        assert loaded.weights[name].dtype == weight.dtype, name
+
+
+def test_only_the_needed_is_mandatory(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "bare.safetensors"
+    replace(checkpoint, ranges={}, temperature=None, metrics={}).save(path)
+    loaded = Checkpoint.load(path)
+    assert (loaded.ranges, loaded.temperature, loaded.metrics) == ({}, None, {})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_network_computes_what_the_saved_one_did(preset: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = NiN(NetworkConfig.from_preset(preset, classes=2, size=16, width=0.01))
+    with torch.no_grad():
+        network(torch.randn(8, 3, 16, 16))  # moves the running statistics
+    Checkpoint(
+        config=network.config,
+        weights=network.state_dict(),
+        labels=("a", "b"),
+        preprocessing=Preprocessing(16, 3, (0.5,) * 3, (0.5,) * 3),
+        data=DataSource("noise"),
+    ).save(tmp_path / "a.safetensors")
+    loaded = Checkpoint.load(tmp_path / "a.safetensors").network()
+    assert not loaded.training
+    images = torch.randn(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network.eval().to(memory_format=torch.channels_last)(images)
+        assert torch.equal(loaded(images), expected)
+
+
+def test_the_file_is_a_json_header_and_raw_numbers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path)
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    metadata = header.pop("__metadata__")
+    assert all(entry.keys() == {"dtype", "shape", "data_offsets"} for entry in header.values())
+    assert max(entry["data_offsets"][1] for entry in header.values()) == len(data) - end
+    assert metadata["nin_edge.format_version"] == str(FORMAT_VERSION)
+    assert json.loads(metadata["labels"]) == list(checkpoint.labels)
+    assert not zipfile.is_zipfile(path)  # as torch.save's pickles are
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, 5000, -1000, -1])
+def test_a_truncated_file_is_refused(tiny_weights: Path, tmp_path: Path, length: int) -> None:
+    path = tmp_path / "short.safetensors"
+    path.write_bytes(tiny_weights.read_bytes()[:length])
+    refused(path, "truncated or foreign")
+
+
+def test_a_file_with_bytes_added_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(tiny_weights.read_bytes() + b"\0")
+    refused(path, "truncated or foreign")
+
+
+def test_another_programs_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
+    refused(path, "without nin-edge's header, expected a checkpoint")
+
+
+@pytest.mark.parametrize("content", [b"hello, I am text", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(60)])
+def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    refused(path, "truncated or foreign")
+
+
+def test_an_onnx_model_is_refused(tiny_model: Path) -> None:
+    refused(tiny_model, "an ONNX model, expected a checkpoint")
+
+
+def test_an_onnx_model_by_another_name_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(tiny_model.read_bytes())
+    refused(path, "expected a checkpoint|not a readable checkpoint")
+
+
+def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    refused(tmp_path, "a folder, expected a checkpoint")
+    refused(tmp_path / "missing.safetensors", "no such file, expected a checkpoint")
+
+
+def drop(tensors: Tensors, _: Header) -> None:
+    del tensors["stages.0.0.weight"]
+
+
+def add(tensors: Tensors, _: Header) -> None:
+    tensors["stages.9.weight"] = torch.zeros(3)
+
+
+def reshape(tensors: Tensors, _: Header) -> None:
+    tensors["stages.0.0.weight"] = torch.zeros(8, 3, 3, 3)
+
+
+def shorten_range(tensors: Tensors, _: Header) -> None:
+    tensors["ranges/input"] = torch.zeros(3)
+
+
+def forget_labels(_: Tensors, header: Header) -> None:
+    del header["labels"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (put(**{"nin_edge.format_version": "2"}), f"format 2, .* reads up to {FORMAT_VERSION}: update"),
+        (put(**{"nin_edge.format_version": "1.5"}), "version '1.5', expected an integer"),
+        (put(**{"nin_edge.format_version": ""}), "version '', expected an integer"),
+        (put(**{"nin_edge.kind": "training state"}), "a nin-edge training state, expected a checkpoint"),
+        (put(labels='["circle", "square'), "not a readable checkpoint"),
+        (put(network="null"), "damaged"),
+        (put(network="[]"), "damaged"),
+        (edit("network", size=8), "damaged checkpoint: size is 8"),
+        (edit("network", colour=1), "damaged checkpoint: .*colour"),
+        (edit("network", width=0.5), "tensor .* has shape .* wants"),
+        (edit("network", size=32), r"\(32, 3\) in the network, \(16, 3\) in its preprocessing"),
+        (edit("preprocessing", std=[0, 0, 0]), "damaged checkpoint: .*std"),
+        (forget_labels, "the header lacks 'labels'"),
+        (put(labels='["circle", "square"]'), "2 different labels for 3 classes"),
+        (put(labels='["circle", "square", "circle"]'), "2 different labels for 3 classes"),
+        (put(labels='"abc"'), "labels"),
+        (put(labels="[1, 2, 3]"), "labels"),
+        (put(metrics="null"), "metrics"),
+        (put(versions="[]"), "versions"),
+        (put(temperature="0"), "temperature 0, expected a positive number"),
+        (put(temperature="-1.5"), "temperature -1.5, expected a positive number"),
+        (put(temperature="Infinity"), "temperature inf, expected a positive number"),
+        (put(temperature='"hot"'), "damaged"),
+        (drop, r"tensor 'stages\.0\.0\.weight' has shape none \(it is missing\)"),
+        (add, r"tensor 'stages\.9\.weight' .* wants no such tensor"),
+        (reshape, r"tensor 'stages\.0\.0\.weight' has shape \(8, 3, 3, 3\), .* \(8, 3, 5, 5\)"),
+        (shorten_range, "damaged checkpoint: .*high"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(
+    alter: Callable[[Callable[[Tensors, Header], None]], Path],
+    change: Callable[[Tensors, Header], None],
+    words: str,
+) -> None:
+    refused(alter(change), words)
+
+
+def test_an_unknown_key_of_the_header_is_ignored(
+    alter: Callable[[Callable[[Tensors, Header], None]], Path], checkpoint: Checkpoint
+) -> None:
+    assert Checkpoint.load(alter(put(mood='"good"'))).labels == checkpoint.labels
+
+
+def test_a_number_that_json_lacks_is_not_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        replace(checkpoint, metrics={"loss": math.nan}).save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path)
+    old = path.read_bytes()
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space left"):
+        replace(checkpoint, temperature=9.0).save(path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "training state"])
+def test_each_kind_of_file_is_read_as_that_kind_alone(
+    checkpoint: Checkpoint, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    header: Mapping[str, Any] = {"step": 3}
+    write_tensors(path, kind, {"weight": torch.arange(3)}, header)
+    tensors, found = read_tensors(path, kind)
+    assert found == header
+    assert torch.equal(tensors["weight"], torch.arange(3))
+    other = {"checkpoint": "training state", "training state": "checkpoint"}[kind]
+    with pytest.raises(ModelFileError, match=f"a nin-edge {kind}, expected a {other}"):
+        read_tensors(path, other)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from nin_edge.files import write_atomically
+
+
+@pytest.fixture(params=["fsync", "replace"])
+def full_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up while a file is flushed, or when it is put in place."""
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, request.param, fail)
+
+
+@pytest.mark.parametrize("data", [b"", b"new", bytes(1 << 20)], ids=len)
+def test_replaces_the_content(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"the old content, longer than some of the new")
+    write_atomically(path, data)
+    assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readers_are_those_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("old", [None, b"old"], ids=["new file", "old file"])
+def test_a_failed_write_changes_nothing_and_names_the_file(tmp_path: Path, old: bytes | None) -> None:
+    path = tmp_path / "model.safetensors"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(path, b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+@pytest.mark.parametrize("name", ["missing/file", "folder"])
+def test_an_impossible_place_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"No such|Is a directory") as caught:
+        write_atomically(tmp_path / name, b"new")
+    assert (tmp_path / name) in (Path(str(caught.value.filename)), Path(str(caught.value.filename2)))
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["folder"]
