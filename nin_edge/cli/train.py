@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nin_edge.cli import EXIT_INTERRUPTED, printable
-from nin_edge_runtime.errors import NinEdgeError
 
 if TYPE_CHECKING:
     from nin_edge.datasets import Dataset
@@ -94,6 +93,7 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import open_dataset
     from nin_edge.train import TrainingStoppedError, train
+    from nin_edge_runtime import NinEdgeError
 
     run = output or Path("runs") / data.resolve().name.split(".")[0]
     ctx = click.get_current_context()
@@ -169,6 +169,7 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
     """Settings of the run to resume; options that say otherwise are a usage error."""
     from nin_edge.network import NetworkConfig
     from nin_edge.train import Recipe
+    from nin_edge_runtime import NinEdgeError
 
     path = run / "config.json"
     try:

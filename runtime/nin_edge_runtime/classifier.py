@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from nin_edge_runtime.providers import create_session
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.fp32.onnx"
 """The model that ships with the runtime, used where none is named."""
+
+_logger = logging.getLogger(__name__)
 
 _OUTPUTS: Final = ("probabilities", "class_maps")
 
@@ -93,6 +96,8 @@ class Classifier:
             data, name, provider=provider, threads=threads
         )
         self._min_score = min_score or 0.0
+        if min_score is not None and self.info.certificate.get("calibration") == "not measured":
+            _logger.warning("min_score is applied to probabilities that were never calibrated")
         self._process = os.getpid()
 
     info: ModelInfo

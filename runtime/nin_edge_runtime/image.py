@@ -225,17 +225,23 @@ def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
 def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
     """The first frame of a PIL image as upright RGB."""
     _check_pixels(image.width, image.height, name)
-    orientation = _orientation(image)
+    clear = _transparent(image)
     try:
         image.load()
     except Exception as error:
         raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+    orientation = _orientation(image)  # after load: Pillow turns TIFFs upright there
+    if clear is not None:
+        image = image.copy()  # the caller's own stays as it is
+        image.info["transparency"] = clear
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name}: {image.width} x {image.height} pixels, expected at least one")
     if image.mode.startswith("I"):
         image = _eight_bits(image, name)
     elif image.mode == "F":
         raise ImageError(f"{name}: floating-point pixels, expected 8 or 16 bits a sample")
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -256,6 +262,21 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     if isinstance(clear, int):  # one 16-bit grey that stands for "transparent"
         grey.putalpha(Image.fromarray(np.where(samples == clear, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent colour of a PNG in the 8 bits that Pillow decodes its samples to.
+
+    Pillow scales the samples of 2, 4 and 16 bits to 8, but leaves this colour as it is in the file.
+    """
+    clear = image.info.get("transparency")
+    tile = getattr(image, "tile", None)
+    depth = tile[0][3] if tile else None
+    if isinstance(clear, int) and depth in ("L;2", "L;4"):
+        return clear * (85 if depth == "L;2" else 17)
+    if isinstance(clear, tuple) and depth == "RGB;16B":
+        return tuple(sample >> 8 for sample in clear)
+    return None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -144,7 +144,7 @@ def read_model(source: str | os.PathLike[str] | bytes) -> tuple[bytes, ModelInfo
         raise ModelFileError(
             f"{name}: damaged metadata: the key {PREFIX}{error.args[0]} is missing"
         ) from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{name}: damaged metadata: {error}") from None
 
 
@@ -249,12 +249,15 @@ def _json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
-    return json.loads(text, parse_constant=refuse)
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
 
 
 def _parse(values: Mapping[str, Any]) -> ModelInfo:
     """The typed metadata; a built-in error where it is not as agreed."""
-    labels = tuple(values["labels"])
+    labels = tuple(_list(values["labels"]))
     if (
         len(labels) < 2
         or not all(isinstance(label, str) for label in labels)
@@ -265,8 +268,8 @@ def _parse(values: Mapping[str, Any]) -> ModelInfo:
     preprocessing = Preprocessing(
         size=_integer(steps["size"]),
         channels=_integer(steps["channels"]),
-        mean=tuple(map(float, steps["mean"])),
-        std=tuple(map(float, steps["std"])),
+        mean=tuple(map(_number, steps["mean"])),
+        std=tuple(map(_number, steps["std"])),
     )
     if steps["embedded"] not in EMBEDDED:
         raise ValueError(
@@ -276,7 +279,7 @@ def _parse(values: Mapping[str, Any]) -> ModelInfo:
         raise ValueError(
             f"precision {values['precision']!r}, expected one of {', '.join(PRECISIONS)}"
         )
-    temperature = float(values["temperature"])
+    temperature = _number(values["temperature"])
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature {temperature}, expected a positive number")
     for key in ("architecture", "data", "versions", "certificate"):
@@ -305,6 +308,8 @@ def _parse_golden(value: Mapping[str, Any], classes: int) -> GoldenSamples:
         (_integer(seed), _integer(height), _integer(width))
         for seed, height, width in value["images"]
     )
+    if not images:
+        raise ValueError("golden samples: expected at least one image")
     if not all(0 <= seed < 2**31 and 1 <= min(size) <= max(size) <= 4096 for seed, *size in images):
         raise ValueError("golden samples: expected seeds of 31 bits and sizes of 1 to 4096 pixels")
     if _integer(value["formula"]) != FORMULA:
@@ -312,7 +317,7 @@ def _parse_golden(value: Mapping[str, Any], classes: int) -> GoldenSamples:
             f"golden samples: formula {value['formula']}, this release knows {FORMULA}"
         )
     pytorch, file = (
-        tuple(tuple(map(float, row)) for row in value[key]) for key in ("pytorch", "file")
+        tuple(tuple(map(_number, row)) for row in value[key]) for key in ("pytorch", "file")
     )
     if any(
         len(rows) != len(images) or any(len(row) != classes for row in rows)
@@ -322,6 +327,18 @@ def _parse_golden(value: Mapping[str, Any], classes: int) -> GoldenSamples:
             f"golden samples: expected {classes} probabilities for each of {len(images)} images"
         )
     return GoldenSamples(value["formula"], images, pytorch, file)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r}, expected a list")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r}, expected a number")
+    return float(value)
 
 
 def _integer(value: Any) -> int:

@@ -88,7 +88,7 @@ def usable_threads() -> int:
         ProviderError: `NIN_EDGE_THREADS` is not a whole number above 0.
     """
     if asked := os.environ.get("NIN_EDGE_THREADS"):
-        if not (asked.isascii() and asked.isdigit() and 0 < int(asked) <= 1024):
+        if not (asked.isascii() and asked.isdigit() and len(asked) <= 4 and 0 < int(asked) <= 1024):
             raise ProviderError(
                 f"NIN_EDGE_THREADS is {asked!r}: expected a whole number, 1 to 1024"
             )

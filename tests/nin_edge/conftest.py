@@ -24,7 +24,9 @@ Archiver = Callable[[Path, Path], Path]
 
 
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """No test reads or writes the user's own cache."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
@@ -51,7 +53,7 @@ def shape(label: str, rng: np.random.Generator) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def make_folder() -> FolderMaker:
-    """Writes a folder of images: {folder below the top: how many}; a folder's own name is its class."""
+    """Writes a folder of images: {folder below the top: how many}; its own name is the class."""
 
     def make(top: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
@@ -95,7 +97,9 @@ def pack() -> Archiver:
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory, make_folder: FolderMaker) -> Path:
     """Three classes that a tiny network can tell apart: 60 training and 15 test images of each."""
-    counts = {f"train/{label}": 60 for label in COLOURS} | {f"test/{label}": 15 for label in COLOURS}
+    counts = {f"train/{label}": 60 for label in COLOURS} | {
+        f"test/{label}": 15 for label in COLOURS
+    }
     return make_folder(tmp_path_factory.mktemp("data") / "shapes", counts)
 
 

@@ -30,6 +30,8 @@ from nin_edge_runtime.image import Preprocessing
 
 Tensors = dict[str, Tensor]
 Header = dict[str, Any]
+Change = Callable[[Tensors, Header], None]
+Alter = Callable[[Change], Path]
 
 
 @pytest.fixture
@@ -38,10 +40,10 @@ def checkpoint(tiny_weights: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def alter(tiny_weights: Path, tmp_path: Path) -> Callable[[Callable[[Tensors, Header], None]], Path]:
+def alter(tiny_weights: Path, tmp_path: Path) -> Alter:
     """A copy of the tiny checkpoint whose tensors and header (as stored text) were changed."""
 
-    def write(change: Callable[[Tensors, Header], None]) -> Path:
+    def write(change: Change) -> Path:
         with safetensors.safe_open(tiny_weights, framework="pt") as file:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -59,7 +61,7 @@ def refused(path: Path, words: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def edit(key: str, **changes: Any) -> Callable[[Tensors, Header], None]:
+def edit(key: str, **changes: Any) -> Change:
     """A change of entries inside one JSON value of the header."""
 
     def change(_: Tensors, header: Header) -> None:
@@ -68,7 +70,7 @@ def edit(key: str, **changes: Any) -> Callable[[Tensors, Header], None]:
     return change
 
 
-def put(**texts: str) -> Callable[[Tensors, Header], None]:
+def put(**texts: str) -> Change:
     """A change of whole values of the header."""
     return lambda _, header: header.update(texts)
 
@@ -158,7 +160,9 @@ def test_another_programs_safetensors_file_is_refused(tmp_path: Path) -> None:
     refused(path, "without nin-edge's header, expected a checkpoint")
 
 
-@pytest.mark.parametrize("content", [b"hello, I am text", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(60)])
+@pytest.mark.parametrize(
+    "content", [b"hello, I am text", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(60)]
+)
 def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
@@ -203,10 +207,16 @@ def forget_labels(_: Tensors, header: Header) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (put(**{"nin_edge.format_version": "2"}), f"format 2, .* reads up to {FORMAT_VERSION}: update"),
+        (
+            put(**{"nin_edge.format_version": "2"}),
+            f"format 2, .* reads up to {FORMAT_VERSION}: update",
+        ),
         (put(**{"nin_edge.format_version": "1.5"}), "version '1.5', expected an integer"),
         (put(**{"nin_edge.format_version": ""}), "version '', expected an integer"),
-        (put(**{"nin_edge.kind": "training state"}), "a nin-edge training state, expected a checkpoint"),
+        (
+            put(**{"nin_edge.kind": "training state"}),
+            "a nin-edge training state, expected a checkpoint",
+        ),
         (put(labels='["circle", "square'), "not a readable checkpoint"),
         (put(network="null"), "damaged"),
         (put(network="[]"), "damaged"),
@@ -233,16 +243,14 @@ def forget_labels(_: Tensors, header: Header) -> None:
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(
-    alter: Callable[[Callable[[Tensors, Header], None]], Path],
-    change: Callable[[Tensors, Header], None],
+    alter: Alter,
+    change: Change,
     words: str,
 ) -> None:
     refused(alter(change), words)
 
 
-def test_an_unknown_key_of_the_header_is_ignored(
-    alter: Callable[[Callable[[Tensors, Header], None]], Path], checkpoint: Checkpoint
-) -> None:
+def test_an_unknown_key_of_the_header_is_ignored(alter: Alter, checkpoint: Checkpoint) -> None:
     assert Checkpoint.load(alter(put(mood='"good"'))).labels == checkpoint.labels
 
 

@@ -39,7 +39,9 @@ def test_readers_are_those_of_any_new_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("old", [None, b"old"], ids=["new file", "old file"])
-def test_a_failed_write_changes_nothing_and_names_the_file(tmp_path: Path, old: bytes | None) -> None:
+def test_a_failed_write_changes_nothing_and_names_the_file(
+    tmp_path: Path, old: bytes | None
+) -> None:
     path = tmp_path / "model.safetensors"
     if old is not None:
         path.write_bytes(old)
@@ -54,5 +56,8 @@ def test_an_impossible_place_is_an_error_that_names_it(tmp_path: Path, name: str
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"No such|Is a directory") as caught:
         write_atomically(tmp_path / name, b"new")
-    assert (tmp_path / name) in (Path(str(caught.value.filename)), Path(str(caught.value.filename2)))
+    assert (tmp_path / name) in (
+        Path(str(caught.value.filename)),
+        Path(str(caught.value.filename2)),
+    )
     assert [entry.name for entry in tmp_path.rglob("*")] == ["folder"]

@@ -1,0 +1,142 @@
+"""The finished file: self-describing, sealed, reproducible, and refused when it is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.datasets import Dataset
+from nin_edge_export import artifact, certificate, export_model
+from nin_edge_export.artifact import processor
+from nin_edge_runtime import DEFAULT_MODEL, Classifier, GateError, read_model
+from nin_edge_runtime.golden import golden_image
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_weights: Path) -> Checkpoint:
+    return Checkpoint.load(tiny_weights)
+
+
+@pytest.fixture
+def golden_dataset(checkpoint: Checkpoint) -> Dataset:
+    """Synthetic images as a data set, labelled with what the network itself answers."""
+    classify = Classifier(export_model(checkpoint).data)
+    images = np.stack([golden_image(seed, 16, 16) for seed in range(30)])
+    every = np.arange(len(images))
+    return Dataset(
+        name="golden",
+        labels=checkpoint.labels,
+        images=images,
+        targets=np.array([checkpoint.labels.index(classify(image).label) for image in images]),
+        names=tuple(str(index) for index in every),
+        fit=every[:0],
+        holdout=every[:0],
+        test=every,
+        unreadable=(),
+        fingerprint="",
+    )
+
+
+def test_file_says_what_it_is(checkpoint: Checkpoint) -> None:
+    info = export_model(checkpoint).info
+    assert info.labels == checkpoint.labels
+    assert info.preprocessing == checkpoint.preprocessing
+    assert (info.embedded, info.precision, info.temperature) == ("full", "fp32", 1.5)
+    assert info.parameters == sum(p.numel() for p in checkpoint.network().parameters())
+    assert info.multiply_adds == checkpoint.config.multiply_adds()
+    assert info.data["name"] == "golden images"
+    assert {"torch", "onnx", "onnxsim", "onnxruntime", "processor"} <= set(info.versions)
+
+
+def test_file_certifies_what_was_measured_and_says_what_was_not(checkpoint: Checkpoint) -> None:
+    measured = export_model(checkpoint).info.certificate
+    assert measured["golden"]["count"] == 8
+    assert measured["golden"]["max_abs_difference"] <= certificate.TOLERANCE
+    assert measured["golden"]["top1_agreement"] == 1.0
+    assert measured["images"] == measured["accuracy"] == measured["calibration"] == "not measured"
+
+
+def test_images_are_certified_where_they_are_given(
+    checkpoint: Checkpoint, golden_dataset: Dataset
+) -> None:
+    seen: list[tuple[int, int]] = []
+    model = export_model(
+        checkpoint, dataset=golden_dataset, progress=lambda done, total: seen.append((done, total))
+    )
+    measured = model.info.certificate["images"]
+    assert (measured["data"], measured["count"], measured["top1"]) == ("golden", 30, 1.0)
+    assert measured["max_abs_difference"] <= certificate.TOLERANCE
+    assert seen[-1] == (30, 30)
+
+
+def test_images_of_other_classes_are_refused(
+    checkpoint: Checkpoint, golden_dataset: Dataset
+) -> None:
+    other = replace(golden_dataset, labels=("circle", "square", "star"))
+    with pytest.raises(GateError, match=r"without étoile, with star"):
+        export_model(checkpoint, dataset=other)
+
+
+def test_golden_answers_are_the_files_own(checkpoint: Checkpoint) -> None:
+    model = export_model(checkpoint)
+    classify = Classifier(model.data)
+    for image, expected in zip(model.info.golden.images, model.info.golden.file, strict=True):
+        assert np.allclose(
+            classify(golden_image(*image)).probabilities, expected, rtol=0, atol=1e-6
+        )
+
+
+def test_file_that_differs_from_pytorch_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = artifact.build_graph
+
+    def broken(given: Checkpoint, embedded: str) -> onnx.ModelProto:
+        model = build(given, embedded)
+        weight = next(t for t in model.graph.initializer if t.name == "stages.3.0.weight")
+        values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        return model
+
+    monkeypatch.setattr(artifact, "build_graph", broken)
+    with pytest.raises(GateError, match=r"differs from PyTorch by .* the tolerance is 0.0001"):
+        export_model(checkpoint)
+
+
+def test_unknown_embedding_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="expected one of full, normalize, none"):
+        export_model(checkpoint, embedded="half")
+
+
+def test_two_processes_give_the_same_bytes(tiny_weights: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nin_edge", "export", str(tiny_weights), "-o"]
+    files = []
+    for name in ("one", "two"):
+        subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
+        files.append((tmp_path / name / "tiny.fp32.onnx").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_default_model_is_the_export_of_the_default_weights() -> None:
+    """`make model` gives the shipped file: byte for byte where it was made, its graph anywhere."""
+    data, info = read_model(DEFAULT_MODEL)
+    again = export_model(Checkpoint.load(DEFAULT_WEIGHTS))
+    shipped, rebuilt = onnx.load_from_string(data), onnx.load_from_string(again.data)
+    assert shipped.graph.SerializeToString(deterministic=True) == rebuilt.graph.SerializeToString(
+        deterministic=True
+    )
+    if dict(info.versions) == dict(again.info.versions):  # which name the processor's kernels too
+        assert data == again.data
+
+
+def test_processor_is_named_with_what_decides_its_kernels() -> None:
+    assert re.fullmatch(r"[a-z0-9_]+( [a-z0-9_]+)*", processor())

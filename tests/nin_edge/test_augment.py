@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nin_edge.augment import alternating_flip, augment
+
+Images = NDArray[np.uint8]
+
+
+def noise(rng: np.random.Generator, count: int = 64, side: int = 8, channels: int = 3) -> Images:
+    return rng.integers(0, 256, size=(count, side, side, channels), dtype=np.uint8)
+
+
+def windows(image: Images, crop: int) -> list[Images]:
+    """Every place that a random crop can take, by rows, then columns."""
+    padded = np.pad(image, ((crop, crop), (crop, crop), (0, 0)), mode="reflect")
+    side, shifts = image.shape[0], range(2 * crop + 1)
+    return [padded[y : y + side, x : x + side] for y in shifts for x in shifts]
+
+
+def test_without_crop_and_flip_images_stay(rng: np.random.Generator) -> None:
+    images = noise(rng)
+    np.testing.assert_array_equal(augment(images, crop=0, flip=None, rng=rng), images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_crop_marked_images_are_mirrored(rng: np.random.Generator, channels: int) -> None:
+    images, flip = noise(rng, channels=channels), rng.random(64) < 0.5
+    expected = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_array_equal(augment(images, crop=0, flip=flip, rng=rng), expected)
+
+
+@pytest.mark.parametrize("crop", [1, 2, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_image_is_one_of_its_shifts(
+    rng: np.random.Generator, crop: int, channels: int
+) -> None:
+    images, flip = noise(rng, channels=channels), rng.random(64) < 0.5
+    for image, flipped, out in zip(
+        images, flip, augment(images, crop=crop, flip=flip, rng=rng), strict=True
+    ):
+        found = [
+            np.array_equal(out[:, ::-1] if flipped else out, window)
+            for window in windows(image, crop)
+        ]
+        assert sum(found) >= 1
+
+
+def test_every_shift_is_drawn(rng: np.random.Generator) -> None:
+    image = noise(rng, count=1)
+    shifted = augment(np.repeat(image, 1000, axis=0), crop=2, flip=None, rng=rng)
+    possible = {window.tobytes() for window in windows(image[0], 2)}
+    assert len(possible) == 25
+    assert {out.tobytes() for out in shifted} == possible
+
+
+@pytest.mark.parametrize("crop", [0, 2])
+def test_the_result_is_a_new_array_of_the_same_kind(rng: np.random.Generator, crop: int) -> None:
+    images = noise(rng)
+    before = images.copy()
+    out = augment(images, crop=crop, flip=None, rng=rng)
+    assert (out.shape, out.dtype) == (images.shape, np.uint8)
+    assert not np.shares_memory(out, images)
+    np.testing.assert_array_equal(images, before)
+
+
+def test_the_generator_alone_decides(rng: np.random.Generator) -> None:
+    images = noise(rng)
+    a, b, other = (
+        augment(images, crop=2, flip=None, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, other)
+
+
+def test_two_epochs_show_each_image_in_both_ways(rng: np.random.Generator) -> None:
+    first = rng.random(100) < 0.5
+    shown = [alternating_flip(first, epoch) for epoch in range(4)]
+    np.testing.assert_array_equal(shown[0], first)
+    for a, b in pairwise(shown):
+        np.testing.assert_array_equal(a, ~b)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nin_edge.evaluate import (
+    InputTransform,
+    activation_ranges,
+    expected_calibration_error,
+    fit_temperature,
+    logits,
+    softmax,
+    top1,
+)
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge_runtime.image import Preprocessing
+
+ROUNDING = 1e-12  # of double precision
+NORMALISED_TOLERANCE = 1e-6  # one or two steps of float32 at the magnitude of a normalised pixel
+BATCHED_TOLERANCE = 1e-5  # convolutions of another batch size sum in another order
+TEMPERATURE_TOLERANCE = 0.05  # relative; 20,000 samples
+IMAGES = 300  # more than one batch of the evaluation, and no multiple of it
+
+
+def tiny(preset: str, channels: int = 3) -> tuple[NiN, Preprocessing]:
+    torch.manual_seed(0)
+    config = NetworkConfig.from_preset(preset, classes=3, channels=channels, size=16, width=0.01)
+    return NiN(config), Preprocessing(16, channels, (0.4,) * channels, (0.2,) * channels)
+
+
+def noise(rng: np.random.Generator, channels: int = 3) -> NDArray[np.uint8]:
+    return rng.integers(0, 256, size=(IMAGES, 16, 16, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transform_is_the_runtimes_normalisation(
+    rng: np.random.Generator, channels: int
+) -> None:
+    mean, std = (0.491, 0.482, 0.447)[:channels], (0.247, 0.243, 0.262)[:channels]
+    preprocessing, pixels = Preprocessing(16, channels, mean, std), noise(rng, channels)
+    given = InputTransform(preprocessing)(pixels)
+    assert given.shape == (IMAGES, channels, 16, 16)
+    assert given.is_contiguous(memory_format=torch.channels_last)
+    expected = preprocessing.normalize(pixels)
+    np.testing.assert_allclose(given.numpy(), expected, rtol=0, atol=NORMALISED_TOLERANCE)
+
+
+def test_logits_are_the_networks_for_the_chosen_images(rng: np.random.Generator) -> None:
+    (network, preprocessing), images = tiny("nin"), noise(rng)
+    chosen = rng.permutation(IMAGES)[:270]
+    given = logits(network.train(), preprocessing, images, chosen)
+    assert not network.training  # dropout would make the numbers random
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(preprocessing.normalize(images[chosen]))).numpy()
+    assert (given.shape, given.dtype) == ((270, 3), np.float32)
+    np.testing.assert_allclose(given, expected, rtol=0, atol=BATCHED_TOLERANCE)
+
+
+def test_logits_of_no_images_are_an_empty_table(rng: np.random.Generator) -> None:
+    network, preprocessing = tiny("nin-bn")
+    empty = logits(network, preprocessing, noise(rng), np.array([], dtype=np.int64))
+    assert empty.shape == (0, 3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_softmax_divides_by_the_temperature(rng: np.random.Generator, temperature: float) -> None:
+    values = rng.normal(size=(5, 4))
+    powers = np.exp(values / temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax(values, temperature), expected, rtol=ROUNDING)
+
+
+def test_softmax_stands_large_logits() -> None:
+    np.testing.assert_array_equal(softmax(np.float32([[1e5, 0], [-1e5, 0]])), [[1, 0], [0, 1]])
+
+
+def test_top1_is_the_share_of_right_rows() -> None:
+    scores = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 9.0], [1.0, 0.0]])
+    assert top1(scores, np.array([0, 1, 0, 1])) == 0.5
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_equals_a_plain_loop(rng: np.random.Generator, bins: int) -> None:
+    probabilities = softmax(3 * rng.normal(size=(500, 4)))
+    probabilities[0] = [0, 1, 0, 0]  # full confidence belongs to the last bin
+    targets = rng.integers(0, 4, size=500)
+    error = 0.0
+    for bin_ in range(bins):
+        rows = [
+            (max(row), int(np.argmax(row)) == target)
+            for row, target in zip(probabilities, targets, strict=True)
+            if min(int(max(row) * bins), bins - 1) == bin_
+        ]
+        if rows:
+            confidence, accuracy = np.mean(rows, axis=0)
+            error += abs(accuracy - confidence) * len(rows) / 500
+    assert expected_calibration_error(probabilities, targets, bins) == pytest.approx(
+        error, abs=ROUNDING
+    )
+
+
+def test_sure_and_right_is_calibrated_and_sure_and_wrong_is_not() -> None:
+    sure = np.array([[1.0, 0.0], [1.0, 0.0]])
+    assert expected_calibration_error(sure, np.array([0, 0])) == 0
+    assert expected_calibration_error(sure, np.array([1, 1])) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_the_fitted_temperature_is_the_one_that_made_the_labels(
+    rng: np.random.Generator, temperature: float
+) -> None:
+    values = 3 * rng.normal(size=(20_000, 5))
+    cumulated = softmax(values, temperature).cumsum(axis=1)
+    targets = (rng.random((20_000, 1)) > cumulated).sum(axis=1).clip(max=4)
+    fitted = fit_temperature(values.astype(np.float32), targets)
+    assert fitted == pytest.approx(temperature, rel=TEMPERATURE_TOLERANCE)
+
+
+@pytest.mark.parametrize(("right", "limit"), [(True, 0.05), (False, 20.0)])
+def test_the_temperature_stays_in_its_range(right: bool, limit: float) -> None:
+    values = np.float32([[4, 0], [0, 4]])
+    targets = np.array([0, 1] if right else [1, 0])
+    assert fit_temperature(values, targets) == pytest.approx(limit, rel=TEMPERATURE_TOLERANCE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("preset", ["nin", "nin-bn"])
+def test_activation_ranges_equal_sorting_everything(
+    rng: np.random.Generator, preset: str, channels: int
+) -> None:
+    (network, preprocessing), images = tiny(preset, channels), noise(rng, channels)
+    chosen = np.sort(rng.permutation(IMAGES)[:270])
+    seen: dict[str, NDArray[np.float32]] = {"input": preprocessing.normalize(images[chosen])}
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+    for name, module in network.named_modules():
+        ends = preset == "nin-bn" and module is last  # in nin, its ReLU is the end
+        if ends or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+            module.register_forward_hook(
+                lambda _, __, output, name=name: seen.update({name: output.numpy().copy()})
+            )
+    with torch.inference_mode():
+        network.eval()(torch.from_numpy(seen["input"]))
+    expected = dict(seen)
+
+    ranges = activation_ranges(network.train(), preprocessing, images, chosen)
+
+    assert not network.training
+    assert ranges.keys() == expected.keys()
+    assert len(ranges) == 1 + 9 + 2  # the input, nine convolutions, two poolings
+    for name, values in expected.items():
+        ordered = np.sort(values, axis=None)
+        beyond = int(ordered.size * 1e-4)
+        given = (ranges[name].minimum, ranges[name].maximum, ranges[name].low, ranges[name].high)
+        wanted = (ordered[0], ordered[-1], ordered[beyond], ordered[-1 - beyond])
+        np.testing.assert_allclose(given, wanted, rtol=0, atol=BATCHED_TOLERANCE, err_msg=name)
+
+
+def test_measuring_ranges_leaves_no_hooks(rng: np.random.Generator) -> None:
+    network, preprocessing = tiny("nin-bn")
+    activation_ranges(network, preprocessing, noise(rng), np.arange(3))
+    assert not any(module._forward_hooks for module in network.modules())

@@ -1,0 +1,464 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nin_edge import train as training
+from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
+from nin_edge.datasets import Dataset, open_dataset
+from nin_edge.network import NetworkConfig
+from nin_edge.train import (
+    DEFAULT_LEARNING_RATES,
+    Progress,
+    Recipe,
+    TrainingError,
+    TrainingStoppedError,
+    measure_preprocessing,
+    one_cycle,
+    train,
+)
+from nin_edge_runtime import ModelFileError, NinEdgeError
+
+LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
+SCORE_ROUNDING = 1e-9
+PIXEL_ROUNDING = 1e-4  # the preprocessing's numbers are kept to four decimals
+FILES = ["best.safetensors", "config.json", "last.safetensors", "metrics.csv", "state.safetensors"]
+SOURCE = DataSource("shapes", "CC0")
+# 20 steps an epoch: more than one report within it.
+SHORT = Recipe(epochs=2, batch_size=8, learning_rate=0.02)
+
+
+def network(preset: str = "nin-bn", **changes: Any) -> NetworkConfig:
+    options: dict[str, Any] = {"classes": 3, "size": 16, "width": 0.01, **changes}
+    return NetworkConfig.from_preset(preset, **options)
+
+
+class StopAfter:
+    """A `should_stop` that says so after some steps, or raises, as a power cut would."""
+
+    def __init__(self, steps: int, error: type[Exception] | None = None) -> None:
+        self.left, self.error = steps, error
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left == 0 and self.error:
+            raise self.error
+        return self.left == 0
+
+
+def run_in_parts(
+    dataset: Dataset, config: NetworkConfig, run: Path, parts: Iterable[int], recipe: Recipe = SHORT
+) -> Checkpoint:
+    """Train, stopping after the given numbers of steps, to the end."""
+    for steps in parts:
+        with pytest.raises(TrainingStoppedError):
+            train(dataset, config, recipe, SOURCE, run, should_stop=StopAfter(steps))
+    return train(dataset, config, recipe, SOURCE, run)
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that two runs must share, to the bit: weights, losses, scores; times apart."""
+    found: dict[str, Any] = {
+        "metrics": [(row["epoch"], row["loss"], row["holdout_top1"]) for row in metrics(run)]
+    }
+    for name in ("best", "last"):
+        checkpoint = Checkpoint.load(run / f"{name}.safetensors")
+        figures = dict(checkpoint.metrics)
+        figures.pop("train_seconds", None)
+        found[name] = (figures, checkpoint.temperature, checkpoint.ranges)
+        found[f"{name} weights"] = {
+            key: value.numpy().tobytes() for key, value in checkpoint.weights.items()
+        }
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(
+    shapes: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, Any]]:
+    """The outcome of an uninterrupted short run of a preset, trained once."""
+    outcomes: dict[str, dict[str, Any]] = {}
+
+    def get(preset: str) -> dict[str, Any]:
+        if preset not in outcomes:
+            run = tmp_path_factory.mktemp(preset)
+            train(shapes, network(preset), SHORT, SOURCE, run)
+            outcomes[preset] = outcome(run)
+        return outcomes[preset]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def trained(
+    shapes: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Checkpoint, list[Progress]]:
+    """A run that learns the shapes: its folder, result and reports."""
+    run, reports = tmp_path_factory.mktemp("runs") / "new" / "shapes", list[Progress]()
+    recipe = Recipe(epochs=6, batch_size=16)
+    config = network(width=0.05)
+    return run, train(shapes, config, recipe, SOURCE, run, report=reports.append), reports
+
+
+# --- a whole run ----------------------------------------------------------------------------------
+
+
+def test_a_tiny_network_learns_the_shapes(trained: tuple[Path, Checkpoint, Any]) -> None:
+    _, best, _ = trained
+    assert best.metrics["holdout_top1"] >= LEARNT
+    assert best.metrics["test_top1"] >= LEARNT
+
+
+def test_the_run_folder_holds_everything(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset
+) -> None:
+    run, best, _ = trained
+    assert sorted(file.name for file in run.iterdir()) == FILES
+    config = json.loads((run / "config.json").read_text())
+    assert config["network"]["width"] == 0.05
+    assert config["recipe"]["batch_size"] == 16
+    assert config["labels"] == list(shapes.labels)
+    assert config["data"]["fingerprint"] == shapes.fingerprint
+    rows = metrics(run)
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert max(float(row["holdout_top1"]) for row in rows) == best.metrics["holdout_top1"]
+
+
+def test_the_best_checkpoint_is_complete(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset
+) -> None:
+    run, best, _ = trained
+    loaded = Checkpoint.load(run / "best.safetensors")
+    assert loaded.metrics == best.metrics
+    assert loaded.labels == shapes.labels
+    assert loaded.data == replace(SOURCE, fingerprint=shapes.fingerprint)
+    assert loaded.preprocessing == measure_preprocessing(shapes, 16, 3)
+    assert loaded.temperature is not None
+    assert len(loaded.ranges) == 12
+    assert loaded.metrics["test_images"] == len(shapes.test)
+    assert loaded.metrics["holdout_images"] == len(shapes.holdout)
+    assert loaded.metrics["train_images"] == len(shapes.fit)
+    assert {"test_ece", "test_ece_uncalibrated", "holdout_ece"} <= loaded.metrics.keys()
+
+
+def test_the_test_score_is_that_of_the_saved_weights(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset
+) -> None:
+    best = Checkpoint.load(trained[0] / "best.safetensors")
+    pixels = best.preprocessing.normalize(shapes.images[shapes.test])
+    with torch.inference_mode():
+        answers = best.network()(torch.from_numpy(pixels)).argmax(1).numpy()
+    score = (answers == shapes.targets[shapes.test]).mean()
+    assert best.metrics["test_top1"] == pytest.approx(score, abs=SCORE_ROUNDING)
+
+
+def test_progress_is_reported_in_and_after_epochs(
+    trained: tuple[Path, Checkpoint, list[Progress]],
+) -> None:
+    _, _, reports = trained
+    assert [report.done for report in reports] == sorted(report.done for report in reports)
+    ends = [report for report in reports if report.holdout_top1 is not None]
+    assert [report.epoch for report in ends] == [1, 2, 3, 4, 5, 6]
+    assert len(reports) > len(ends)
+    assert reports[-1].done == 1
+    assert reports[-1].seconds_left == 0
+    assert all(report.images_per_second > 0 for report in reports)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_preprocessing_is_measured_on_the_images_to_fit(shapes_folder: Path, channels: int) -> None:
+    dataset = open_dataset(shapes_folder, size=16, channels=channels)
+    pixels = dataset.images[dataset.fit].reshape(-1, channels) / 255
+    found = measure_preprocessing(dataset, 16, channels)
+    assert found.mean == pytest.approx(pixels.mean(0), abs=PIXEL_ROUNDING)
+    assert found.std == pytest.approx(pixels.std(0), abs=PIXEL_ROUNDING)
+
+
+def test_the_seed_decides_the_result(
+    shapes: Dataset, tmp_path: Path, whole: Callable[[str], dict[str, Any]]
+) -> None:
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "same")
+    train(shapes, network(), replace(SHORT, seed=1), SOURCE, tmp_path / "other")
+    assert outcome(tmp_path / "same") == whole("nin-bn")
+    assert outcome(tmp_path / "other")["last weights"] != whole("nin-bn")["last weights"]
+
+
+def test_the_test_split_has_no_say(
+    shapes: Dataset, tmp_path: Path, whole: Callable[[str], dict[str, Any]]
+) -> None:
+    images, targets = shapes.images.copy(), shapes.targets.copy()
+    images[shapes.test] = 255 - images[shapes.test]
+    targets[shapes.test] = np.roll(targets[shapes.test], 7)
+    train(replace(shapes, images=images, targets=targets), network(), SHORT, SOURCE, tmp_path)
+    without, usual = outcome(tmp_path), whole("nin-bn")
+    scores = [
+        {key: figures.pop(key) for key in list(figures) if key.startswith("test_")}
+        for figures in (without["best"][0], dict(usual["best"][0]))
+    ]
+    assert scores[0] != scores[1]
+    kept = {key: value for key, value in usual["best"][0].items() if not key.startswith("test_")}
+    assert without == usual | {"best": (kept, *usual["best"][1:])}
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["nin-bn", "nin"])  # nin drops activations at random
+@pytest.mark.parametrize(
+    "parts",
+    [(1,), (7,), (13,), (20,), (21,), (39,), (1, 1, 9, 9, 15)],
+    ids=lambda parts: "+".join(map(str, parts)),
+)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    shapes: Dataset,
+    tmp_path: Path,
+    whole: Callable[[str], dict[str, Any]],
+    preset: str,
+    parts: tuple[int, ...],
+) -> None:
+    run_in_parts(shapes, network(preset), tmp_path, parts)
+    found, expected = outcome(tmp_path), whole(preset)
+    for key in expected:
+        assert found[key] == expected[key], key
+
+
+@pytest.mark.parametrize("preset", ["nin-bn", "nin"])
+@pytest.mark.parametrize("step", [3, 20, 25])
+def test_after_a_power_cut_the_last_state_is_taken_up(
+    shapes: Dataset,
+    tmp_path: Path,
+    whole: Callable[[str], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    preset: str,
+    step: int,
+) -> None:
+    monkeypatch.setattr(training, "_STATE_SECONDS", 0.0)  # a state after every step
+    with pytest.raises(ZeroDivisionError):
+        train(
+            shapes,
+            network(preset),
+            SHORT,
+            SOURCE,
+            tmp_path,
+            should_stop=StopAfter(step, ZeroDivisionError),
+        )
+    _, header = read_tensors(tmp_path / "state.safetensors", "training state")
+    assert header["state"]["step"] == step - 1
+    monkeypatch.undo()
+    train(shapes, network(preset), SHORT, SOURCE, tmp_path)
+    assert outcome(tmp_path) == whole(preset)
+
+
+def test_a_resumed_run_reports_the_same_losses(shapes: Dataset, tmp_path: Path) -> None:
+    # The file rounds to six decimals, which hides a different last bit until one falls on an edge.
+    losses: dict[str, list[float]] = {}
+    for name, parts in (("whole", ()), ("parts", (7, 9, 13))):
+        reports: list[Progress] = []
+        for steps in (*parts, 0):
+            with suppress(TrainingStoppedError):
+                train(
+                    shapes,
+                    network("nin"),
+                    SHORT,
+                    SOURCE,
+                    tmp_path / name,
+                    report=reports.append,
+                    should_stop=StopAfter(steps),
+                )
+        losses[name] = [report.loss for report in reports if report.holdout_top1 is not None]
+    assert len(losses["whole"]) == SHORT.epochs
+    assert losses["parts"] == losses["whole"]
+
+
+def test_stopping_leaves_a_checkpoint_of_that_step(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingStoppedError, match="epoch 1, after step 3 of 40"):
+        train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(3))
+    last = Checkpoint.load(tmp_path / "last.safetensors")
+    state, _ = read_tensors(tmp_path / "state.safetensors", "training state")
+    for name, weight in last.weights.items():
+        assert torch.equal(weight, state[f"weights/{name}"]), name
+
+
+def test_asking_to_stop_after_the_last_step_is_too_late(shapes: Dataset, tmp_path: Path) -> None:
+    best = train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(40))
+    assert "test_top1" in best.metrics
+
+
+def test_resuming_a_finished_run_changes_nothing(shapes: Dataset, tmp_path: Path) -> None:
+    train(shapes, network(), SHORT, SOURCE, tmp_path)
+    before = outcome(tmp_path)
+    train(shapes, network(), SHORT, SOURCE, tmp_path)
+    assert outcome(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"config": network(width=0.1)}, "network"),
+        ({"recipe": replace(SHORT, seed=1)}, "recipe"),
+        ({"recipe": replace(SHORT, epochs=3)}, "recipe"),
+        ({"source": DataSource("other")}, "data"),
+        ({"fingerprint": "0" * 64}, "data"),
+        ({"labels": ("a", "b", "c")}, "labels"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(
+    shapes: Dataset, tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(TrainingStoppedError):
+        train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(1))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    of_dataset = {key: changes[key] for key in ("fingerprint", "labels") if key in changes}
+    with pytest.raises(TrainingError, match=rf"state\.safetensors: .* another {what}"):
+        train(
+            replace(shapes, **of_dataset),
+            changes.get("config", network()),
+            changes.get("recipe", SHORT),
+            changes.get("source", SOURCE),
+            tmp_path,
+        )
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        "checkpoint",
+        "no weights/stages.0.0.weight",
+        "no momenta/stages.0.0.weight",
+        "no generator",
+        "no step",
+        "no identity",
+    ],
+)
+def test_a_damaged_state_is_refused_by_name(shapes: Dataset, tmp_path: Path, damage: str) -> None:
+    with pytest.raises(TrainingStoppedError):
+        train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(1))
+    path = tmp_path / "state.safetensors"
+    tensors, header = read_tensors(path, "training state")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "checkpoint":
+        path.write_bytes((tmp_path / "last.safetensors").read_bytes())
+    else:
+        if damage == "no step":
+            header["state"] = {"steps": 1}
+        elif damage == "no identity":
+            del header["identity"]
+        else:
+            del tensors[damage.removeprefix("no ")]
+        write_tensors(path, "training state", tensors, header)
+    with pytest.raises(NinEdgeError, match=r"state\.safetensors: "):
+        train(shapes, network(), SHORT, SOURCE, tmp_path)
+
+
+def test_a_state_is_no_checkpoint(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingStoppedError):
+        train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(1))
+    with pytest.raises(ModelFileError, match="a nin-edge training state, expected a checkpoint"):
+        Checkpoint.load(tmp_path / "state.safetensors")
+
+
+# --- what cannot go well --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["nin", "nin-bn"])
+@pytest.mark.parametrize("batch_size", [8, 32, 1000], ids="batch {}".format)
+@pytest.mark.parametrize("warmup", [0.0, 0.2], ids="warmup {}".format)
+def test_divergence_is_an_error_that_saves_no_broken_weights(
+    shapes: Dataset, tmp_path: Path, preset: str, batch_size: int, warmup: float
+) -> None:
+    recipe = Recipe(epochs=3, batch_size=batch_size, learning_rate=1e3, warmup=warmup)
+    with pytest.raises(TrainingError, match=r"diverged.* learning rate below 1000"):
+        train(shapes, network(preset, width=0.05), recipe, SOURCE, tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        kind = "training state" if path.stem == "state" else "checkpoint"
+        for name, value in read_tensors(path, kind)[0].items():
+            assert torch.isfinite(value).all(), f"{path.name}: {name}"
+
+
+def test_too_few_images_for_a_holdout_are_an_error_that_says_so(
+    tmp_path: Path, make_folder: Callable[..., Path]
+) -> None:
+    folder = make_folder(tmp_path / "data", {"circle": 2, "square": 2})
+
+    def attempt() -> None:  # one of each class to test and one to fit leave none to hold out
+        dataset = open_dataset(folder, size=16)
+        train(dataset, network(classes=2), SHORT, SOURCE, tmp_path / "run")
+
+    with pytest.raises(NinEdgeError, match=r"hold-out|images"):
+        attempt()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0: expected 1 to"),
+        ({"batch_size": 1}, "batch size is 1: expected 2 to"),
+        ({"learning_rate": 0.0}, r"learning rate is 0\.0: expected 1e-09 to 1000"),
+        ({"learning_rate": math.nan}, "learning rate is nan"),
+        ({"learning_rate": math.inf}, "learning rate is inf"),
+        ({"warmup": 1.5}, r"warmup is 1\.5: expected 0 to 1"),
+        ({"momentum": 1.0}, r"momentum is 1\.0: expected 0 to 0\.9999"),
+        ({"weight_decay": -1.0}, r"weight decay is -1\.0: expected 0 to 1"),
+        ({"label_smoothing": 1.0}, r"label smoothing is 1\.0: expected 0 to 0\.99"),
+        ({"crop": 17}, "crop is 17: expected 0 to 16"),
+        ({"seed": -1}, "seed is -1: expected 0 to"),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_cannot_train_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Recipe(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"crop": 16}, {"flip": False, "crop": 0}, {"momentum": 0.0}])
+def test_recipes_at_the_ends_of_their_ranges_run(
+    shapes: Dataset, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    recipe = replace(SHORT, epochs=1, batch_size=64, **changes)
+    assert train(shapes, network(), recipe, SOURCE, tmp_path).metrics["epoch"] == 1
+
+
+# --- the schedule ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_the_learning_rate_rises_to_its_peak_and_falls_towards_zero(
+    steps: int, warmup: float
+) -> None:
+    rates = [one_cycle(step, steps, warmup) for step in range(steps)]
+    peak = int(np.argmax(rates))
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert abs(peak - warmup * steps) <= 1
+
+
+def test_the_ends_of_the_schedule() -> None:
+    rates = [one_cycle(step, 100, 0.2) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 20)
+    assert rates[19] == 1
+    assert rates[99] == pytest.approx(1 / 80)
+
+
+def test_each_preset_has_its_learning_rate() -> None:
+    assert DEFAULT_LEARNING_RATES["nin"] < DEFAULT_LEARNING_RATES["nin-bn"]

@@ -1,0 +1,147 @@
+"""The exported file, through the runtime, against the PyTorch network it came from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nin_edge import evaluate
+from nin_edge.checkpoint import Checkpoint, DataSource
+from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.datasets import Dataset
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge_export import export_model
+from nin_edge_runtime import DEFAULT_MODEL, Classifier
+from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.image import Preprocessing
+
+PROBABILITY_TOLERANCE = 1e-4
+"""Largest difference of a probability between an fp32 file and PyTorch."""
+
+MAP_TOLERANCE = 1e-3
+"""Largest difference of a class map's value, relative to the largest value."""
+
+REAL_IMAGES = 2000
+
+
+def _pytorch(
+    checkpoint: Checkpoint, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    every = np.arange(len(pixels))
+    logits = evaluate.logits(checkpoint.network(), checkpoint.preprocessing, pixels, every)
+    return evaluate.softmax(logits, checkpoint.temperature or 1.0)
+
+
+@pytest.fixture(scope="module")
+def default_checkpoint() -> Checkpoint:
+    return Checkpoint.load(DEFAULT_WEIGHTS)
+
+
+def test_default_model_agrees_with_pytorch_on_real_images(
+    default_checkpoint: Checkpoint, cifar: Dataset
+) -> None:
+    chosen = cifar.test[:: len(cifar.test) // REAL_IMAGES]
+    pixels = cifar.images[chosen]
+    reference = _pytorch(default_checkpoint, pixels)
+    answers = np.stack([p.probabilities for p in Classifier(DEFAULT_MODEL).batch(list(pixels))])
+    assert len(answers) >= 1000
+    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
+    assert np.array_equal(answers.argmax(axis=1), reference.argmax(axis=1))
+
+
+def test_default_model_is_as_accurate_as_its_certificate_says(cifar: Dataset) -> None:
+    classify = Classifier(DEFAULT_MODEL)
+    certified = classify.info.certificate["accuracy"]
+    assert certified["images"] == len(cifar.test)
+    answers = [
+        prediction.label
+        for start in range(0, len(cifar.test), 250)
+        for prediction in classify.batch(list(cifar.images[cifar.test[start : start + 250]]))
+    ]
+    right = np.mean(
+        [cifar.labels[target] for target in cifar.targets[cifar.test]] == np.array(answers)
+    )
+    assert right == pytest.approx(certified["top1"], abs=2 / len(cifar.test))
+
+
+def test_default_model_agrees_with_pytorch_on_golden_images(default_checkpoint: Checkpoint) -> None:
+    images = [golden_image(seed, 40, 56) for seed in range(100)]
+    pixels = np.stack([default_checkpoint.preprocessing.resize(image) for image in images])
+    answers = np.stack([p.probabilities for p in Classifier(DEFAULT_MODEL).batch(images)])
+    reference = _pytorch(default_checkpoint, pixels)
+    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
+
+
+@pytest.mark.parametrize("embedded", ["full", "normalize", "none"])
+@pytest.mark.parametrize(
+    ("preset", "classes", "channels", "size", "width", "temperature"),
+    [
+        ("nin", 10, 3, 32, 0.25, None),
+        ("nin", 2, 1, 28, 0.1, 2.0),
+        ("nin-bn", 10, 3, 32, 1.0, 0.7),
+        ("nin-bn", 3, 1, 16, 0.05, None),
+        ("nin-bn", 5, 3, 97, 0.1, 1.3),
+    ],
+)
+def test_every_kind_of_network_agrees_with_pytorch(
+    preset: str,
+    classes: int,
+    channels: int,
+    size: int,
+    width: float,
+    temperature: float | None,
+    embedded: str,
+) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig.from_preset(
+        preset, classes=classes, channels=channels, size=size, width=width
+    )
+    network = NiN(config)
+    with torch.no_grad():  # statistics of real data, so that folding them is a test
+        network.train()
+        network(torch.randn(16, channels, size, size) * 2 + 0.3)
+    checkpoint = Checkpoint(
+        config=config,
+        weights=network.state_dict(),
+        labels=tuple(f"class {index}" for index in range(classes)),
+        preprocessing=Preprocessing(size, channels, (0.4,) * channels, (0.2,) * channels),
+        data=DataSource("none"),
+        temperature=temperature,
+    )
+    classify = Classifier(export_model(checkpoint, embedded=embedded).data)
+    images = [golden_image(seed, size, size) for seed in range(20)]
+    pixels = np.stack([checkpoint.preprocessing.resize(image) for image in images])
+    singles = [classify(image) for image in images]
+    reference = _pytorch(checkpoint, pixels)
+    answers = np.stack([prediction.probabilities for prediction in singles])
+    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
+    transform = evaluate.InputTransform(checkpoint.preprocessing)
+    with torch.inference_mode():
+        maps = checkpoint.network().class_maps(transform(pixels)).numpy()
+    for prediction, expected in zip(singles, maps, strict=True):
+        best = int(prediction.probabilities.argmax())
+        scale = max(1.0, float(np.abs(expected[best]).max()))
+        assert np.abs(prediction.class_map - expected[best]).max() / scale <= MAP_TOLERANCE
+
+
+def test_normalisation_is_the_same_in_numpy_and_torch(rng: np.random.Generator) -> None:
+    steps = Preprocessing(32, 3, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+    pixels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    by_torch = evaluate.InputTransform(steps)(pixels).numpy()
+    assert np.allclose(steps.normalize(pixels), by_torch, rtol=0, atol=1e-6)
+    wide = (pixels / 255 - np.array(steps.mean)) / np.array(steps.std)
+    assert np.allclose(by_torch, wide.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)
+
+
+def test_temperature_changes_scores_but_no_answer(tiny_weights: Path) -> None:
+    checkpoint = Checkpoint.load(tiny_weights)
+    plain = Classifier(export_model(replace(checkpoint, temperature=None)).data)
+    soft = Classifier(export_model(replace(checkpoint, temperature=3.0)).data)
+    for seed in range(8):
+        image = golden_image(seed, 20, 30)
+        assert plain(image).label == soft(image).label
+        assert plain(image).score > soft(image).score
