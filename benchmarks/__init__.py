@@ -1,0 +1,1 @@
+"""One script per question; the answers stand in docs/results.md."""

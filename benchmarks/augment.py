@@ -1,0 +1,36 @@
+"""How many 32 x 32 images does augmentation crop and flip in a second on one core?
+
+python -m benchmarks.augment
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.machine import describe
+from nin_edge.augment import augment
+
+ROUNDS, BATCH = 200, 128
+
+
+def main() -> None:
+    """Measure and print."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
+    print(describe("numpy"))
+    for crop in (2, 4):
+        seconds = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            augment(images, crop=crop, flip=rng.random(BATCH) < 0.5, rng=rng)
+            seconds.append(time.perf_counter() - started)
+        print(f"crop {crop}: {BATCH / statistics.median(seconds):,.0f} images/s ({ROUNDS} rounds)")
+
+
+if __name__ == "__main__":
+    main()
