@@ -74,6 +74,11 @@ def build_graph(checkpoint: Checkpoint, embedded: str) -> ModelProto:
     return model
 
 
+def network_nodes(model: ModelProto) -> list[NodeProto]:
+    """The nodes of the network itself, without preprocessing and head, in their order."""
+    return [node for node in model.graph.node if node.op_type in _OPERATORS.values()]
+
+
 def _export_network(
     checkpoint: Checkpoint, source: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
