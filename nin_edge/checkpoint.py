@@ -145,7 +145,7 @@ class Checkpoint:
                 weights={
                     name: value for name, value in tensors.items() if not name.startswith(_RANGES)
                 },
-                labels=tuple(header["labels"]),
+                labels=tuple(_expect(header, "labels", list)),
                 preprocessing=Preprocessing(**preprocessing),
                 data=DataSource(**header["data"]),
                 ranges={
@@ -154,8 +154,8 @@ class Checkpoint:
                     if name.startswith(_RANGES)
                 },
                 temperature=header["temperature"],
-                metrics=header["metrics"],
-                versions=header["versions"],
+                metrics=_expect(header, "metrics", dict),
+                versions=_expect(header, "versions", dict),
             )
             checkpoint._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -165,6 +165,8 @@ class Checkpoint:
 
     def _check(self) -> None:
         """Raise ValueError where header and tensors contradict each other."""
+        if not all(isinstance(label, str) for label in self.labels):
+            raise ValueError(f"labels {self.labels}, expected text")
         if len(self.labels) != self.config.classes or len(set(self.labels)) != len(self.labels):
             raise ValueError(
                 f"{len(set(self.labels))} different labels for {self.config.classes} classes"
@@ -250,3 +252,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         raise ModelFileError(
             f"{path}: not a readable {kind}, truncated or foreign ({error})"
         ) from error
+
+
+def _expect(header: Mapping[str, Any], key: str, kind: type) -> Any:
+    """A header's value, which has to be of the given type."""
+    if not isinstance(header[key], kind):
+        raise ValueError(f"{key} {header[key]!r}, expected a {kind.__name__}")
+    return header[key]

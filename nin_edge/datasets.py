@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import PIL
@@ -74,7 +74,7 @@ class Dataset:
     unreadable: tuple[tuple[str, str], ...]
     """(path, reason) of each file that could not be decoded and was left out."""
     fingerprint: str
-    """SHA-256 of labels, targets and pixels, in hexadecimal."""
+    """SHA-256 of labels, names, splits, targets and pixels, in hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,13 @@ class _Folder:
     path: Path
 
     def _files(self) -> list[tuple[str, os.stat_result]]:
-        found, pending = [], deque([self.path])
+        found, pending, seen = [], deque([self.path]), set()
         while pending:
-            with os.scandir(pending.popleft()) as entries:
+            folder = pending.popleft()
+            if (real := folder.resolve()) in seen:
+                continue  # a link that leads back up
+            seen.add(real)
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir():
                         pending.append(Path(entry.path))
@@ -196,7 +200,8 @@ class _Archive:
     def _check(self, name: str, *, link: bool) -> None:
         if link:
             raise DatasetError(
-                f"{self.path}: member {name!r} is a link, which can lead out of an archive; refused"
+                f"{self.path}: member {name!r} is a link or a device, "
+                "expected files and folders alone; refused"
             )
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
             raise DatasetError(f"{self.path}: member {name!r} climbs out of the archive; refused")
@@ -220,6 +225,19 @@ class _Archive:
             raise DatasetError(f"{self.path}: a truncated or broken archive ({error})") from error
 
 
+class _StrictHeader(tarfile.TarInfo):
+    """A torn or missing header is an error; tarfile itself would take it for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no end mark: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Tar(_Archive):
     def _members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -229,11 +247,11 @@ class _Tar(_Archive):
                 yield member
 
     def names(self) -> list[str]:
-        with self._reading(), tarfile.open(self.path, "r|*") as tar:
-            return sorted(member.name for member in self._members(tar))
+        with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
+            return sorted({member.name for member in self._members(tar)})
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
-        with self._reading(), tarfile.open(self.path, "r|*") as tar:
+        with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
             for member in self._members(tar):
                 if member.name in names:
                     file = tar.extractfile(member)
@@ -248,7 +266,7 @@ class _Zip(_Archive):
             for member in archive.infolist():
                 mode = member.external_attr >> 16
                 self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted(member.filename for member in archive.infolist() if not member.is_dir())
+            return sorted({member.filename for member in archive.infolist() if not member.is_dir()})
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
         with self._reading(), zipfile.ZipFile(self.path) as archive:
@@ -290,13 +308,17 @@ def _layout(path: Path, names: Sequence[str]) -> list[_Member]:
     while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
         files = [(name, parts[1:]) for name, parts in files]
     tops = {parts[0] for _, parts in files if len(parts) > 1}
-    if {"train", "test"} <= tops:
-        if extra := sorted(tops - {"train", "test"}):
+    splits = {top: top.lower() for top in tops if top.lower() in ("train", "test")}
+    if len(splits) == 2 == len(set(splits.values())):
+        if extra := sorted(tops - set(splits)):
             raise DatasetError(
                 f"{path}: found {', '.join(extra)} beside train and test, expected these alone"
             )
-        return [_Member(name, parts[0], parts[1]) for name, parts in files if len(parts) > 2]
-    if "train" in tops and tops & {"val", "valid", "validation", "dev"}:
+        return [
+            _Member(name, splits[parts[0]], parts[1]) for name, parts in files if len(parts) > 2
+        ]
+    lower = {top.lower() for top in tops}
+    if lower & {"train", "training"} and lower & {"val", "valid", "validation", "dev", "testing"}:
         raise DatasetError(
             f"{path}: found {', '.join(sorted(tops))}, expected train and test "
             "(a hold-out is taken from train)"
@@ -333,7 +355,8 @@ def _load_cache(folder: Path) -> tuple[NDArray[np.uint8], dict[str, Any], str] |
             return None
         images = np.memmap(folder / "images.u8", dtype=np.uint8, mode="r", shape=shape)
         fingerprint = _fingerprint(folder / "images.u8", index)
-        return (images, index, fingerprint) if fingerprint == index["fingerprint"] else None
+        whole = fingerprint == index["fingerprint"] and _checksum(index) == index["checksum"]
+        return (images, index, fingerprint) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -346,6 +369,12 @@ def _fingerprint(pixels: Path, index: dict[str, Any]) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _checksum(index: dict[str, Any]) -> str:
+    """SHA-256 of everything else that the index holds."""
+    rest = {key: value for key, value in index.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _build_cache(
@@ -389,6 +418,7 @@ def _build_cache(
             os.fsync(file.fileno())
         index = _index(path, members, kept, failures, (len(kept), size, size, channels))
         index["fingerprint"] = _fingerprint(part / "images.u8", index)
+        index["checksum"] = _checksum(index)
         (part / "index.json").write_text(json.dumps(index), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # stale or torn: never trusted
         try:
@@ -424,6 +454,9 @@ def _index(
             f"{path}: {len(labels)} class{'' if len(labels) == 1 else 'es'}"
             f"{f' ({labels[0]})' if labels else ''}, expected a folder for each of at least two"
         )
+    splits = {members[place].split for place in kept}
+    if "train" in splits and "test" not in splits:
+        raise DatasetError(f"{path}: no readable image in a class of its test folder")
     # Every class needs images to learn from; with no split of its own, any image of it will do.
     filled = {members[place].label for place in kept if members[place].split != "test"}
     if empty := [label for label in labels if label not in filled]:

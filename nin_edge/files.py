@@ -13,6 +13,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder is not writable or the disk is full; `path` is then as it was before.
     """
+    try:
+        _write(path, data)
+    except OSError as error:  # a full disk names no file, and others the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -23,12 +30,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.umask(mask)
         Path(name).chmod(0o666 & ~mask)  # mkstemp's 0600 would hide the file from its owner's group
         Path(name).replace(path)
-    except BaseException as error:
+    except BaseException:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            raise OSError(
-                error.errno, error.strerror, str(path)
-            ) from error  # a full disk names no file itself
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -66,6 +66,8 @@ class NetworkConfig:
             raise ValueError(f"width is {self.width}: expected a multiplier above 0, at most 8")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}: expected a probability below 1")
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
+            raise ValueError(f"kernels are {self.kernels}: expected odd sides")
         if len(self.blocks) != len(self.kernels) or not all(self.blocks):
             raise ValueError(
                 f"{len(self.blocks)} blocks, {len(self.kernels)} kernels: expected a kernel each"

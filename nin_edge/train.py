@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nin_edge import evaluate
+from nin_edge import evaluate, metrics
 from nin_edge.augment import alternating_flip, augment
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset
 from nin_edge.files import write_atomically
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge_runtime import NinEdgeError
+from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.image import Preprocessing
 
 CALIBRATION_IMAGES: Final = 512
@@ -36,6 +36,8 @@ CALIBRATION_IMAGES: Final = 512
 DEFAULT_LEARNING_RATES: Final = {"nin": 0.02, "nin-bn": 0.2}
 """Peak learning rate by preset: without batch normalisation ten times as much diverges."""
 
+_WEIGHTS: Final = "weights/"  # prefixes of the tensors in a training state
+_MOMENTA: Final = "momenta/"
 _STATE_SECONDS = 180.0  # between training states within an epoch: what a power cut can cost
 _REPORT_STEPS = 10  # between reports: reading the loss waits for a GPU
 
@@ -212,6 +214,10 @@ class _Loop:
         )
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.report, self.state = report, _State()
+        if not len(dataset.holdout):
+            raise TrainingError(
+                f"{dataset.name}: no images left to hold out, expected at least 3 a class"
+            )
         self.batch_size = min(recipe.batch_size, len(dataset.fit))
         self.steps_per_epoch = (
             len(dataset.fit) // self.batch_size
@@ -230,7 +236,7 @@ class _Loop:
             ],
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
-            nesterov=True,
+            nesterov=recipe.momentum > 0,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
@@ -251,7 +257,7 @@ class _Loop:
         while self.state.step < self.steps:
             epoch, place = divmod(self.state.step, self.steps_per_epoch)
             order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.dataset.fit)
-            total = torch.zeros((), device=self.device)
+            total = torch.zeros((), device=self.device, dtype=torch.float64)
             for batch in range(place, self.steps_per_epoch):
                 chosen = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
                 total += self._step(chosen, epoch)
@@ -260,8 +266,9 @@ class _Loop:
                 self.state.seconds = before + elapsed
                 stop, due = should_stop(), time.monotonic() - saved > _STATE_SECONDS
                 last = batch + 1 == self.steps_per_epoch
-                if last or stop or due or batch % _REPORT_STEPS == 0:
-                    self.state.loss_sum += self._checked(total, epoch, batch)
+                save = last or stop or due
+                if save or batch % _REPORT_STEPS == 0:
+                    self.state.loss_sum += self._checked(total, weights=save)
                     total.zero_()
                     rate = (self.state.step - first) / elapsed
                     where = Progress(
@@ -276,7 +283,7 @@ class _Loop:
                     if last:
                         where = replace(where, holdout_top1=self._end_epoch(where))
                     self.report(where)
-                if last or stop or due:
+                if save:
                     self._save_state()
                     saved = time.monotonic()
                 if stop and self.state.step < self.steps:
@@ -308,15 +315,21 @@ class _Loop:
         self.optimizer.step()
         return loss.detach()
 
-    def _checked(self, total: Tensor, epoch: int, batch: int) -> float:
-        """The summed loss as a number, refusing to go on, or to save anything, once it is none."""
+    def _checked(self, total: Tensor, *, weights: bool) -> float:
+        """The summed loss as a number; refuses to go on or to save once it or a weight is none."""
         value = float(total)
         if not math.isfinite(value):
-            raise TrainingError(
-                f"training diverged: the loss is {value} in epoch {epoch + 1}, step {batch + 1} of "
-                f"{self.steps_per_epoch}; try a learning rate below {self.recipe.learning_rate:g}"
-            )
+            raise self._diverged(f"the loss is {value}")
+        if weights and not all(v.isfinite().all() for v in self.network.state_dict().values()):
+            raise self._diverged("a weight is no finite number")
         return value
+
+    def _diverged(self, what: str) -> TrainingError:
+        epoch, batch = divmod(self.state.step - 1, self.steps_per_epoch)
+        return TrainingError(
+            f"training diverged: {what} in epoch {epoch + 1}, step {batch + 1} of "
+            f"{self.steps_per_epoch}; try a learning rate below {self.recipe.learning_rate:g}"
+        )
 
     def _end_epoch(self, where: Progress) -> float:
         """Score the hold-out, keep the weights if they are the best yet, write the epoch's row."""
@@ -324,7 +337,9 @@ class _Loop:
         logits = evaluate.logits(
             self.network, self.preprocessing, self.dataset.images, holdout, self.device
         )
-        score = evaluate.top1(logits, self.dataset.targets[holdout])
+        if not np.isfinite(logits).all():
+            raise self._diverged("a logit of the hold-out is no finite number")
+        score = metrics.top1(logits, self.dataset.targets[holdout])
         self.state.history.append(
             {
                 "epoch": where.epoch,
@@ -354,8 +369,8 @@ class _Loop:
         rng = np.random.default_rng(0)
         sample = np.sort(rng.permutation(data.fit)[:CALIBRATION_IMAGES])
         holdout = evaluate.logits(network, best.preprocessing, data.images, data.holdout)
-        temperature = evaluate.fit_temperature(holdout, data.targets[data.holdout])
-        metrics = {
+        temperature = metrics.fit_temperature(holdout, data.targets[data.holdout])
+        figures = {
             **best.metrics,
             "holdout_images": len(data.holdout),
             "train_images": len(data.fit),
@@ -369,18 +384,18 @@ class _Loop:
             )
             targets = data.targets[indices]
             if len(indices):
-                metrics[f"{split}_images"] = len(indices)
-                metrics[f"{split}_top1"] = evaluate.top1(logits, targets)
+                figures[f"{split}_images"] = len(indices)
+                figures[f"{split}_top1"] = metrics.top1(logits, targets)
                 for name, divisor in (("ece_uncalibrated", 1.0), ("ece", temperature)):
-                    probabilities = evaluate.softmax(logits, divisor)
-                    metrics[f"{split}_{name}"] = evaluate.expected_calibration_error(
+                    probabilities = metrics.softmax(logits, divisor)
+                    figures[f"{split}_{name}"] = metrics.expected_calibration_error(
                         probabilities, targets
                     )
         best = replace(
             best,
             temperature=temperature,
             ranges=evaluate.activation_ranges(network, best.preprocessing, data.images, sample),
-            metrics=metrics,
+            metrics=figures,
         )
         best.save(self.run / "best.safetensors")
         return best
@@ -399,30 +414,36 @@ class _Loop:
             return
         tensors, header = read_tensors(path, "training state")
         for key, value in self.identity.items():
-            if header["identity"][key] != json.loads(json.dumps(value)):
-                raise TrainingError(
-                    f"{path}: was trained with another {key}: expected {header['identity'][key]}"
-                )
-        self.state = _State(**header["state"])
-        torch.set_rng_state(tensors.pop("generator"))
-        groups = {"weights/": {}, "momenta/": {}}  # type: dict[str, dict[str, Tensor]]
-        for name, value in tensors.items():
-            group = next(prefix for prefix in groups if name.startswith(prefix))
-            groups[group][name.removeprefix(group)] = value
-        self.network.load_state_dict(groups["weights/"])
+            stored = header.get("identity", {}).get(key)
+            if stored != json.loads(json.dumps(value)):
+                raise TrainingError(f"{path}: was trained with another {key}: expected {stored}")
+        try:
+            self._restore(tensors)
+            self.state = _State(**header["state"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ModelFileError(f"{path}: a damaged training state ({error})") from error
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over weights, momenta and generator; a built-in error if one is missing or odd."""
+        torch.set_rng_state(tensors["generator"])
+        weights = {
+            name.removeprefix(_WEIGHTS): value
+            for name, value in tensors.items()
+            if name.startswith(_WEIGHTS)
+        }
+        self.network.load_state_dict(weights)
         for name, weight in self.network.named_parameters():
-            if name in groups["momenta/"]:
-                momentum = torch.empty_like(weight).copy_(
-                    groups["momenta/"][name]
-                )  # in the weight's memory format
+            if self.recipe.momentum:
+                # In the weight's own memory format, which the file does not keep.
+                momentum = torch.empty_like(weight).copy_(tensors[_MOMENTA + name])
                 self.optimizer.state[weight]["momentum_buffer"] = momentum
 
     def _save_state(self) -> None:
         """Write all that `resume` needs."""
-        tensors = {f"weights/{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {_WEIGHTS + name: value for name, value in self.network.state_dict().items()}
         for name, weight in self.network.named_parameters():
             if (momentum := self.optimizer.state[weight].get("momentum_buffer")) is not None:
-                tensors[f"momenta/{name}"] = momentum
+                tensors[_MOMENTA + name] = momentum
         tensors["generator"] = torch.get_rng_state()
         header = {"identity": self.identity, "state": asdict(self.state)}
         write_tensors(self.run / "state.safetensors", "training state", tensors, header)

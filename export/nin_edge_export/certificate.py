@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nin_edge import evaluate
+from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
 from nin_edge.network import NiN
@@ -128,28 +128,28 @@ def check_images(
     return {
         "data": dataset.name,
         **_compare(file, np.concatenate(reference), dataset.name),
-        "top1": evaluate.top1(file, dataset.targets[indices]),
+        "top1": metrics.top1(file, dataset.targets[indices]),
     }
 
 
 def trained_figures(checkpoint: Checkpoint) -> dict[str, Any]:
     """What training measured with PyTorch on the test split: accuracy and calibration error."""
-    metrics = checkpoint.metrics
+    measured = checkpoint.metrics
     accuracy: dict[str, Any] | str = NOT_MEASURED
     calibration: dict[str, Any] | str = NOT_MEASURED
-    if "test_top1" in metrics:
+    if "test_top1" in measured:
         common = {
             "data": checkpoint.data.name,
-            "images": metrics["test_images"],
+            "images": measured["test_images"],
             "measured_with": "PyTorch, fp32",
         }
-        accuracy = {**common, "top1": metrics["test_top1"]}
+        accuracy = {**common, "top1": measured["test_top1"]}
         if checkpoint.temperature is not None:
             calibration = {
                 **common,
                 "temperature": checkpoint.temperature,
-                "ece_before": metrics["test_ece_uncalibrated"],
-                "ece_after": metrics["test_ece"],
+                "ece_before": measured["test_ece_uncalibrated"],
+                "ece_after": measured["test_ece"],
             }
     return {"accuracy": accuracy, "calibration": calibration, "float_layers": "all"}
 
@@ -179,7 +179,7 @@ def _pytorch(
 ) -> NDArray[np.float64]:
     """PyTorch's probabilities (N, K) for the chosen images."""
     logits = evaluate.logits(network, checkpoint.preprocessing, images, indices)
-    return evaluate.softmax(logits, checkpoint.temperature or 1.0)
+    return metrics.softmax(logits, checkpoint.temperature or 1.0)
 
 
 def _rounded(row: NDArray[np.floating]) -> tuple[float, ...]:

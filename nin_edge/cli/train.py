@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -127,7 +128,10 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
             should_stop=stop,
         )
     except TrainingStoppedError as stopped:
-        click.echo(f"\n{stopped}; to go on: nin-edge train {data} -o {run} --resume", err=True)
+        command_line = (
+            f"nin-edge train {shlex.quote(str(data))} -o {shlex.quote(str(run))} --resume"
+        )
+        click.echo(f"\n{stopped}; to go on: {command_line}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     finally:
         stop.restore()
@@ -141,7 +145,7 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
         )
         + f", {time.monotonic() - started:.0f} s"
     )
-    click.echo(f"next: nin-edge export {run / 'best.safetensors'}")
+    click.echo(f"next: nin-edge export {shlex.quote(str(run / 'best.safetensors'))}")
 
 
 def _settings(options: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:

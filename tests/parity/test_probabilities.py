@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nin_edge import evaluate
+from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.cli.export import DEFAULT_WEIGHTS
 from nin_edge.datasets import Dataset
@@ -33,7 +33,7 @@ def _pytorch(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     every = np.arange(len(pixels))
     logits = evaluate.logits(checkpoint.network(), checkpoint.preprocessing, pixels, every)
-    return evaluate.softmax(logits, checkpoint.temperature or 1.0)
+    return metrics.softmax(logits, checkpoint.temperature or 1.0)
 
 
 @pytest.fixture(scope="module")
