@@ -69,7 +69,7 @@ def export_model(
         progress: told how many of those images are done, and of how many.
 
     Raises:
-        GateError: the model and PyTorch differ by more than the tolerance, or in an answer.
+        GateError: the model and PyTorch differ by more than the tolerance.
         ValueError: `embedded` is none of the three.
     """
     if embedded not in EMBEDDED:

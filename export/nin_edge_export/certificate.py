@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.datasets import Dataset
+from nin_edge.datasets import Dataset, check_labels
 from nin_edge.network import NiN
 from nin_edge_runtime import Classifier, GateError
 from nin_edge_runtime.golden import FORMULA, golden_image
@@ -99,21 +99,10 @@ def check_images(
     """Compare a file with PyTorch over a data set's test split, and measure its accuracy there.
 
     Raises:
-        GateError: the labels differ, a probability differs by more than the tolerance, or an answer
-            does.
+        DatasetError: the labels are not the model's.
+        GateError: a probability differs by more than the tolerance.
     """
-    if dataset.labels != checkpoint.labels:
-        missing, extra = (
-            sorted(set(one) - set(other))
-            for one, other in (
-                (checkpoint.labels, dataset.labels),
-                (dataset.labels, checkpoint.labels),
-            )
-        )
-        raise GateError(
-            f"{dataset.name}: its labels are not the model's: "
-            f"without {', '.join(missing) or 'none'}, with {', '.join(extra) or 'none'} besides"
-        )
+    check_labels(dataset, checkpoint.labels)
     indices = dataset.test
     answers, reference = [], []
     for start in range(0, len(indices), _BATCH):

@@ -20,6 +20,9 @@ from nin_edge_export.preprocess import build_input, build_preprocessing
 OPSET: Final = 18
 """The first opset whose `Resize` is anti-aliased; ONNX Runtime has run it since 1.14."""
 
+NEWEST_OPSET: Final = 22
+"""The newest that the graph was tried with."""
+
 IR_VERSION: Final = 8
 """The file format of opset 18's time, which old runtimes load; `onnx` itself writes a newer one."""
 
@@ -32,7 +35,9 @@ _OPERATORS: Final = {
 }
 
 
-def build_graph(checkpoint: Checkpoint, embedded: str) -> ModelProto:
+def build_graph(
+    checkpoint: Checkpoint, embedded: str, *, opset: int = OPSET, batch: int | None = None
+) -> ModelProto:
     """The fp32 model of a checkpoint, checked, without metadata.
 
     Nodes and tensors of the network carry their module's name (`stages.0.3`), the key of the
@@ -41,23 +46,30 @@ def build_graph(checkpoint: Checkpoint, embedded: str) -> ModelProto:
     Args:
         checkpoint: weights, preprocessing and temperature.
         embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
+        opset: version of the operators, `OPSET` to `NEWEST_OPSET`: what the nodes say is the
+            same in all of them.
+        batch: N, if it is to be fixed; free if None.
 
     Returns:
-        Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32; N
-        is free.
+        Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32.
 
     Raises:
+        ValueError: the opset or the batch is out of its range.
         RuntimeError: torch's exporter gave a graph of another shape than the network's.
     """
-    image, last = build_input(checkpoint.preprocessing, embedded)
+    if not OPSET <= opset <= NEWEST_OPSET:
+        raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
+    image, last = build_input(checkpoint.preprocessing, embedded, batch)
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)
     after, after_constants = _build_head(checkpoint.temperature or 1.0)
     side = _map_side(checkpoint.config.size)
     classes = checkpoint.config.classes
     outputs = [
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes]),
-        helper.make_tensor_value_info("class_maps", TensorProto.FLOAT, ["N", classes, side, side]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch or "N", classes]),
+        helper.make_tensor_value_info(
+            "class_maps", TensorProto.FLOAT, [batch or "N", classes, side, side]
+        ),
     ]
     graph = helper.make_graph(
         [*before, *middle, *after],
@@ -66,9 +78,9 @@ def build_graph(checkpoint: Checkpoint, embedded: str) -> ModelProto:
         outputs,
         initializer=[*before_constants, *weights, *after_constants],
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
+    operators = helper.make_opsetid("", opset)
+    version = max(IR_VERSION, helper.find_min_ir_version_for([operators]))
+    model = helper.make_model(graph, opset_imports=[operators], ir_version=version)
     model.producer_name = "nin-edge"
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -23,20 +23,25 @@ NORMALIZED: Final = "normalized"
 _LUMA_WEIGHTS: Final = (19595, 38470, 7471)
 
 
-def build_input(preprocessing: Preprocessing, embedded: str) -> tuple[ValueInfoProto, str]:
+def build_input(
+    preprocessing: Preprocessing, embedded: str, batch: int | None = None
+) -> tuple[ValueInfoProto, str]:
     """The graph's input `image`, and the tensor that `build_preprocessing` leaves for the network.
 
     Args:
         preprocessing: size and channels.
         embedded: `full`: uint8 [N, H, W, 3]; `normalize`: uint8 [N, S, S, 3]; `none`: float32 [N,
             C, S, S].
+        batch: N, if it is to be fixed.
     """
     size, channels = preprocessing.size, preprocessing.channels
     if embedded == "none":
-        shape: list[str | int] = ["N", channels, size, size]
+        shape: list[str | int] = [batch or "N", channels, size, size]
         return helper.make_tensor_value_info("image", TensorProto.FLOAT, shape), "image"
     sides: list[str | int] = ["H", "W"] if embedded == "full" else [size, size]
-    return helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", *sides, 3]), NORMALIZED
+    return helper.make_tensor_value_info(
+        "image", TensorProto.UINT8, [batch or "N", *sides, 3]
+    ), NORMALIZED
 
 
 def build_preprocessing(

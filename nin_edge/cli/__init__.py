@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +24,17 @@ EXIT_PROVIDER: Final = 4
 """The requested execution provider is not active."""
 EXIT_INTERRUPTED: Final = 130
 
-_VERBS: Final = ("train", "export", "run", "verify", "info")
+_VERBS: Final = ("train", "eval", "export", "run", "verify", "info")
 
-# Import name -> what pip installs, for packages that a light installation leaves out.
-_INSTALLABLE: Final = {
-    name: name
-    for name in ("torch", "safetensors", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
-} | {"PIL": "pillow"}
+# What each verb imports; a light installation has no more than devices need.
+_RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
+_TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
+_IMPORTS: Final = {
+    "train": _TRAIN,
+    "eval": (*_TRAIN, "matplotlib"),
+    "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+}
+_PIP_NAMES: Final = {"PIL": "pillow"}  # where pip calls it otherwise
 
 
 class _Failure(click.ClickException):
@@ -61,7 +66,9 @@ class _Group(click.Group):
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
-            raise _Failure(printable(_explain(error)), _exit_code(error)) from error
+            logging.getLogger(__name__).info("the error came from here", exc_info=True)
+            message = _explain(error, ctx.invoked_subcommand or "")
+            raise _Failure(printable(message), _exit_code(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,18 +91,28 @@ def printable(text: str) -> str:
     )
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, verb: str) -> str:
     """An expected error's one line; anything else is a defect and goes up with its traceback."""
     from nin_edge_runtime.errors import NinEdgeError
 
     if isinstance(error, NinEdgeError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _INSTALLABLE:
-        package = _INSTALLABLE[(error.name or "").split(".")[0]]
-        return f"this command needs {package}, which is not installed: pip install {package}"
+    if isinstance(error, ModuleNotFoundError):
+        needed = _IMPORTS.get(verb, _RUNTIME)
+        if (error.name or "").split(".")[0] in needed:
+            missing = [_PIP_NAMES.get(name, name) for name in needed if not _installed(name)]
+            return f"nin-edge {verb} needs what is not installed: pip install {' '.join(missing)}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     raise error
+
+
+def _installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _exit_code(error: Exception) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nin_edge.cli import provider_option
+from nin_edge.cli import printable, provider_option
 
 
 @click.command("verify")
@@ -20,6 +20,7 @@ def command(model: Path, provider: str) -> None:
     classify = Classifier(model, provider=provider)
     result = replay(classify)
     click.echo(
-        f"{model}: as exported: {result.count} golden samples within {result.difference:.1g} "
-        f"(tolerance {result.tolerance:g}, {classify.info.precision}) on {classify.provider}"
+        f"{printable(str(model))}: as exported: {result.count} golden samples "
+        f"within {result.difference:.1g} (tolerance {result.tolerance:g}, "
+        f"{classify.info.precision}) on {classify.provider}"
     )

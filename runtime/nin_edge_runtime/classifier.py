@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.fp32.onnx
 _logger = logging.getLogger(__name__)
 
 _OUTPUTS: Final = ("probabilities", "class_maps")
+
+_Row: TypeAlias = tuple[NDArray[Any], tuple[int, int]]  # a prepared image, and its height and width
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +98,8 @@ class Classifier:
             data, name, provider=provider, threads=threads
         )
         self._min_score = min_score or 0.0
-        if min_score is not None and self.info.certificate.get("calibration") == "not measured":
-            _logger.warning("min_score is applied to probabilities that were never calibrated")
+        if min_score is not None and self.info.temperature == 1.0:
+            _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._process = os.getpid()
 
     info: ModelInfo
@@ -129,38 +131,35 @@ class Classifier:
     def batch(self, images: Sequence[ImageSource], *, bgr: bool = False) -> list[Prediction]:
         """Classify images of any sizes in one run of the network, in their order.
 
-        Each is cropped and resized by Pillow first; the graph's own resize, which single images
-        take, differs from it by at most 1/255.
+        Each is cropped and resized by Pillow first. The graph's own resize, which single images
+        take, rounds a few bytes otherwise, so probabilities can differ in the last digits.
 
         Raises:
             ImageError: one of them cannot be read; the message gives its index, and none is
                 classified.
         """
-        sizes, stacked = [], []
+        rows = []
         for index, image in enumerate(images):
             try:
-                pixels = load_image(image, bgr=bgr)
+                rows.append(self._row(image, bgr=bgr))
             except ImageError as error:
                 raise ImageError(f"image {index}: {error}") from error
-            sizes.append(pixels.shape[:2])
-            stacked.append(self._prepared(pixels))
-        return self._run(np.stack(stacked), sizes) if stacked else []
+        return self._run_rows(rows)
 
     def stream(
         self, images: Iterable[ImageSource], *, batch_size: int = 1, bgr: bool = False
     ) -> Iterator[Prediction | ImageError]:
-        """Classify an iterable, endless ones too, `batch_size` images at a time and in order.
+        """Classify an iterable, endless ones too, `batch_size` images at a time, as `batch` does.
 
         Yields:
-            A prediction for each image, or the `ImageError` of one that cannot be read, in its
-            place.
+            In order, a prediction for each image, or the `ImageError` of one that cannot be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1")
-        group: list[NDArray[np.uint8] | ImageError] = []
+        group: list[_Row | ImageError] = []
         for image in images:
             try:
-                group.append(load_image(image, bgr=bgr))
+                group.append(self._row(image, bgr=bgr))
             except ImageError as error:
                 group.append(error)
             if len(group) == batch_size:
@@ -168,13 +167,22 @@ class Classifier:
                 group = []
         yield from self._in_place(group)
 
-    def _in_place(
-        self, group: list[NDArray[np.uint8] | ImageError]
-    ) -> Iterator[Prediction | ImageError]:
+    def _in_place(self, group: list[_Row | ImageError]) -> Iterator[Prediction | ImageError]:
         """Predictions of a group's images, its errors left where they are."""
-        predictions = iter(self.batch([item for item in group if not isinstance(item, ImageError)]))
+        rows = [item for item in group if not isinstance(item, ImageError)]
+        predictions = iter(self._run_rows(rows))
         for item in group:
             yield item if isinstance(item, ImageError) else next(predictions)
+
+    def _row(self, image: ImageSource, *, bgr: bool) -> _Row:
+        """An image as one row of a batch, and the size it had."""
+        pixels = load_image(image, bgr=bgr)
+        return self._prepared(pixels), (pixels.shape[0], pixels.shape[1])
+
+    def _run_rows(self, rows: list[_Row]) -> list[Prediction]:
+        if not rows:
+            return []
+        return self._run(np.stack([row for row, _ in rows]), [size for _, size in rows])
 
     def _prepared(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         """RGB pixels (H, W, 3) as one row of the graph's input, at the network's own size."""
@@ -186,7 +194,7 @@ class Classifier:
         # The graph takes RGB; it gives equal channels back as the luma that they are.
         return resized if resized.shape[2] == 3 else np.repeat(resized, 3, axis=2)
 
-    def _run(self, fed: NDArray[Any], sizes: Sequence[tuple[int, ...]]) -> list[Prediction]:
+    def _run(self, fed: NDArray[Any], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Run the graph on a prepared batch whose images had the given (height, width)."""
         if os.getpid() != self._process:
             raise NinEdgeError(

@@ -60,9 +60,10 @@ def create_session(
             "expected onnxruntime-gpu in place of onnxruntime"
         )
     chosen = [PROVIDERS["cuda"]] if built_with_cuda and wanted != "cpu" else []
+    options = _session_options(threads)
     try:
         session = onnxruntime.InferenceSession(
-            model, _session_options(threads), providers=[*chosen, PROVIDERS["cpu"]]
+            model, options, providers=[*chosen, PROVIDERS["cpu"]]
         )
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise ModelFileError(

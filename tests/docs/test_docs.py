@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import Any
 from urllib.parse import unquote
 
 import click
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -149,23 +149,17 @@ def test_reader_refuses_a_file_that_does_not_resize(folder: Path) -> None:
         run(reader.text, folder, "reader")
 
 
-def _compiled(block: Block, page: str) -> CodeType:
-    return compile(block.text, f"{page}:{block.line}", "exec")
-
-
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
 def test_preprocessing_of_the_page_is_the_runtimes(
     model: Path, photo: Path, rng: np.random.Generator
 ) -> None:
-    import onnxruntime
-
     (block,) = (
         block
         for block in python_blocks(ROOT / "docs" / "artifact.md")
         if "def prepared" in block.text
     )
     names: dict[str, Any] = {}
-    exec(_compiled(block, "docs/artifact.md"), names)
+    exec(block.text, names)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     steps = json.loads(metadata["nin_edge.preprocessing"])

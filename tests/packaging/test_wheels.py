@@ -99,7 +99,9 @@ def test_runtime_alone_passes_its_tests(device: Path) -> None:
         "from importlib.util import find_spec;"
         "print([name for name in ('torch', 'onnx', 'click', 'nin_edge') if find_spec(name)])"
     )
-    found = subprocess.run([device, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [device, "-c", code], cwd=device.parent, capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 
