@@ -149,6 +149,34 @@ def open_dataset(
     )
 
 
+def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
+    """Make sure that a data set has a model's classes, in the order of the model's outputs.
+
+    Raises:
+        DatasetError: it has not; the message names those that are missing and those besides.
+    """
+    if dataset.labels == tuple(labels):
+        return
+    missing, extra = (
+        _list_some(sorted(set(one) - set(other)))
+        for one, other in ((labels, dataset.labels), (dataset.labels, labels))
+    )
+    raise DatasetError(
+        f"{dataset.name}: its labels are not the model's: "
+        + (
+            f"without {missing or 'none'}, with {extra or 'none'} besides"
+            if missing or extra
+            else f"the same ones in another order, the model's is {_list_some(labels)}"
+        )
+    )
+
+
+def _list_some(names: Sequence[str], limit: int = 10) -> str:
+    """Names with commas between them, the rest of a long list as a number."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 # --- where images come from -----------------------------------------------------------------------
 
 

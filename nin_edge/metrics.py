@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+BINS: Final = 15
+"""Equal bins of confidence between 0 and 1 that calibration is measured in."""
+
+_ROUNDING: Final = 1e-3  # by which a softmax in half precision may exceed 1
 
 
 def softmax(values: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -16,13 +24,116 @@ def softmax(values: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How often answers are right, by how sure they are: the curve, and its gap (Guo, section 3).
+
+    All arrays are (bins,): bin b holds the confidences from b / bins to (b + 1) / bins.
+    """
+
+    count: NDArray[np.int64]
+    """Answers in the bin."""
+    confidence: NDArray[np.float64]
+    """Their mean highest probability, 0 to 1; NaN where there are none."""
+    accuracy: NDArray[np.float64]
+    """Share of them that are right, 0 to 1; NaN where there are none."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean gap of confidence and accuracy, 0 (calibrated) to 1."""
+        gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
+        return float(gaps @ self.count / self.count.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How good the answers to N images of K classes are."""
+
+    labels: tuple[str, ...]
+    """(K,), the classes."""
+    count: int
+    """N, at least 1."""
+    top1: float
+    """Share of images whose most probable class is theirs, 0 to 1."""
+    top5: float | None
+    """Share of images whose class is among the five most probable, 0 to 1; None if K <= 5."""
+    ece: float
+    """Expected calibration error in 15 bins, 0 to 1."""
+    precision: NDArray[np.float64]
+    """(K,), share of the answers of a class that are right, 0 to 1; NaN if it is never answered."""
+    recall: NDArray[np.float64]
+    """(K,), share of a class's images that are found, 0 to 1; NaN if it has none."""
+    f1: NDArray[np.float64]
+    """(K,), harmonic mean of the two, 0 to 1; NaN if a class is in neither answers nor images."""
+    support: NDArray[np.int64]
+    """(K,), images of each class."""
+    confusion: NDArray[np.int64]
+    """(K, K), images by their class (row) and the answer (column)."""
+    calibration: Calibration
+    """The curve that `ece` sums up."""
+
+
+class Tally:
+    """Scores answers as they come, in memory that depends on the number of classes alone."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        """Start from nothing, for K classes in the order of the probabilities."""
+        self._labels = tuple(labels)
+        self._confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+        self._in_top5 = 0
+        self._bins = np.zeros((3, BINS))
+
+    def add(self, probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> None:
+        """Count the answers to a batch of images.
+
+        Args:
+            probabilities: (N, K).
+            targets: (N,), each image's class, 0 to K - 1.
+
+        Raises:
+            ValueError: a probability is not between 0 and 1, or is no number.
+        """
+        possible = (probabilities >= 0) & (probabilities <= 1 + _ROUNDING)  # false for a NaN
+        if not possible.all():
+            raise ValueError(f"a probability of {probabilities[~possible][0]}, expected 0 to 1")
+        np.add.at(self._confusion, (targets, probabilities.argmax(axis=1)), 1)
+        self._in_top5 += int(_in_top(probabilities, targets, 5).sum())
+        self._bins += _bin_sums(probabilities, targets, BINS)
+
+    def scores(self) -> Scores:
+        """The scores of all that was added.
+
+        Raises:
+            ValueError: that was nothing.
+        """
+        count = int(self._confusion.sum())
+        if not count:
+            raise ValueError("no answers to score")
+        right = np.diagonal(self._confusion)
+        answered, support = self._confusion.sum(axis=0), self._confusion.sum(axis=1)
+        calibration = _calibration(self._bins)
+        return Scores(
+            labels=self._labels,
+            count=count,
+            top1=float(right.sum() / count),
+            top5=self._in_top5 / count if len(self._labels) > 5 else None,
+            ece=calibration.error,
+            precision=_share(right, answered),
+            recall=_share(right, support),
+            f1=_share(2 * right, answered + support),
+            support=support,
+            confusion=self._confusion.copy(),
+            calibration=calibration,
+        )
+
+
 def top1(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
     """Share of rows (N, K) whose largest score is at the target (N,); 0 to 1."""
-    return float((scores.argmax(axis=1) == targets).mean())
+    return float(_right(scores, targets).mean())
 
 
 def expected_calibration_error(
-    probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int = 15
+    probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int = BINS
 ) -> float:
     """Mean gap of confidence and accuracy, over equal bins of confidence (Guo, arXiv:1706.04599).
 
@@ -34,10 +145,7 @@ def expected_calibration_error(
     Returns:
         0 (calibrated) to 1.
     """
-    confidence = probabilities.max(axis=1)
-    gap = (probabilities.argmax(axis=1) == targets) - confidence
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(places, weights=gap, minlength=bins)).sum() / len(targets))
+    return _calibration(_bin_sums(probabilities, targets, bins)).error
 
 
 def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
@@ -62,3 +170,48 @@ def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) ->
         # confident.
         low, high = (middle, high) if (expected - correct).mean() > 0 else (low, middle)
     return math.exp((low + high) / 2)
+
+
+def _right(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each row's largest score (the first of equal ones) is at its target; (N,)."""
+    right: NDArray[np.bool_] = scores.argmax(axis=1) == targets
+    return right
+
+
+def _in_top(
+    scores: NDArray[np.floating], targets: NDArray[np.int64], places: int
+) -> NDArray[np.bool_]:
+    """Whether each target is among the row's largest scores, first come first of equal ones."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :places]
+    found: NDArray[np.bool_] = (best == targets[:, np.newaxis]).any(axis=1)
+    return found
+
+
+def _bin_sums(
+    probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int
+) -> NDArray[np.float64]:
+    """Number of answers in each bin of confidence, their confidences' sum, the right ones; (3, B).
+
+    Sums, unlike means, can be added up over batches.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    weights = (np.ones_like(confidence), confidence, _right(probabilities, targets))
+    return np.stack([np.bincount(places, weights=w, minlength=bins) for w in weights])
+
+
+def _calibration(sums: NDArray[np.float64]) -> Calibration:
+    """The curve of what `_bin_sums` gave."""
+    count, confidence, right = sums
+    return Calibration(
+        count=count.astype(np.int64),
+        confidence=_share(confidence, count),
+        accuracy=_share(right, count),
+    )
+
+
+def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:
+    """Part over whole, NaN where the whole is nothing."""
+    shares = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=shares, where=whole != 0)
+    return shares

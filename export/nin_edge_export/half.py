@@ -1,7 +1,7 @@
 """fp16: the network's weights and convolutions in half precision, everything around them in fp32.
 
-Preprocessing, the global average and the softmax stay in fp32: a sum over a map overflows half precision, and the
-inputs and outputs keep their types, so that an fp16 file takes an fp32 one's place.
+Preprocessing, the global average and the softmax stay in fp32: a sum over a map can overflow half
+precision. Inputs and outputs keep their types, so that an fp16 file takes an fp32 one's place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def to_half(model: ModelProto) -> ModelProto:
         if tensor.name in weights:
             values = numpy_helper.to_array(tensor)
             if np.abs(values).max() > np.finfo(np.float16).max:
-                raise ValueError(f"{tensor.name}: a weight of {np.abs(values).max():g} overflows fp16")
+                raise ValueError(
+                    f"{tensor.name}: a weight of {np.abs(values).max():g} overflows fp16"
+                )
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     enter = helper.make_node(
         "Cast", [first.input[0]], ["half_input"], name="half.enter", to=TensorProto.FLOAT16

@@ -1,27 +1,35 @@
-"""int8: static quantisation with ONNX Runtime's own quantiser, from the checkpoint's ranges or from images.
+"""int8: static quantisation with ONNX Runtime's own quantiser, from the checkpoint's ranges.
 
-Weights are symmetric, with a scale for each output channel and seven bits (-64 to 64): the eight-bit multiply-add of
-x86 processors without VNNI adds two products in 16 bits, and 2 * 255 * 64 still fits there. The same file so gives the
-same integers on every processor. Activations have eight bits, one scale a tensor. The poolings lie between
-quantised convolutions and are quantised with them; preprocessing, the global average and the softmax stay in fp32.
+Weights are symmetric, with a scale for each output channel and seven bits (-64 to 64): the
+eight-bit multiply-add of x86 processors without VNNI adds two products in 16 bits, and
+2 * 255 * 64 still fits there. The same file so gives the same integers on every processor.
+Activations have eight bits, one scale a tensor. The poolings lie between quantised convolutions and
+are quantised with them; preprocessing, the global average and the softmax stay in fp32.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+)
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge_export.graph import network_nodes
+from nin_edge_runtime import NinEdgeError
 from nin_edge_runtime.image import Preprocessing
 
 METHODS: Final = ("minmax", "percentile", "entropy")
@@ -30,7 +38,6 @@ METHODS: Final = ("minmax", "percentile", "entropy")
 DEFAULT_METHOD: Final = "percentile"
 """Best on the hold-out (docs/results.md)."""
 
-_BATCH: Final = 16  # images at a time: all activations of a batch are in memory at once
 _CALIBRATORS: Final = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
@@ -56,7 +63,7 @@ def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
     copy.CopyFrom(model)
     nodes = network_nodes(copy)
     spans = dict(ranges)
-    for node, following in zip(nodes, nodes[1:], strict=False):
+    for node, following in pairwise(nodes):
         if following.op_type == "Relu":  # fused with the convolution, which then has its range
             spans[node.output[0]] = spans[following.output[0]]
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in spans.items()}
@@ -77,3 +84,83 @@ def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
     quantized: ModelProto = quantizer.model.model
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
+
+
+def recorded_ranges(checkpoint: Checkpoint, model: ModelProto, method: str) -> Ranges:
+    """The ranges that training recorded in a checkpoint, by the model's tensor names.
+
+    Args:
+        checkpoint: what `model` was built from.
+        model: from `graph.build_graph`.
+        method: `minmax` or `percentile`.
+
+    Raises:
+        NinEdgeError: the checkpoint has no ranges; the message says how to get them.
+    """
+    if not checkpoint.ranges:
+        raise NinEdgeError(
+            "the checkpoint has no activation ranges, which int8 needs: give --calibration DATA, "
+            "or take best.safetensors of a finished training run"
+        )
+    nodes = network_nodes(model)
+    names = {"input": nodes[0].input[0], nodes[-1].name: nodes[-1].output[0]}
+    spans = {
+        names.get(name, name): (
+            (span.minimum, span.maximum) if method == "minmax" else (span.low, span.high)
+        )
+        for name, span in checkpoint.ranges.items()
+    }
+    return spans | _input_range(checkpoint.preprocessing, model)
+
+
+def calibrate(
+    checkpoint: Checkpoint, model: ModelProto, batches: Iterable[NDArray[np.uint8]], method: str
+) -> Ranges:
+    """The ranges over images, by ONNX Runtime's calibrators.
+
+    The activations of one batch are in memory at a time, then only their extremes or histograms.
+
+    Args:
+        checkpoint: what `model` was built from.
+        model: from `graph.build_graph`, with the preprocessing `none`.
+        batches: preprocessed images, uint8 (N, S, S, C), of few images each.
+        method: one of `METHODS`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        calibrator = create_calibrator(
+            path,
+            op_types_to_calibrate=sorted({node.op_type for node in network_nodes(model)}),
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=_CALIBRATORS[method],
+            extra_options={"percentile": 99.99} if method == "percentile" else {},
+        )
+        calibrator.set_execution_providers(["CPUExecutionProvider"])
+        for batch in batches:
+            calibrator.collect_data(_Reader(checkpoint.preprocessing.normalize(batch)))
+        found = calibrator.compute_data()
+    spans = {
+        name: (float(data.range_value[0]), float(data.range_value[1]))
+        for name, data in found.items()
+    }
+    return spans | _input_range(checkpoint.preprocessing, model)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """One batch, in the form that calibrators read."""
+
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        self._images: NDArray[np.float32] | None = images
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        images, self._images = self._images, None
+        return None if images is None else {"image": images}
+
+
+def _input_range(preprocessing: Preprocessing, model: ModelProto) -> dict[str, tuple[float, float]]:
+    """The network's input takes what black and white become, whatever images were measured."""
+    scale, shift = preprocessing.scale_and_shift()
+    return {
+        network_nodes(model)[0].input[0]: (float(shift.min()), float((255 * scale + shift).max()))
+    }

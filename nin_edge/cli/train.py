@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nin_edge.cli import EXIT_INTERRUPTED, printable
+from nin_edge.cli import EXIT_INTERRUPTED
+from nin_edge.cli._data import describe, show_progress, torch_device
 
 if TYPE_CHECKING:
-    from nin_edge.datasets import Dataset
     from nin_edge.network import NetworkConfig
     from nin_edge.train import Progress, Recipe
 
@@ -110,9 +110,14 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
         raise NinEdgeError(
             f"{run}: already used; go on with it by --resume, or name another folder with -o"
         )
-    torch_device = _device(device)
-    dataset = open_dataset(data, size=config.size, channels=config.channels, progress=_show_reading)
-    _describe(dataset)
+    where = torch_device("--device", device)
+    dataset = open_dataset(
+        data,
+        size=config.size,
+        channels=config.channels,
+        progress=show_progress("reading images"),
+    )
+    describe(dataset)
     config = replace(config, classes=len(dataset.labels))
     stop = _StopOnSignal()
     started = time.monotonic()
@@ -123,7 +128,7 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
             recipe,
             DataSource(source["name"] or dataset.name, source["licence"]),
             run,
-            device=torch_device,
+            device=where,
             report=_Reporter(),
             should_stop=stop,
         )
@@ -204,39 +209,6 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
                 f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}"
             )
     return config, recipe, source
-
-
-def _device(name: str) -> str:
-    """The torch device of `--device`."""
-    import torch
-
-    from nin_edge_runtime.errors import ProviderError
-
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ProviderError(
-            "--device cuda: torch sees no CUDA device here; use --device cpu, or auto"
-        )
-    return "cuda" if available and name != "cpu" else "cpu"
-
-
-def _describe(dataset: Dataset) -> None:
-    """Say what was found, and what could not be read."""
-    for name, reason in dataset.unreadable:
-        click.echo(printable(f"left out {name}: {reason}"), err=True)
-    if dataset.unreadable:
-        click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
-    click.echo(
-        f"{printable(dataset.name)}: {len(dataset.labels)} classes, "
-        f"{len(dataset.fit):,} images to fit, "
-        f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test",
-        err=True,
-    )
-
-
-def _show_reading(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\rreading images {done:,} / {total:,}", nl=done == total, err=True)
 
 
 class _Reporter:

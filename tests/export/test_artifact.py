@@ -14,7 +14,7 @@ import pytest
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli.export import DEFAULT_WEIGHTS
-from nin_edge.datasets import Dataset
+from nin_edge.datasets import Dataset, DatasetError
 from nin_edge_export import artifact, certificate, export_model
 from nin_edge_export.artifact import processor
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, GateError, read_model
@@ -82,7 +82,7 @@ def test_images_of_other_classes_are_refused(
     checkpoint: Checkpoint, golden_dataset: Dataset
 ) -> None:
     other = replace(golden_dataset, labels=("circle", "square", "star"))
-    with pytest.raises(GateError, match=r"without étoile, with star"):
+    with pytest.raises(DatasetError, match=r"without étoile, with star"):
         export_model(checkpoint, dataset=other)
 
 
