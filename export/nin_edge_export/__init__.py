@@ -2,9 +2,20 @@
 
 >>> from nin_edge.checkpoint import Checkpoint
 >>> checkpoint = Checkpoint.load(Path("runs/photos/best.safetensors"))
->>> Path("photos.fp32.onnx").write_bytes(export_model(checkpoint).data)
+>>> for model in export_models(checkpoint):
+...     Path(f"photos.{model.info.precision}.onnx").write_bytes(model.data)
 """
 
-from nin_edge_export.artifact import ExportedModel, export_model
+from nin_edge_export.budget import Int8Plan
+from nin_edge_export.pipeline import ExportedModel, ExportOptions, export_models
+from nin_edge_export.quantize import DEFAULT_METHOD
+from nin_edge_runtime.metadata import PRECISIONS
 
-__all__ = ["ExportedModel", "export_model"]
+__all__ = [
+    "DEFAULT_METHOD",
+    "PRECISIONS",
+    "ExportOptions",
+    "ExportedModel",
+    "Int8Plan",
+    "export_models",
+]

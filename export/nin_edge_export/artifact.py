@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -13,96 +13,43 @@ from typing import Any, Final
 from onnx import ModelProto
 
 from nin_edge.checkpoint import Checkpoint, library_versions
-from nin_edge.datasets import Dataset
-from nin_edge_export.certificate import (
-    GoldenReference,
-    check_golden,
-    check_images,
-    choose_golden,
-    trained_figures,
-)
-from nin_edge_export.graph import build_graph
-from nin_edge_runtime import ModelInfo, read_model
-from nin_edge_runtime.classifier import Classifier
-from nin_edge_runtime.metadata import EMBEDDED, FORMAT_VERSION, PREFIX, file_sha256, find_sha256
+from nin_edge_export.certificate import Golden, Rows
+from nin_edge_runtime.metadata import FORMAT_VERSION, PREFIX, file_sha256, find_sha256
 
 # Instruction sets that ONNX Runtime picks its kernels by: results differ in the last digits between
 # them.
 _CPU_FLAGS: Final = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "amx_int8",
-    "asimd",
-    "asimddp",
-    "i8mm",
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"),
+    *("asimd", "asimddp", "i8mm"),
 )
 
 
-@dataclass(frozen=True)
-class ExportedModel:
-    """A finished file, in memory."""
-
-    data: bytes
-    """What to write to `NAME.PRECISION.onnx`."""
-    info: ModelInfo
-    """What the file says of itself."""
-
-
-def export_model(
+def seal(
+    graph: ModelProto,
     checkpoint: Checkpoint,
     *,
-    embedded: str = "full",
-    dataset: Dataset | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> ExportedModel:
-    """Export a checkpoint to an fp32 model and compare it with PyTorch.
-
-    The same checkpoint gives the same bytes every time, on one machine with one set of packages.
+    precision: str,
+    embedded: str,
+    golden: Golden,
+    answers: Rows,
+    certificate: Mapping[str, Any],
+) -> bytes:
+    """A graph as a finished file: metadata, then the SHA-256 of the whole.
 
     Args:
-        checkpoint: the network to export.
+        graph: the model without metadata.
+        checkpoint: what it was made from.
+        precision: `fp32`, `fp16` or `int8`.
         embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
-        dataset: compare over its test split too, and measure the accuracy there; golden samples
-            alone if None.
-        progress: told how many of those images are done, and of how many.
-
-    Raises:
-        GateError: the model and PyTorch differ by more than the tolerance.
-        ValueError: `embedded` is none of the three.
+        golden: the golden samples and PyTorch's probabilities for them.
+        answers: the graph's own probabilities for them.
+        certificate: what was measured.
     """
-    if embedded not in EMBEDDED:
-        raise ValueError(
-            f"embedded preprocessing {embedded!r}: expected one of {', '.join(EMBEDDED)}"
-        )
-    graph = build_graph(checkpoint, embedded)
-    network = checkpoint.network()
-    golden = choose_golden(checkpoint, network)
-    # The comparison needs a file that the runtime takes: a first one, certified for nothing yet.
-    first = _seal(graph, _metadata(checkpoint, embedded, golden, golden.pytorch, {}))
-    classify = Classifier(first, provider="cpu")
-    answers, certificate = check_golden(classify, golden)
-    certificate |= trained_figures(checkpoint)
-    if dataset is not None:
-        certificate["images"] = check_images(classify, checkpoint, network, dataset, progress)
-    data = _seal(graph, _metadata(checkpoint, embedded, golden, answers, certificate))
-    return ExportedModel(data, read_model(data)[1])
-
-
-def _metadata(
-    checkpoint: Checkpoint,
-    embedded: str,
-    golden: GoldenReference,
-    answers: tuple[tuple[float, ...], ...],
-    certificate: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Values of the `nin_edge.*` keys."""
-    return {
+    metadata = {
         "format_version": FORMAT_VERSION,
         "labels": checkpoint.labels,
         "preprocessing": {**asdict(checkpoint.preprocessing), "embedded": embedded},
-        "precision": "fp32",
+        "precision": precision,
         "temperature": checkpoint.temperature or 1.0,
         "architecture": asdict(checkpoint.config),
         "parameters": sum(value.numel() for value in checkpoint.network().parameters()),
@@ -120,14 +67,11 @@ def _metadata(
             "pytorch": golden.pytorch,
             "file": answers,
         },
+        "sha256": "0" * 64,
     }
-
-
-def _seal(graph: ModelProto, metadata: Mapping[str, Any]) -> bytes:
-    """Serialise a graph with its metadata, and put the SHA-256 of the result into it."""
     model = ModelProto()
     model.CopyFrom(graph)
-    for key, value in sorted({**metadata, "sha256": "0" * 64}.items()):
+    for key, value in sorted(metadata.items()):
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         model.metadata_props.add(key=PREFIX + key, value=text)
     data: bytes = model.SerializeToString(deterministic=True)

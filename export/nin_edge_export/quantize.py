@@ -9,6 +9,8 @@ are quantised with them; preprocessing, the global average and the softmax stay 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
@@ -35,8 +37,8 @@ from nin_edge_runtime.image import Preprocessing
 METHODS: Final = ("minmax", "percentile", "entropy")
 """How a tensor's range is found: its extremes, its 99.99th percentiles, or the least divergence."""
 
-DEFAULT_METHOD: Final = "percentile"
-"""Best on the hold-out (docs/results.md)."""
+DEFAULT_METHOD: Final = "minmax"
+"""The least divergence from fp32 on the hold-out (docs/results.md)."""
 
 _CALIBRATORS: Final = {
     "minmax": CalibrationMethod.MinMax,
@@ -138,10 +140,13 @@ def calibrate(
         )
         calibrator.set_execution_providers(["CPUExecutionProvider"])
         for batch in batches:
-            calibrator.collect_data(_Reader(checkpoint.preprocessing.normalize(batch)))
-        found = calibrator.compute_data()
+            reader = _Reader(checkpoint.preprocessing.normalize(batch))
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints a line a batch
+                calibrator.collect_data(reader)
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = calibrator.compute_data()
     spans = {
-        name: (float(data.range_value[0]), float(data.range_value[1]))
+        name: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
         for name, data in found.items()
     }
     return spans | _input_range(checkpoint.preprocessing, model)

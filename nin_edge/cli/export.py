@@ -1,11 +1,17 @@
-"""`nin-edge export`: a checkpoint to a model file for devices."""
+"""`nin-edge export`: a checkpoint to model files for devices."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from nin_edge.cli import printable
+
+if TYPE_CHECKING:
+    from nin_edge_export import ExportedModel
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safetensors"
 
@@ -15,6 +21,13 @@ DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safete
     "weights", type=click.Path(path_type=Path), default=DEFAULT_WEIGHTS, metavar="[WEIGHTS]"
 )
 @click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    multiple=True,
+    help="Which file to make; may be given several times; all three if not given.",
+)
+@click.option(
     "--embed-preprocess",
     type=click.Choice(["full", "normalize", "none"]),
     default="full",
@@ -22,50 +35,129 @@ DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safete
     help="Steps the graph does itself: crop, resize and normalise; normalise alone; or none.",
 )
 @click.option(
+    "--opset",
+    type=click.IntRange(18, 22),
+    default=18,
+    show_default=True,
+    help="Version of the ONNX operators; 18 runs everywhere.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 4096), help="Fix the images a run; any if not given."
+)
+@click.option(
     "--eval-data",
     type=click.Path(path_type=Path),
-    help="Compare with PyTorch on this data's test split too.",
+    help="Measure accuracy and agreement with PyTorch on this data's test split.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    help="Percentage points int8 may lose on the hold-out of --eval-data; layers return to float.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Measure int8's ranges on this data's training images, not take the recorded ones.",
+)
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Most images to calibrate on.",
+)
+@click.option(
+    "--calibration-method",
+    type=click.Choice(["minmax", "percentile", "entropy"]),
+    help="How a range is found from values; minmax if not given. entropy needs --calibration.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder to write to."
 )
-def command(weights: Path, embed_preprocess: str, eval_data: Path | None, output: Path) -> None:
-    """Export WEIGHTS, from `nin-edge train` (the default ones if not given), to NAME.fp32.onnx.
+def command(
+    weights: Path,
+    precisions: tuple[str, ...],
+    eval_data: Path | None,
+    calibration: Path | None,
+    output: Path,
+    **options: Any,
+) -> None:
+    """Export WEIGHTS, from `nin-edge train` (the default ones if not given), to model files.
 
-    The file is compared with PyTorch before it is written; beyond the tolerance nothing is, and the
-    exit code is 3.
+    Writes NAME.fp32.onnx, NAME.fp16.onnx and NAME.int8.onnx. Every file is compared with PyTorch
+    before any is written; beyond the tolerance or the budget nothing is, and the exit code is 3.
     """
+    if options["max_drop"] is not None and eval_data is None:
+        raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
+    if options["calibration_method"] == "entropy" and calibration is None:
+        raise click.UsageError("--calibration-method entropy needs --calibration DATA")
     from nin_edge.checkpoint import Checkpoint
+    from nin_edge.cli._data import describe, show_progress
     from nin_edge.datasets import open_dataset
     from nin_edge.files import write_atomically
 
     checkpoint = Checkpoint.load(weights)
+    steps = checkpoint.preprocessing
+    reading = show_progress("reading images")
+    datasets = {}
+    for path in (eval_data, calibration):
+        if path is not None and path not in datasets:
+            datasets[path] = open_dataset(
+                path, size=steps.size, channels=steps.channels, progress=reading
+            )
+            describe(datasets[path])
     output.mkdir(parents=True, exist_ok=True)
-    from nin_edge_export import export_model  # after the cheap checks: it brings torch's exporter
+    # After the cheap checks: it brings torch's exporter.
+    from nin_edge_export import DEFAULT_METHOD, PRECISIONS, ExportOptions, export_models
 
-    dataset = None
-    if eval_data is not None:
-        steps = checkpoint.preprocessing
-        dataset = open_dataset(eval_data, size=steps.size, channels=steps.channels)
-    model = export_model(checkpoint, embedded=embed_preprocess, dataset=dataset, progress=_show)
+    models = export_models(
+        checkpoint,
+        ExportOptions(
+            precisions=tuple(name for name in PRECISIONS if name in (precisions or PRECISIONS)),
+            embedded=options["embed_preprocess"],
+            opset=options["opset"],
+            batch=options["batch"],
+            method=options["calibration_method"] or DEFAULT_METHOD,
+            calibration_images=options["calibration_images"],
+            max_drop=options["max_drop"],
+        ),
+        dataset=datasets.get(eval_data) if eval_data else None,
+        calibration=datasets.get(calibration) if calibration else None,
+        progress=_show,
+    )
     # A run's best.safetensors is better named by its run.
     name = weights.resolve().parent.name if weights.stem in ("best", "last") else weights.stem
-    path = output / f"{name}.{model.info.precision}.onnx"
-    write_atomically(path, model.data)
-    golden, images = (model.info.certificate[key] for key in ("golden", "images"))
-    click.echo(
-        f"{path}: {len(model.data):,} bytes, within {golden['max_abs_difference']:.1g} of PyTorch "
-        f"on {golden['count']} golden samples"
-    )
+    paths = [output / f"{name}.{model.info.precision}.onnx" for model in models]
+    for path, model in zip(paths, models, strict=True):
+        write_atomically(path, model.data)
+        click.echo(printable(f"{path}: {_summary(model)}"))
+    click.echo(printable(f"next: nin-edge run IMAGE --model {paths[-1]}"))
+
+
+def _summary(model: ExportedModel) -> str:
+    """What a file is, on one line."""
+    certificate = model.info.certificate
+    images, budget = certificate["images"], certificate.get("budget")
+    golden = certificate["golden"]
+    parts = [f"{len(model.data):,} bytes"]
     if isinstance(images, dict):
-        click.echo(
-            f"{images['data']}: within {images['max_abs_difference']:.1g} of PyTorch, "
-            f"top-1 {images['top1']:.2%}, "
-            f"the same answer on {images['top1_agreement']:.2%} of {images['count']:,} images"
+        parts.append(
+            f"top-1 {certificate['accuracy']['top1']:.2%}, as PyTorch answers on "
+            f"{images['top1_agreement']:.2%} of {images['count']:,} images of {images['data']}"
         )
-    click.echo(f"next: nin-edge run IMAGE --model {path}")
+    else:
+        parts.append(
+            f"within {golden['max_abs_difference']:.1g} of PyTorch "
+            f"on {golden['count']} golden samples"
+        )
+    if isinstance(budget, dict):
+        parts.append(f"{budget['drop_points']:.2f} points lost on the hold-out")
+        kept = certificate["float_layers"]
+        parts.append(f"in float: {', '.join(kept) if kept else 'no convolution'}")
+    return ", ".join(parts)
 
 
-def _show(done: int, total: int) -> None:
+def _show(what: str, done: int, total: int) -> None:
+    """Progress on a terminal, a line for each thing that is done."""
     if sys.stderr.isatty():
-        click.echo(f"\rcomparing images {done:,} / {total:,}", nl=done == total, err=True)
+        click.echo(f"\r{what} {done:,} / {total:,}\033[K", nl=done == total, err=True)

@@ -17,7 +17,7 @@ from nin_edge_runtime.image import ImageSource, center_crop_box, load_image
 from nin_edge_runtime.metadata import ModelInfo, read_model
 from nin_edge_runtime.providers import create_session
 
-DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.fp32.onnx"
+DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx"
 """The model that ships with the runtime, used where none is named."""
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ class Classifier:
         self._session, self.provider = create_session(
             data, name, provider=provider, threads=threads
         )
+        rows = self._session.get_inputs()[0].shape[0]
+        self._fixed_batch = rows if isinstance(rows, int) else None
         self._min_score = min_score or 0.0
         if min_score is not None and self.info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
@@ -200,7 +202,7 @@ class Classifier:
             raise NinEdgeError(
                 "a Classifier does not survive fork: create it in the process that uses it"
             )
-        probabilities, maps = self._session.run(_OUTPUTS, {"image": np.ascontiguousarray(fed)})
+        probabilities, maps = self._infer(np.ascontiguousarray(fed))
         predictions = []
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())
@@ -219,3 +221,19 @@ class Classifier:
                 )
             )
         return predictions
+
+    def _infer(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The graph's outputs for any number of rows, also where the model fixes that number."""
+        fixed = self._fixed_batch
+        if fixed is None or len(fed) == fixed:
+            probabilities, maps = self._session.run(_OUTPUTS, {"image": fed})
+            return probabilities, maps
+        parts = []
+        for start in range(0, len(fed), fixed):
+            rows = fed[start : start + fixed]
+            empty = np.zeros((fixed - len(rows), *fed.shape[1:]), fed.dtype)
+            parts.append(self._session.run(_OUTPUTS, {"image": np.concatenate([rows, empty])}))
+        probabilities, maps = (
+            np.concatenate(output)[: len(fed)] for output in zip(*parts, strict=True)
+        )
+        return probabilities, maps

@@ -15,7 +15,7 @@ import torch
 from nin_edge import evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge_export import export_model
+from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.image import Preprocessing
 
@@ -54,6 +54,7 @@ if __name__ == "__main__":
         ("grey", grey, "full"),
         ("grey-none", grey, "none"),
     ):
-        model = export_model(checkpoint, embedded=embedded)
+        options = ExportOptions(precisions=("fp32",), embedded=embedded)
+        (model,) = export_models(checkpoint, options)
         (HERE / f"{name}.fp32.onnx").write_bytes(model.data)
         print(name, len(model.data), model.info.certificate["golden"])
