@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,15 @@ def softmax(values: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     """Probabilities (N, K) of logits (N, K) divided by a temperature, in double precision."""
     scaled = values.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def uncalibrated(
+    probabilities: NDArray[np.floating], temperature: float
+) -> NDArray[np.float64]:
+    """The probabilities (N, K) as they were before the logits' division by a temperature."""
+    powers = probabilities.astype(np.float64) ** temperature
     result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return result
 
@@ -43,6 +52,19 @@ class Calibration:
         """Expected calibration error: mean gap of confidence and accuracy, 0 (calibrated) to 1."""
         gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
         return float(gaps @ self.count / self.count.sum())
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Each bin as JSON can carry it: null where a share is of nothing."""
+        return [
+            {
+                "count": int(count),
+                "confidence": _or_null(confidence),
+                "accuracy": _or_null(accuracy),
+            }
+            for count, confidence, accuracy in zip(
+                self.count, self.confidence, self.accuracy, strict=True
+            )
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +93,27 @@ class Scores:
     """(K, K), images by their class (row) and the answer (column)."""
     calibration: Calibration
     """The curve that `ece` sums up."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, as JSON can carry them: null where a share is of nothing."""
+        return {
+            "images": self.count,
+            "top1": self.top1,
+            "top5": self.top5,
+            "ece": self.ece,
+            "classes": [
+                {
+                    "label": label,
+                    "precision": _or_null(self.precision[index]),
+                    "recall": _or_null(self.recall[index]),
+                    "f1": _or_null(self.f1[index]),
+                    "support": int(self.support[index]),
+                }
+                for index, label in enumerate(self.labels)
+            ],
+            "confusion": self.confusion.tolist(),
+            "calibration": self.calibration.as_json(),
+        }
 
 
 class Tally:
@@ -215,3 +258,7 @@ def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.fl
     shares = np.full(part.shape, np.nan)
     np.divide(part, whole, out=shares, where=whole != 0)
     return shares
+
+
+def _or_null(share: np.floating) -> float | None:
+    return None if math.isnan(share) else float(share)

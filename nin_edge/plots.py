@@ -1,55 +1,205 @@
-"""Pictures of measurements, by matplotlib; drawn without pyplot, so with no window or state."""
+"""Pictures of measurements, by matplotlib; drawn without pyplot, so with no window or state.
+
+A function draws a figure, `to_png` or `to_svg` makes a file of it. All text is drawn as it is: `$`
+starts no formula. What is not printable has to be escaped before (`text.printable`).
+"""
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import warnings
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from nin_edge.metrics import Calibration
+
+COLOURS: Final = {
+    "ink": "#1f2328",
+    "muted": "#6e7781",
+    "line": "#d1d9e0",
+    "paper": "#fffffe",
+    "accent": "#0969da",
+    "warm": "#bc4c00",
+}
+"""What plots are drawn in. In an SVG each is a CSS variable `--NAME`, which a page can set."""
+
+_INK, _MUTED, _LINE, _PAPER, _ACCENT, _WARM = COLOURS.values()
 _NUMBERED: Final = 20  # classes up to which every cell has its number
 _NAMED: Final = 100  # classes up to which every row and column has its name
 _LONGEST: Final = 24  # characters of a name; longer ones would push the matrix off the page
 _LONGEST_TITLE: Final = 65  # characters that the narrowest picture has room for
+_SMALL: Final = 8  # points; the width of a figure is about a phone's
 
 
-def confusion_png(labels: Sequence[str], confusion: NDArray[np.int64], title: str) -> bytes:
-    """A confusion matrix as a PNG file, each cell shaded by its share of the row.
+def confusion_figure(
+    labels: Sequence[str], confusion: NDArray[np.int64], title: str | None = None
+) -> Figure:
+    """A confusion matrix, each cell shaded by its share of the row.
 
     Args:
         labels: (K,), printable.
         confusion: (K, K), images by their class (row) and the answer (column).
-        title: printable.
+        title: printable; none if None.
     """
-    classes = len(labels)
-    support = confusion.sum(axis=1, keepdims=True)
-    shares = confusion / np.maximum(support, 1)  # classes without images stay white
-    side = min(max(5.0, 0.45 * classes + 2), 30.0)  # inches
+    side = min(max(5.0, 0.45 * len(labels) + 2), 30.0)  # inches
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
+    _draw_confusion(figure.add_subplot(), labels, confusion)
+    if title is not None:
+        figure.suptitle(
+            _shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK
+        )
+    return figure
+
+
+def calibration_figure(
+    after: Calibration, before: Calibration | None = None, *, bins_of: int
+) -> Figure:
+    """Accuracy by confidence, above the share of the answers in each bin.
+
+    Args:
+        after: the probabilities as they are.
+        before: as they were without the temperature; left out if None.
+        bins_of: number of all answers.
+    """
+    figure = Figure(figsize=(3.4, 3.9), dpi=100, layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    curve.plot([0, 1], [0, 1], color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
+    if before is not None:
+        _draw_curve(curve, before, _WARM, "before", marker="o", linestyle=(0, (4, 2)))
+    _draw_curve(curve, after, _ACCENT, "after" if before is not None else "the file", marker="s")
+    curve.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+    curve.legend(frameon=False, labelcolor=_INK, fontsize=_SMALL, loc="upper left")
+    bins = len(after.count)
+    edges = np.arange(bins) / bins
+    counts.bar(edges, after.count / bins_of, width=1 / bins, align="edge", color=_ACCENT, alpha=0.6)
+    counts.set(xlabel="confidence", ylabel="share", ylim=(0, 1))
+    for axes in (curve, counts):
+        _dress(axes)
+    return figure
+
+
+def sensitivity_figure(sensitivity: Mapping[str, float], kept: Collection[str]) -> Figure:
+    """A bar for each convolution, in the network's order, those left in float marked.
+
+    Args:
+        sensitivity: by convolution, how far it alone, quantised, moves the answers.
+        kept: the convolutions that stay in float.
+    """
+    names, values = list(sensitivity), list(sensitivity.values())
+    figure = Figure(figsize=(5, 0.7 + 0.26 * len(names)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if classes <= _NUMBERED:
-        for (row, column), count in np.ndenumerate(confusion):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-    if classes <= _NAMED:
-        names = [_shortened(label) for label in labels]
-        # A name is no formula: $ is a character like any other.
-        axes.set_xticks(range(classes), names, rotation=90, parse_math=False, fontsize=8)
-        axes.set_yticks(range(classes), names, parse_math=False, fontsize=8)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("class")
-    figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9)
+    places = range(len(names))
+    colours = [_WARM if name in kept else _ACCENT for name in names]
+    axes.barh(places, values, color=colours, height=0.7)
+    for place, name, value in zip(places, names, values, strict=True):
+        note = f" {value:.2g}" + (", in float" if name in kept else "")
+        axes.text(value, place, note, va="center", fontsize=_SMALL, color=_INK)
+    axes.set_yticks(places, [_shortened(name) for name in names], parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.3 * max([*values, 1e-12]))  # room for the numbers
+    axes.set_xlabel("divergence from fp32, nats")
+    axes.locator_params(axis="x", nbins=4)
+    _dress(axes)
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as a PNG file on white."""
+    return _saved(figure, "png", facecolor="white")
+
+
+def to_svg(figure: Figure, alt: str, name: str) -> str:
+    """A figure as an `<svg>` element to stand in an HTML page, without anything outside itself.
+
+    Args:
+        figure: what to draw.
+        alt: what it shows, for those who do not see it.
+        name: unlike that of any other figure of the page.
+    """
+    # Text stays text: small, searchable, and in the page's fonts. The salt makes the ids of
+    # shapes that are used several times the page's own, and the same every time.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        text = _saved(figure, "svg", transparent=True, metadata=nothing).decode("utf-8")
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # figure_1 is in every file, and used in none
+    text = re.sub(r" ?font-family: [^;\"]*;?|(?<=font: )([^;\"]*px) [^;\"]*", r"\1", text)
+    for variable, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A character that no font here has is drawn as a box, which shows it well enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png")
+        figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def _draw_confusion(axes: Axes, labels: Sequence[str], confusion: NDArray[np.int64]) -> None:
+    classes = len(labels)
+    support = confusion.sum(axis=1, keepdims=True)
+    shares = confusion / np.maximum(support, 1)  # classes without images stay empty
+    numbered = classes <= _NUMBERED
+    axes.pcolormesh(
+        np.arange(classes + 1) - 0.5,
+        np.arange(classes + 1) - 0.5,
+        shares,
+        # From clear to full, so that it suits any background.
+        cmap=LinearSegmentedColormap.from_list("shares", [f"{_ACCENT}00", f"{_ACCENT}ff"]),
+        vmin=0,
+        vmax=1,
+        edgecolors=_LINE if numbered else "none",
+        linewidth=0.4 if numbered else 0,
+        rasterized=not numbered,  # thousands of shapes would be a large file
+    )
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    if numbered:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                full = shares[row, column] > 0.5
+                colour = _PAPER if full else _INK
+                axes.text(
+                    *(column, row, f"{count}"),
+                    **{"ha": "center", "va": "center", "color": colour, "fontsize": _SMALL},
+                )
+    axes.set_xlabel("answer")
+    axes.set_ylabel("class")
+    if classes <= _NAMED:
+        names = [_shortened(label) for label in labels]
+        axes.set_xticks(range(classes), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(classes), names, parse_math=False)
+    _dress(axes)
+
+
+def _draw_curve(axes: Axes, curve: Calibration, colour: str, label: str, **style: Any) -> None:
+    filled = curve.count > 0
+    axes.plot(
+        *(curve.confidence[filled], curve.accuracy[filled]),
+        **{"color": colour, "label": label, "markersize": 4, "linewidth": 1.5, **style},
+    )
+
+
+def _dress(axes: Axes) -> None:
+    """Give what matplotlib draws by itself our colours."""
+    axes.set_facecolor("none")
+    axes.tick_params(color=_LINE, labelcolor=_INK, labelsize=_SMALL)
+    for spine in axes.spines.values():
+        spine.set_color(_LINE)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=_INK, fontsize=9)
 
 
 def _shortened(text: str, longest: int = _LONGEST) -> str:

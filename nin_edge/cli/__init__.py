@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 
 from nin_edge import __version__
+from nin_edge.text import printable as printable
 
 EXIT_FAILED: Final = 1
 EXIT_GATE: Final = 3
@@ -32,7 +33,7 @@ _TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
 _IMPORTS: Final = {
     "train": _TRAIN,
     "eval": (*_TRAIN, "matplotlib"),
-    "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime"),
+    "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime", "matplotlib"),
 }
 _PIP_NAMES: Final = {"PIL": "pillow"}  # where pip calls it otherwise
 
@@ -80,14 +81,6 @@ def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
-
-
-def printable(text: str) -> str:
-    """Text with control characters as escapes, so that a file's name cannot act on a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in text
     )
 
 

@@ -94,17 +94,18 @@ def command(
             "split": split,
             "unreadable": len(dataset.unreadable),
         }
-        click.echo(json.dumps(about | _as_json(scores), allow_nan=False))
+        click.echo(json.dumps(about | scores.as_json(), allow_nan=False))
     else:
         for line in _report(model, opened, dataset, split, scores):
             click.echo(line)
     if plot is not None:  # last: where it fails, the figures are printed
         from nin_edge.files import write_atomically
-        from nin_edge.plots import confusion_png
+        from nin_edge.plots import confusion_figure, to_png
 
         title = f"{model.name} on {dataset.name} ({split}): top-1 {scores.top1:.2%}"
         labels = [printable(label) for label in scores.labels]
-        write_atomically(plot, confusion_png(labels, scores.confusion, printable(title)))
+        figure = confusion_figure(labels, scores.confusion, printable(title))
+        write_atomically(plot, to_png(figure))
         click.echo(f"confusion matrix: {printable(str(plot))}", err=True)
 
 
@@ -207,42 +208,6 @@ def _score(path: Path, model: _Model, dataset: Dataset, split: str) -> Scores:
             raise ModelFileError(f"{path}: its answers make no sense: {error}") from error
         progress(start + len(chosen), len(indices))
     return tally.scores()
-
-
-def _as_json(scores: Scores) -> dict[str, Any]:
-    """All figures, as JSON can carry them: null where a share is of nothing."""
-    curve = scores.calibration
-    return {
-        "images": scores.count,
-        "top1": scores.top1,
-        "top5": scores.top5,
-        "ece": scores.ece,
-        "classes": [
-            {
-                "label": label,
-                "precision": _or_null(scores.precision[index]),
-                "recall": _or_null(scores.recall[index]),
-                "f1": _or_null(scores.f1[index]),
-                "support": int(scores.support[index]),
-            }
-            for index, label in enumerate(scores.labels)
-        ],
-        "confusion": scores.confusion.tolist(),
-        "calibration": [
-            {
-                "count": int(count),
-                "confidence": _or_null(confidence),
-                "accuracy": _or_null(accuracy),
-            }
-            for count, confidence, accuracy in zip(
-                curve.count, curve.confidence, curve.accuracy, strict=True
-            )
-        ],
-    }
-
-
-def _or_null(share: np.floating) -> float | None:
-    return None if math.isnan(share) else float(share)
 
 
 def _report(

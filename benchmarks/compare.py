@@ -1,0 +1,76 @@
+"""How do the precisions of one network compare: size, accuracy, agreement, latency?
+
+    python -m benchmarks.compare demo/nin-cifar10.fp32.onnx demo/nin-cifar10.int8.onnx ...
+
+The first file is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import describe, interleave
+from nin_edge_runtime import Classifier
+from nin_edge_runtime.golden import golden_image
+
+IMAGES, MARGIN, ROUNDS, CALLS = 1000, 0.2, 60, 10
+
+
+def main() -> None:
+    """Measure and print."""
+    models = [Classifier(Path(name), provider="cpu", threads=1) for name in sys.argv[1:]]
+    size = models[0].info.preprocessing.size
+    images = [golden_image(seed, size, size) for seed in range(IMAGES)]
+    probabilities = [np.stack([p.probabilities for p in model.batch(images)]) for model in models]
+    ordered = np.sort(probabilities[0], axis=1)
+    sure = ordered[:, -1] - ordered[:, -2] >= MARGIN
+    answers = [found[sure].argmax(axis=1) for found in probabilities]
+
+    def timed(model: Classifier) -> float:
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            model(images[0])
+        return (time.perf_counter() - started) / CALLS
+
+    candidates = {
+        str(index): lambda model=model: timed(model)  # type: ignore[misc]
+        for index, model in enumerate(models)
+    }
+    interleave(candidates, 3)
+    seconds = interleave(candidates, ROUNDS)
+    print(f"{'file':28} {'bytes':>9} {'top-1':>8} {'agreement':>9} {'latency':>9} {'ratio':>6}")
+    remarks = set()
+    for index, (name, model) in enumerate(zip(sys.argv[1:], models, strict=True)):
+        accuracy = model.info.certificate["accuracy"]
+        shown = "-"
+        if isinstance(accuracy, dict):
+            by_file = accuracy["measured_with"] == "this file"
+            shown = f"{accuracy['top1']:.2%}{'' if by_file else '*'}"
+            if not by_file:
+                remarks.add(f"* measured with {accuracy['measured_with']}, on {accuracy['data']}")
+        agreement = (answers[index] == answers[0]).mean()
+        ratio = statistics.median(
+            base / own for base, own in zip(seconds["0"], seconds[str(index)], strict=True)
+        )
+        median = statistics.median(seconds[str(index)])
+        print(
+            f"{Path(name).name:28} {Path(name).stat().st_size:9,} {shown:>8} {agreement:9.2%} "
+            f"{1e3 * median:6.3f} ms {ratio:5.2f}x"
+        )
+    for remark in sorted(remarks):
+        print(remark)
+    print(
+        f"agreement: on the {sure.sum()} of {IMAGES:,} synthetic images of which the first file is "
+        f"sure (by {MARGIN:g})"
+    )
+    print(f"latency: one {size} x {size} array, one thread, median of {ROUNDS} x {CALLS} calls")
+    print(describe("onnxruntime", "numpy"))
+
+
+if __name__ == "__main__":
+    main()
