@@ -24,9 +24,7 @@ def softmax(values: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return result
 
 
-def uncalibrated(
-    probabilities: NDArray[np.floating], temperature: float
-) -> NDArray[np.float64]:
+def uncalibrated(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """The probabilities (N, K) as they were before the logits' division by a temperature."""
     powers = probabilities.astype(np.float64) ** temperature
     result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)

@@ -54,9 +54,7 @@ def confusion_figure(
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
     _draw_confusion(figure.add_subplot(), labels, confusion)
     if title is not None:
-        figure.suptitle(
-            _shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK
-        )
+        figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK)
     return figure
 
 
@@ -169,12 +167,9 @@ def _draw_confusion(axes: Axes, labels: Sequence[str], confusion: NDArray[np.int
     if numbered:
         for (row, column), count in np.ndenumerate(confusion):
             if count:
-                full = shares[row, column] > 0.5
-                colour = _PAPER if full else _INK
-                axes.text(
-                    *(column, row, f"{count}"),
-                    **{"ha": "center", "va": "center", "color": colour, "fontsize": _SMALL},
-                )
+                colour = _PAPER if shares[row, column] > 0.5 else _INK
+                centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _SMALL}
+                axes.text(column, row, f"{count}", color=colour, **centred)
     axes.set_xlabel("answer")
     axes.set_ylabel("class")
     if classes <= _NAMED:

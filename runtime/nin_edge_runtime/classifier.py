@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nin_edge_runtime.errors import ImageError, NinEdgeError
 from nin_edge_runtime.image import ImageSource, center_crop_box, load_image
 from nin_edge_runtime.metadata import ModelInfo, read_model
-from nin_edge_runtime.providers import create_session
+from nin_edge_runtime.providers import create_session, runs_half_slowly
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx"
 """The model that ships with the runtime, used where none is named."""
@@ -97,6 +97,12 @@ class Classifier:
         self._session, self.provider = create_session(
             data, name, provider=provider, threads=threads
         )
+        if self.info.precision == "fp16" and runs_half_slowly(self.provider):
+            _logger.warning(
+                "%s: this ONNX Runtime is slow at fp16 on a CPU; the fp32 or int8 file is the "
+                "better one here",
+                name,
+            )
         rows = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = rows if isinstance(rows, int) else None
         self._min_score = min_score or 0.0

@@ -82,6 +82,17 @@ def create_session(
     return session, active
 
 
+def runs_half_slowly(provider: str) -> bool:
+    """Whether ONNX Runtime takes about twice as long for fp16 as for fp32 here.
+
+    On a CPU, releases before 1.23 put a cast on either side of every operator and keep them all.
+    """
+    import onnxruntime
+
+    release = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    return provider == "cpu" and release < (1, 23)
+
+
 def usable_threads() -> int:
     """Threads that help: `NIN_EDGE_THREADS`, or the CPUs that affinity and cgroup quota leave.
 
