@@ -43,7 +43,8 @@ wheel: $(INSTALLED)
 # the archive of docs/training.md:
 #   make model EVAL_DATA=cifar10-jpeg.tar.xz
 model: $(INSTALLED)
-	$(BIN)/nin-edge export --precision int8 --eval-data "$(EVAL_DATA)" --output $(MODELS)
+	$(BIN)/nin-edge export --precision int8 --eval-data "$(EVAL_DATA)" --output build/model
+	cp build/model/nin-cifar10.int8.onnx $(MODELS)
 
 # The stamp is written last: an interrupted installation is done again.
 $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt

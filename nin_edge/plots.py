@@ -37,6 +37,7 @@ _NUMBERED: Final = 20  # classes up to which every cell has its number
 _NAMED: Final = 100  # classes up to which every row and column has its name
 _LONGEST: Final = 24  # characters of a name; longer ones would push the matrix off the page
 _LONGEST_TITLE: Final = 65  # characters that the narrowest picture has room for
+_UNITS: Final = ((1, "nats"), (1e-3, "thousandths of a nat"), (1e-6, "millionths of a nat"))
 _SMALL: Final = 8  # points; the width of a figure is about a phone's
 
 
@@ -50,7 +51,7 @@ def confusion_figure(
         confusion: (K, K), images by their class (row) and the answer (column).
         title: printable; none if None.
     """
-    side = min(max(5.0, 0.45 * len(labels) + 2), 30.0)  # inches
+    side = min(max(5.0, 0.36 * len(labels) + 1.4), 30.0)  # inches
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
     _draw_confusion(figure.add_subplot(), labels, confusion)
     if title is not None:
@@ -92,19 +93,21 @@ def sensitivity_figure(sensitivity: Mapping[str, float], kept: Collection[str]) 
         sensitivity: by convolution, how far it alone, quantised, moves the answers.
         kept: the convolutions that stay in float.
     """
-    names, values = list(sensitivity), list(sensitivity.values())
+    largest = max([*sensitivity.values(), 1e-6])
+    unit, unit_name = next(unit for unit in _UNITS if largest >= unit[0])
+    names, values = list(sensitivity), [value / unit for value in sensitivity.values()]
     figure = Figure(figsize=(5, 0.7 + 0.26 * len(names)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    places = range(len(names))
     colours = [_WARM if name in kept else _ACCENT for name in names]
-    axes.barh(places, values, color=colours, height=0.7)
-    for place, name, value in zip(places, names, values, strict=True):
-        note = f" {value:.2g}" + (", in float" if name in kept else "")
-        axes.text(value, place, note, va="center", fontsize=_SMALL, color=_INK)
-    axes.set_yticks(places, [_shortened(name) for name in names], parse_math=False)
+    axes.barh(range(len(names)), values, color=colours, height=0.7)
+    for place, (name, value) in enumerate(zip(names, values, strict=True)):
+        note = f"{value:.3g}" + (", in float" if name in kept else "")
+        beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(note, (value, place), color=_INK, fontsize=_SMALL, **beside)
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names], parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * max([*values, 1e-12]))  # room for the numbers
-    axes.set_xlabel("divergence from fp32, nats")
+    axes.set_xlim(0, 1.25 * largest / unit)  # room for the numbers
+    axes.set_xlabel(f"divergence from fp32, {unit_name}")
     axes.locator_params(axis="x", nbins=4)
     _dress(axes)
     return figure
@@ -129,11 +132,18 @@ def to_svg(figure: Figure, alt: str, name: str) -> str:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         text = _saved(figure, "svg", transparent=True, metadata=nothing).decode("utf-8")
     text = text[text.index("<svg") :].strip()
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # figure_1 is in every file, and used in none
-    text = re.sub(r" ?font-family: [^;\"]*;?|(?<=font: )([^;\"]*px) [^;\"]*", r"\1", text)
+    text = re.sub(r"<[^>]*>", _themed, text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
+def _themed(tag: re.Match[str]) -> str:
+    """A tag of an SVG without fixed ids and fonts, its colours as variables."""
+    text = re.sub(r'<g id="[^"]*"', "<g", tag[0])  # figure_1 is in every file, and used in none
+    text = re.sub(r" ?font-family: [^;\"]*;?", "", text)
+    text = re.sub(r"font: [^;\"]*?([\d.]+px) [^;\"]*", r"font-size: \1", text)  # matplotlib < 3.9
     for variable, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+    return text
 
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:

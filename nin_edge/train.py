@@ -205,23 +205,17 @@ class _Loop:
         device: torch.device,
         report: Callable[[Progress], None],
     ) -> None:
-        self.dataset, self.config, self.recipe, self.run, self.device = (
-            dataset,
-            config,
-            recipe,
-            run,
-            device,
-        )
-        self.source = replace(source, fingerprint=dataset.fingerprint)
-        self.report, self.state = report, _State()
         if not len(dataset.holdout):
             raise TrainingError(
                 f"{dataset.name}: no images left to hold out, expected at least 3 a class"
             )
+        self.dataset, self.config, self.recipe = dataset, config, recipe
+        self.run, self.device, self.report = run, device, report
+        self.source = replace(source, fingerprint=dataset.fingerprint)
+        self.state = _State()
         self.batch_size = min(recipe.batch_size, len(dataset.fit))
-        self.steps_per_epoch = (
-            len(dataset.fit) // self.batch_size
-        )  # the rest of an epoch is left for the next
+        # What does not fill a batch is left out: another part in every epoch.
+        self.steps_per_epoch = len(dataset.fit) // self.batch_size
         self.steps = recipe.epochs * self.steps_per_epoch
         self.preprocessing = measure_preprocessing(dataset, config.size, config.channels)
         self.transform = evaluate.InputTransform(self.preprocessing, device)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Iterable
 from string import Template
 from typing import Final
 
 from nin_edge import __version__, plots
+from nin_edge.metrics import BINS
 from nin_edge.text import printable
 from nin_edge_export.certificate import NOT_MEASURED
 from nin_edge_export.report import Disagreement, FileFigures, Report
@@ -74,8 +76,8 @@ td small { display: block; color: var(--muted); }
 figure { margin: 0; }
 figure svg { display: block; width: 100%; height: auto; }
 .row figure svg { max-width: 24rem; }
-.one { max-width: 40rem; }
-details { border-top: 1px solid var(--line); padding: .75rem 0; max-width: 40rem; }
+.one, details { max-width: 40rem; }
+details { border-top: 1px solid var(--line); margin-top: .75rem; padding-top: .75rem; }
 summary { cursor: pointer; font-weight: 600; }
 .pictures {
   list-style: none; padding: 0; display: grid; gap: 1rem;
@@ -85,16 +87,19 @@ summary { cursor: pointer; font-weight: 600; }
   display: flex; gap: .9rem; padding: .75rem; background: var(--card); border-radius: .5rem;
 }
 .pictures img {
-  flex: none; width: 7rem; height: 7rem; border-radius: .25rem; image-rendering: pixelated;
+  flex: none; width: 6rem; height: 6rem; border-radius: .25rem; image-rendering: pixelated;
 }
 .pictures dl {
   display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: 0; align-content: start;
 }
 dt { color: var(--muted); font-size: .875rem; line-height: 1.6rem; }
 dd { margin: 0; line-height: 1.6rem; }
-.pictures small { grid-column: 1 / -1; color: var(--muted); }
-.machine { display: grid; grid-template-columns: minmax(6rem, auto) 1fr; gap: .25rem 1.5rem; }
+.pictures small { color: var(--muted); }
+section > dl dd { margin-bottom: .6rem; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+@media (max-width: 30rem) {
+  th, td { padding: .4rem .25rem; font-size: .875rem; }
+}
 @media print { details { break-inside: avoid; } }
 """
 
@@ -161,11 +166,12 @@ def _files(report: Report) -> str:
 
 
 def _size(file: FileFigures, fp32: FileFigures | None) -> str:
-    return _cell(f"{file.size:,}{_relative(file.size, fp32.size) if fp32 else ''}")
+    note = _relative(file.size, fp32.size) if fp32 and file is not fp32 else ""
+    return _cell(f"{file.size:,}{note}")
 
 
 def _latency(file: FileFigures, fp32: FileFigures | None) -> str:
-    note = _relative(file.latency_ms, fp32.latency_ms) if fp32 else ""
+    note = _relative(file.latency_ms, fp32.latency_ms) if fp32 and file is not fp32 else ""
     return _cell(f"{file.latency_ms:.2f} ms{note}")
 
 
@@ -225,7 +231,8 @@ def _caption(report: Report) -> str:
     machine, golden = report.machine, report.files[0].golden
     batch = "one image" if machine.images == 1 else f"the fixed batch of {machine.images:,} images"
     measured = (
-        f"Accuracy, agreement and calibration: the test images of {_text(report.data)}. "
+        f"Accuracy, agreement and expected calibration error (in {BINS} bins, before and after the "
+        f"temperature): the test images of {_text(report.data)}. "
         if report.data
         else f"What was {NOT_MEASURED} needs images: {_HOW}. "
     )
@@ -263,7 +270,7 @@ def _calibration(report: Report) -> str:
     return _section(
         title,
         "<p>Of the answers given with a confidence of 80%, 80% should be right: then the curve "
-        f"lies on the dashed line. {note}Below, the share of the answers in each bin.</p>\n"
+        f"lies on the dotted line. {note}Below, the share of the answers in each bin.</p>\n"
         f'<div class="row">{"".join(figures)}</div>',
     )
 
@@ -317,10 +324,11 @@ def _budget(report: Report) -> str:
     assert report.int8 is not None
     kept, figures = report.int8.keep_float, report.int8.figures
     budget = figures["max_drop_points"]
+    drop = figures["drop_points"]
     text = (
-        f"On the {figures['holdout_images']:,} held-out images int8 loses "
-        f"{figures['drop_points']:.2f} percentage points"
-        + (f" of the {budget:g} allowed. " if budget is not None else "; no limit was set. ")
+        f"On the {figures['holdout_images']:,} held-out images int8 "
+        f"{'gains' if drop < 0 else 'loses'} {abs(drop):.2f} percentage points of accuracy"
+        + (f"; {budget:g} may be lost. " if budget is not None else "; no limit was set. ")
     )
     if not kept:
         return f"{text}Every convolution is in int8."
@@ -346,7 +354,8 @@ def _disagreements(report: Report) -> str:
     return _section(
         title,
         f"<p>{found.precision} and PyTorch answer differently on {found.count:,} test "
-        f"image{'s' if found.count > 1 else ''}{shown}. Each as the network sees it.</p>\n"
+        f"image{'s' if found.count > 1 else ''}{shown}. Each as the network sees it, "
+        "the right answer in bold, and how far the probabilities are apart at most.</p>\n"
         f'<ul class="pictures">\n{"".join(_picture(item, found.precision) for item in found.worst)}'
         "</ul>",
     )
@@ -354,16 +363,20 @@ def _disagreements(report: Report) -> str:
 
 def _picture(item: Disagreement, precision: str) -> str:
     data = base64.b64encode(item.png).decode("ascii")
-    rows = (
+
+    def answer(label: str, probability: float) -> str:
+        text = f"{_text(label)} {probability:.0%}"
+        return f"<strong>{text}</strong>" if label == item.label else text
+
+    rows = [
         ("class", _text(item.label)),
-        ("PyTorch", f"{_text(item.pytorch)} {item.pytorch_probability:.0%}"),
-        (precision, f"{_text(item.file)} {item.file_probability:.0%}"),
+        ("PyTorch", answer(item.pytorch, item.pytorch_probability)),
+        (precision, answer(item.file, item.file_probability)),
         ("apart", f"{item.difference:.3f}"),
-    )
-    terms = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
+    ]
     return (
         f'<li><img src="data:image/png;base64,{data}" alt="{_text(item.label)}">'
-        f"<dl>{terms}<small>{_text(item.image)}</small></dl></li>\n"
+        f"<div>{_terms(rows)}<small>{_text(item.image)}</small></div></li>\n"
     )
 
 
@@ -387,12 +400,15 @@ def _how(report: Report) -> str:
             for file in report.files
         ),
     ]
-    terms = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     return (
-        _section("How it was made", f'<dl class="machine">{terms}</dl>')
+        _section("How it was made", _terms(rows))
         + f"\n<footer>Made by nin-edge {__version__}; the same figures as numbers are in "
         "<code>report.json</code>.</footer>"
     )
+
+
+def _terms(rows: Iterable[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in rows)}</dl>"
 
 
 def _section(title: str, content: str) -> str:

@@ -240,8 +240,7 @@ class _Export:
             common = {"data": self.data_name, "images": len(targets), "measured_with": "this file"}
             top1 = metrics.top1(answers, targets)
             measured["accuracy"] = {**common, "top1": top1}
-            plain = answers.astype(np.float64) ** (self.checkpoint.temperature or 1.0)
-            plain /= plain.sum(axis=1, keepdims=True)  # undoes the temperature
+            plain = metrics.uncalibrated(answers, self.checkpoint.temperature or 1.0)
             measured["calibration"] = {
                 **common,
                 "ece_before": metrics.expected_calibration_error(plain, targets),

@@ -84,6 +84,8 @@ def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
+    del quantized.metadata_props[:]  # the quantiser's own note
+    quantized.producer_name = model.producer_name
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
 

@@ -84,8 +84,9 @@ def command(
 ) -> None:
     """Export WEIGHTS, from `nin-edge train` (the default ones if not given), to model files.
 
-    Writes NAME.fp32.onnx, NAME.fp16.onnx and NAME.int8.onnx. Every file is compared with PyTorch
-    before any is written; beyond the tolerance or the budget nothing is, and the exit code is 3.
+    Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and report.json. Every model
+    is compared with PyTorch before any is written; beyond the tolerance or the budget nothing is,
+    and the exit code is 3.
     """
     if options["max_drop"] is not None and eval_data is None:
         raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
@@ -109,7 +110,10 @@ def command(
     output.mkdir(parents=True, exist_ok=True)
     # After the cheap checks: it brings torch's exporter.
     from nin_edge_export import DEFAULT_METHOD, PRECISIONS, ExportOptions, export_models
+    from nin_edge_export.page import to_html
+    from nin_edge_export.report import measure, to_json
 
+    dataset = datasets[eval_data] if eval_data else None
     models = export_models(
         checkpoint,
         ExportOptions(
@@ -121,7 +125,7 @@ def command(
             calibration_images=options["calibration_images"],
             max_drop=options["max_drop"],
         ),
-        dataset=datasets.get(eval_data) if eval_data else None,
+        dataset=dataset,
         calibration=datasets.get(calibration) if calibration else None,
         progress=_show,
     )
@@ -131,6 +135,10 @@ def command(
     for path, model in zip(paths, models, strict=True):
         write_atomically(path, model.data)
         click.echo(printable(f"{path}: {_summary(model)}"))
+    report = measure(models, checkpoint, name=name, dataset=dataset)
+    write_atomically(output / "report.json", to_json(report))
+    write_atomically(output / "report.html", to_html(report))
+    click.echo(printable(f"{output / 'report.html'}: all figures; as numbers in report.json"))
     click.echo(printable(f"next: nin-edge run IMAGE --model {paths[-1]}"))
 
 

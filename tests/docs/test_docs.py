@@ -24,7 +24,7 @@ from PIL import Image
 import nin_edge
 import nin_edge_runtime
 from nin_edge.cli import main
-from nin_edge_export.certificate import TOLERANCE
+from nin_edge_export.certificate import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_export.graph import IR_VERSION, OPSET
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
 from nin_edge_runtime.golden import TOLERANCES
@@ -208,9 +208,12 @@ def test_numbers_of_the_contract_are_the_codes() -> None:
     assert {name: float(value) for name, value in tolerances.items()} == TOLERANCES
     assert f"format version {FORMAT_VERSION}" in page
     assert f"opset {OPSET}, `ir_version` {IR_VERSION}" in " ".join(page.split())
-    found = re.search(r"`tolerance`\s+\([^)]*?([\d.]+e-\d+)\)", page)
+    found = re.search(r"([\d.e-]+) in fp32, ([\d.e-]+) in fp16", " ".join(page.split()))
     assert found
-    assert float(found[1]) == TOLERANCE
+    assert [float(value) for value in found.groups()] == [
+        EXPORT_TOLERANCES["fp32"],
+        EXPORT_TOLERANCES["fp16"],
+    ]
 
 
 def _verbs() -> list[str]:

@@ -80,6 +80,7 @@ def test_control_characters_are_escaped() -> None:
         ("onnxruntime", "onnxruntime", ["run", "x.jpg"]),
         ("torch", "torch", ["export"]),
         ("onnxsim", "onnxsim", ["export"]),
+        ("matplotlib", "matplotlib", ["export"]),
         ("safetensors", "safetensors", ["train", "data"]),
     ],
 )
@@ -286,7 +287,9 @@ def test_export_writes_a_model_that_run_takes(
     assert result.exit_code == 0
     model = tmp_path / "out" / "tiny.fp32.onnx"
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"tiny.fp32.onnx", "tiny.fp16.onnx", "tiny.int8.onnx"}
+    models = {"tiny.fp32.onnx", "tiny.fp16.onnx", "tiny.int8.onnx"}
+    assert names == {*models, "report.json", "report.html"}
+    assert str(tmp_path / "out" / "report.html") in result.stdout
     assert str(model) in result.stdout
     assert _run("run", picture, "--model", model).exit_code == 0
 

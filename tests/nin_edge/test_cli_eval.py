@@ -23,7 +23,7 @@ from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.cli import main
 from nin_edge.cli._data import show_progress
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge_export import export_model
+from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime import Classifier, Prediction
 from nin_edge_runtime.image import Preprocessing
 
@@ -76,7 +76,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("models")
     checkpoint = made_to_differ(request.param)
     checkpoint.save(folder / "seven.safetensors")
-    (folder / "seven.fp32.onnx").write_bytes(export_model(checkpoint).data)
+    (model,) = export_models(checkpoint, ExportOptions(precisions=("fp32",)))
+    (folder / "seven.fp32.onnx").write_bytes(model.data)
     return [folder / "seven.safetensors", folder / "seven.fp32.onnx"]
 
 

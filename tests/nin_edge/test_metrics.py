@@ -12,6 +12,7 @@ from nin_edge.metrics import (
     fit_temperature,
     softmax,
     top1,
+    uncalibrated,
 )
 
 ROUNDING = 1e-12  # of double precision
@@ -206,3 +207,10 @@ def test_scores_do_not_change_with_the_tally() -> None:
     scores = tally.scores()
     tally.add(np.array([[1.0, 0.0]]), np.array([1]))
     assert scores.confusion.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_uncalibrated_undoes_the_temperature(rng: np.random.Generator, temperature: float) -> None:
+    values = rng.normal(size=(5, 4))
+    found = uncalibrated(softmax(values, temperature), temperature)
+    np.testing.assert_allclose(found, softmax(values), rtol=ROUNDING)

@@ -1,0 +1,90 @@
+"""Pictures: real files, with nothing outside themselves, of any labels."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nin_edge.metrics import Calibration
+from nin_edge.plots import (
+    COLOURS,
+    calibration_figure,
+    confusion_figure,
+    sensitivity_figure,
+    to_png,
+    to_svg,
+)
+
+CONFUSION = np.array([[31, 4], [0, 27]])
+
+
+def test_confusion_is_drawn_as_png() -> None:
+    image = Image.open(io.BytesIO(to_png(confusion_figure(["a", "b"], CONFUSION, "title"))))
+    assert image.format == "PNG"
+    assert image.getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_confusion_is_drawn_as_svg_with_its_numbers_and_names() -> None:
+    svg = to_svg(confusion_figure(["$a$ & b", "<script>"], CONFUSION), 'of "two"', "x")
+    assert svg.startswith('<svg role="img" aria-label="of &quot;two&quot;"')
+    assert svg.endswith("</svg>")
+    for shown in (">31<", ">4<", ">27<", ">$a$ &amp; b<", ">&lt;script&gt;<"):
+        assert shown in svg
+    assert "<script" not in svg
+    assert ">0<" not in svg  # an empty cell says it better
+
+
+def test_svg_has_its_pages_colours_and_fonts() -> None:
+    svg = to_svg(confusion_figure(["a", "b"], CONFUSION), "", "x")
+    bare = re.sub(r"var\(--\w+, #\w+\)", "", svg)
+    assert not [colour for colour in COLOURS.values() if colour in bare]
+    assert "font-family" not in svg
+
+
+def test_svgs_of_one_page_share_no_ids() -> None:
+    figures = [confusion_figure(["a", "b"], CONFUSION) for _ in range(2)]
+    one, two = (
+        set(re.findall(r'\bid="([^"]*)"', to_svg(figure, "", name)))
+        for figure, name in zip(figures, "xy", strict=True)
+    )
+    assert one
+    assert not one & two
+
+
+@pytest.mark.parametrize("classes", [21, 101])
+def test_large_confusion_is_a_picture_in_the_svg(classes: int) -> None:
+    labels = [f"class {index}" for index in range(classes)]
+    svg = to_svg(confusion_figure(labels, np.eye(classes, dtype=np.int64)), "", "x")
+    assert "data:image/png;base64," in svg
+    assert (">class 3<" in svg) == (classes <= 100)
+
+
+def test_calibration_skips_empty_bins() -> None:
+    nothing = float("nan")
+    curve = Calibration(
+        count=np.array([0, 4]),
+        confidence=np.array([nothing, 0.75]),
+        accuracy=np.array([nothing, 0.5]),
+    )
+    assert "before" not in to_svg(calibration_figure(curve, bins_of=4), "", "x")
+    svg = to_svg(calibration_figure(curve, curve, bins_of=4), "", "x")
+    assert "nan" not in svg.lower()
+    assert ">before<" in svg
+
+
+@pytest.mark.parametrize(
+    ("largest", "unit", "shown"),
+    [(2.5, "nats", "2.5"), (2.5e-2, "thousandths", "25"), (2.5e-4, "millionths", "250")],
+)
+def test_sensitivity_is_in_a_unit_of_its_size(largest: float, unit: str, shown: str) -> None:
+    svg = to_svg(sensitivity_figure({"first": largest, "second": 0.0}, ["first"]), "", "x")
+    assert unit in svg
+    assert f">{shown}, in float<" in svg
+
+
+def test_sensitivity_of_nothing_is_drawn() -> None:
+    assert ">0<" in to_svg(sensitivity_figure({"only": 0.0}, []), "", "x")
