@@ -29,6 +29,8 @@ FILES = {
 
 def main() -> None:
     """Convert the archive named first to the one named second."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, target = map(Path, sys.argv[1:])
     counts: dict[str, int] = {}
     with tarfile.open(source) as official, tarfile.open(target, "w:xz") as archive:

@@ -8,6 +8,7 @@ written in the same way, with its own kind in the header.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -210,7 +211,11 @@ def write_tensors(
     """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = {key: json.dumps(value, allow_nan=False) for key, value in header.items()}
-    marks = {"nin_edge.kind": kind, "nin_edge.format_version": str(FORMAT_VERSION)}
+    marks = {
+        "nin_edge.kind": kind,
+        "nin_edge.format_version": str(FORMAT_VERSION),
+        "nin_edge.sha256": _digest(plain),
+    }
     write_atomically(path, safetensors.torch.save(plain, metadata={**marks, **text}))
 
 
@@ -227,31 +232,48 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     if path.suffix.lower() == ".onnx":
         raise ModelFileError(f"{path}: an ONNX model, expected a {kind} (.safetensors)")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = metadata.pop("nin_edge.kind", None)
-            if found is None:
-                raise ModelFileError(
-                    f"{path}: a safetensors file without nin-edge's header, expected a {kind}"
-                )
-            if found != kind:
-                raise ModelFileError(f"{path}: a nin-edge {found}, expected a {kind}")
-            version = metadata.pop("nin_edge.format_version", "")
-            if not version.isascii() or not version.isdigit():
-                raise ModelFileError(
-                    f"{path}: a damaged {kind}: format version {version!r}, expected an integer"
-                )
-            if int(version) > FORMAT_VERSION:
-                raise ModelFileError(
-                    f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to "
-                    f"{FORMAT_VERSION}: update it"
-                )
-            header = {key: json.loads(value) for key, value in metadata.items()}
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+        data = path.read_bytes()
+        tensors = safetensors.torch.load(data)
+        # The library checked the header's length and JSON, but hands only the tensors out.
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        found = metadata.pop("nin_edge.kind", None)
+        if found is None:
+            raise ModelFileError(
+                f"{path}: a safetensors file without nin-edge's header, expected a {kind}"
+            )
+        if found != kind:
+            raise ModelFileError(f"{path}: a nin-edge {found}, expected a {kind}")
+        version = metadata.pop("nin_edge.format_version", "")
+        if not version.isascii() or not version.isdigit():
+            raise ModelFileError(
+                f"{path}: a damaged {kind}: format version {version!r}, expected an integer"
+            )
+        if int(version) > FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to "
+                f"{FORMAT_VERSION}: update it"
+            )
+        if metadata.pop("nin_edge.sha256", None) != _digest(tensors):
+            raise ModelFileError(
+                f"{path}: a damaged {kind}: its tensors are not those that were written"
+            )
+        return tensors, {key: json.loads(value) for key, value in metadata.items()}
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        if isinstance(error, ModelFileError):
+            raise
         raise ModelFileError(
             f"{path}: not a readable {kind}, truncated or foreign ({error})"
         ) from error
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all tensors with their names, types and shapes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _expect(header: Mapping[str, Any], key: str, kind: type) -> Any:

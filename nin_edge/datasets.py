@@ -13,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +42,9 @@ TEST_SHARE: Final = 0.2
 
 _CACHE_VERSION: Final = 1  # of the cache's layout and of the split's definition
 _CHUNK: Final = 128  # images a task: enough to hide the cost of sending them
+_SPLITS: Final = {"train", "test"}
 _SPLIT_SEED: Final = 0  # never the training seed: runs with different seeds must share their splits
+_ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
 _POOL_FROM: Final = 512  # below so many images, starting processes takes longer than decoding
 
 Progress = Callable[[int, int], None]
@@ -118,7 +122,7 @@ def open_dataset(
             without images.
     """
     source = _open_source(path)
-    folder = (cache or _default_cache()) / f"{_stem(path)}-{_key(source, size, channels)}"
+    folder = (cache or _default_cache()) / f"{dataset_name(path)}-{_key(source, size, channels)}"
     cached = _load_cache(folder)
     if cached is None:
         _build_cache(
@@ -136,7 +140,7 @@ def open_dataset(
         targets, np.array([split == "test" for split in index["splits"]], dtype=bool)
     )
     return Dataset(
-        name=_stem(path),
+        name=dataset_name(path),
         labels=labels,
         images=images,
         targets=targets,
@@ -184,7 +188,8 @@ def _list_some(names: Sequence[str], limit: int = 10) -> str:
 class _Folder:
     path: Path
 
-    def _files(self) -> list[tuple[str, os.stat_result]]:
+    def _entries(self) -> list[tuple[str, os.stat_result]]:
+        """Names with their status, sorted; those of folders end with a slash."""
         found, pending, seen = [], deque([self.path]), set()
         while pending:
             folder = pending.popleft()
@@ -193,18 +198,22 @@ class _Folder:
             seen.add(real)
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    name = os.path.relpath(entry.path, self.path)
                     if entry.is_dir():
                         pending.append(Path(entry.path))
+                        found.append((f"{name}/", entry.stat()))
                     elif entry.is_file():
-                        found.append((os.path.relpath(entry.path, self.path), entry.stat()))
+                        found.append((name, entry.stat()))
         return sorted(found, key=lambda item: item[0])
 
     def names(self) -> list[str]:
-        return [name for name, _ in self._files()]
+        return [name for name, _ in self._entries()]
 
     def stamp(self) -> str:
+        # A folder's own time changes with whatever is put beside the images: its name is enough.
         return "".join(
-            f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in self._files()
+            name if name.endswith("/") else f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            for name, stat in self._entries()
         )
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -271,19 +280,18 @@ class _Tar(_Archive):
     def _members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         for member in tar:
             self._check(member.name, link=not (member.isfile() or member.isdir()))
-            if member.isfile():
-                yield member
+            yield member
 
     def names(self) -> list[str]:
         with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
-            return sorted({member.name for member in self._members(tar)})
+            members = self._members(tar)
+            return sorted({f"{m.name}/" if m.isdir() else m.name for m in members})
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
         with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
             for member in self._members(tar):
-                if member.name in names:
-                    file = tar.extractfile(member)
-                    assert file is not None  # a regular file always has content
+                file = tar.extractfile(member) if member.name in names else None
+                if file is not None:
                     yield member.name, file.read()
 
 
@@ -294,7 +302,7 @@ class _Zip(_Archive):
             for member in archive.infolist():
                 mode = member.external_attr >> 16
                 self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted({member.filename for member in archive.infolist() if not member.is_dir()})
+            return sorted({member.filename for member in archive.infolist()})  # folders end in /
 
     def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
         with self._reading(), zipfile.ZipFile(self.path) as archive:
@@ -316,17 +324,34 @@ def _open_source(path: Path) -> _Source:
             return _Tar(path)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(
-            f"{path}: neither a folder nor a readable .tar, .tar.xz or .zip ({error})"
+            f"{path}: neither a folder nor a readable .tar (.gz, .bz2, .xz) or .zip ({error})"
         ) from error
 
 
-def _layout(path: Path, names: Sequence[str]) -> list[_Member]:
+@dataclass(frozen=True)
+class _Layout:
+    """What the folders of a source say."""
+
+    members: list[_Member]
+    """The image files that have a class."""
+    labels: set[str]
+    """The classes, empty ones too."""
+    loose: list[str]
+    """Image files outside the folders of the classes."""
+
+
+def _layout(path: Path, names: Sequence[str]) -> _Layout:
     """Which of the names are images, and the split and class that their folders give them."""
+    entries = [
+        (name, PurePosixPath(name).parts)
+        for name in names
+        if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    ]
+    folders = [parts for name, parts in entries if name.endswith("/") and parts]
     files = [
         (name, parts)
-        for name in names
-        if (parts := PurePosixPath(name).parts)[-1].lower().endswith(tuple(IMAGE_SUFFIXES))
-        and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        for name, parts in entries
+        if not name.endswith("/") and parts[-1].lower().endswith(tuple(IMAGE_SUFFIXES))
     ]
     if not files:
         raise DatasetError(
@@ -334,24 +359,54 @@ def _layout(path: Path, names: Sequence[str]) -> list[_Member]:
         )
     # Archives usually hold one folder that holds the rest.
     while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
+        if {parts[0].lower() for parts in folders} >= _SPLITS:
+            break  # train, beside an empty test
+        top = files[0][1][0]
         files = [(name, parts[1:]) for name, parts in files]
-    tops = {parts[0] for _, parts in files if len(parts) > 1}
-    splits = {top: top.lower() for top in tops if top.lower() in ("train", "test")}
-    if len(splits) == 2 == len(set(splits.values())):
+        folders = [parts[1:] for parts in folders if parts[0] == top and len(parts) > 1]
+    tops = {parts[0] for _, parts in files if len(parts) > 1} | {parts[0] for parts in folders}
+    splits = {top: top.lower() for top in tops if top.lower() in _SPLITS}
+    if set(splits.values()) == _SPLITS and len(splits) == len(_SPLITS):
         if extra := sorted(tops - set(splits)):
             raise DatasetError(
                 f"{path}: found {', '.join(extra)} beside train and test, expected these alone"
             )
-        return [
-            _Member(name, splits[parts[0]], parts[1]) for name, parts in files if len(parts) > 2
-        ]
-    lower = {top.lower() for top in tops}
-    if lower & {"train", "training"} and lower & {"val", "valid", "validation", "dev", "testing"}:
+        depth = 2  # <split>/<class>
+    elif {top.lower() for top in tops} & {"train", "training"} and {top.lower() for top in tops} & {
+        "val",
+        "valid",
+        "validation",
+        "dev",
+        "testing",
+    }:
         raise DatasetError(
             f"{path}: found {', '.join(sorted(tops))}, expected train and test "
             "(a hold-out is taken from train)"
         )
-    return [_Member(name, "", parts[0]) for name, parts in files if len(parts) > 1]
+    else:
+        depth = 1  # <class>
+    members, loose = [], []
+    for name, parts in files:
+        if len(parts) <= depth:
+            loose.append(name)
+        else:
+            split = splits[parts[0]] if depth == 2 else ""
+            members.append(_Member(name, split, parts[depth - 1]))
+    labels = {member.label for member in members}
+    labels |= {parts[depth - 1] for parts in folders if len(parts) == depth}
+    for label in labels:
+        if not _is_text(label):
+            raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
+    return _Layout(members, labels, loose)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: the file system also knows bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -361,9 +416,10 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nin-edge"
 
 
-def _stem(path: Path) -> str:
+def dataset_name(path: Path) -> str:
+    """Name of a folder or archive, the latter without its endings."""
     name = path.resolve().name
-    return name if path.is_dir() else name.split(".")[0]
+    return name if path.is_dir() else re.sub(r"(\.tar)?\.(tar|tgz|gz|bz2|xz|zip)$", "", name)
 
 
 def _key(source: _Source, size: int, channels: int) -> str:
@@ -415,12 +471,11 @@ def _build_cache(
     progress: Progress | None,
 ) -> None:
     """Decode everything into a temporary folder, then put that in place in one step."""
-    members = sorted(
-        _layout(path, source.names()), key=lambda member: (member.split, member.label, member.name)
-    )
+    layout = _layout(path, source.names())
+    members = sorted(layout.members, key=lambda member: (member.split, member.label, member.name))
     places = {member.name: place for place, member in enumerate(members)}
     failures: dict[int, str] = {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _prepare_cache(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
         part = Path(temporary)
         row = size * size * channels
@@ -444,7 +499,7 @@ def _build_cache(
             _close_gaps(file, kept, row)
             file.flush()
             os.fsync(file.fileno())
-        index = _index(path, members, kept, failures, (len(kept), size, size, channels))
+        index = _index(path, layout, members, kept, failures, (len(kept), size, size, channels))
         index["fingerprint"] = _fingerprint(part / "images.u8", index)
         index["checksum"] = _checksum(index)
         (part / "index.json").write_text(json.dumps(index), "utf-8")
@@ -455,6 +510,14 @@ def _build_cache(
             if _load_cache(folder) is None:  # another process was first only if its cache is sound
                 raise
         part.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
+
+
+def _prepare_cache(folder: Path) -> None:
+    """Make the folder of the caches, and sweep what a killed process left unfinished there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".building-*"):
+        if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _close_gaps(file: Any, kept: Sequence[int], row: int) -> None:
@@ -470,13 +533,14 @@ def _close_gaps(file: Any, kept: Sequence[int], row: int) -> None:
 
 def _index(
     path: Path,
+    layout: _Layout,
     members: Sequence[_Member],
     kept: Sequence[int],
     failures: dict[int, str],
     shape: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the cache says of its images; raises where they make no data set."""
-    labels = sorted({member.label for member in members})
+    labels = sorted(layout.labels)
     if len(labels) < 2:
         raise DatasetError(
             f"{path}: {len(labels)} class{'' if len(labels) == 1 else 'es'}"
@@ -488,14 +552,24 @@ def _index(
     # Every class needs images to learn from; with no split of its own, any image of it will do.
     filled = {members[place].label for place in kept if members[place].split != "test"}
     if empty := [label for label in labels if label not in filled]:
-        raise DatasetError(f"{path}: no readable training image of class {', '.join(empty)}")
+        reasons = [
+            f"; {members[place].name}: {reason}"
+            for place, reason in failures.items()
+            if members[place].label in empty
+        ]
+        raise DatasetError(
+            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
+        )
     number = {label: target for target, label in enumerate(labels)}
     return {
         "labels": labels,
         "names": [members[place].name for place in kept],
         "splits": [members[place].split for place in kept],
         "targets": [number[members[place].label] for place in kept],
-        "unreadable": [(members[place].name, reason) for place, reason in sorted(failures.items())],
+        "unreadable": [
+            *((members[place].name, reason) for place, reason in sorted(failures.items())),
+            *((name, "outside the folders of the classes") for name in layout.loose),
+        ],
         "shape": shape,
     }
 
@@ -535,11 +609,13 @@ def _run(
             yield [name for name, _ in chunk], decode(chunk)
         return
     # Spawned, not forked: a forked child of a process with torch's threads can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(([name for name, _ in chunk], pool.submit(decode, chunk)))
+                with _interrupts_held():  # submitting starts the workers
+                    future = pool.submit(decode, chunk)
+                pending.append(([name for name, _ in chunk], future))
                 if len(pending) > 2 * workers:
                     names, future = pending.popleft()
                     yield names, future.result()
@@ -549,9 +625,17 @@ def _run(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: a process started meanwhile never takes it.
+
+    So it is the parent alone that stops, and ends its workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- the splits -----------------------------------------------------------------------------------

@@ -96,8 +96,7 @@ class Recipe:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(
-                    f"{name.replace('_', ' ')} is {getattr(self, name)}: "
-                    f"expected {low:g} to {high:g}"
+                    f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {low} to {high}"
                 )
 
 
@@ -409,6 +408,10 @@ class _Loop:
         tensors, header = read_tensors(path, "training state")
         for key, value in self.identity.items():
             stored = header.get("identity", {}).get(key)
+            if key == "data" and stored and stored["fingerprint"] != self.source.fingerprint:
+                raise TrainingError(
+                    f"{path}: was trained on other images than these, on {stored['name']!r}"
+                )
             if stored != json.loads(json.dumps(value)):
                 raise TrainingError(f"{path}: was trained with another {key}: expected {stored}")
         try:

@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from nin_edge.checkpoint import Checkpoint, library_versions
 from nin_edge_export.certificate import Golden, Rows
+from nin_edge_export.graph import OLDEST_RUNTIME
 from nin_edge_runtime.metadata import FORMAT_VERSION, PREFIX, file_sha256, find_sha256
 
 # Instruction sets that ONNX Runtime picks its kernels by: results differ in the last digits between
@@ -58,6 +59,7 @@ def seal(
         "versions": {
             **library_versions(),
             **{name: version(name) for name in ("onnx", "onnxscript", "onnxsim", "onnxruntime")},
+            "onnxruntime-oldest": OLDEST_RUNTIME,
             "processor": processor(),
         },
         "certificate": certificate,

@@ -23,6 +23,9 @@ OPSET: Final = 18
 NEWEST_OPSET: Final = 22
 """The newest that the graph was tried with."""
 
+OLDEST_RUNTIME: Final = "1.15.0"
+"""The oldest ONNX Runtime that all precisions were tried with (tests/packaging/test_oldest.py)."""
+
 IR_VERSION: Final = 8
 """The file format of opset 18's time, which old runtimes load; `onnx` itself writes a newer one."""
 

@@ -6,13 +6,17 @@ precision. Inputs and outputs keep their types, so that an fp16 file takes an fp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+from nin_edge.checkpoint import ActivationRange
 from nin_edge_export.graph import network_nodes
+from nin_edge_runtime import GateError
 
 
-def to_half(model: ModelProto) -> ModelProto:
+def to_half(model: ModelProto, ranges: Mapping[str, ActivationRange]) -> ModelProto:
     """The fp16 model of an fp32 one.
 
     A ReLU is wrapped in casts to fp32 and back. On a CPU without half-precision kernels ONNX
@@ -21,13 +25,19 @@ def to_half(model: ModelProto) -> ModelProto:
 
     Args:
         model: from `graph.build_graph`.
+        ranges: the checkpoint's, by module name; may be empty.
 
     Returns:
         A new model.
 
     Raises:
-        ValueError: a weight is beyond half precision's largest number, 65,504.
+        GateError: a weight, or an activation in training, is beyond half precision's largest
+            number, 65,504.
     """
+    largest_half = float(np.finfo(np.float16).max)
+    for name, span in ranges.items():
+        if max(-span.minimum, span.maximum) > largest_half:
+            raise GateError(f"{name}: activations up to {span.maximum:g} overflow fp16")
     half = ModelProto()
     half.CopyFrom(model)
     network = network_nodes(half)
@@ -35,9 +45,8 @@ def to_half(model: ModelProto) -> ModelProto:
     for tensor in half.graph.initializer:
         if tensor.name in weights:
             values = numpy_helper.to_array(tensor)
-            if np.abs(values).max() > np.finfo(np.float16).max:
-                largest = np.abs(values).max()
-                raise ValueError(f"{tensor.name}: a weight of {largest:g} overflows fp16")
+            if (largest := np.abs(values).max()) > largest_half:
+                raise GateError(f"{tensor.name}: a weight of {largest:g} overflows fp16")
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     source, result = network[0].input[0], network[-1].output[0]
     network[0].input[0], network[-1].output[0] = f"{source}.half", f"{result}.half"

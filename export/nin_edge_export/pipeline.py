@@ -167,7 +167,9 @@ class _Export:
                 names = [node.name for node in network_nodes(graph) if node.op_type == "Conv"]
                 yield self._finish(graph, precision, {"float_layers": names})
             elif precision == "fp16":
-                yield self._finish(to_half(graph), precision, {"float_layers": []})
+                yield self._finish(
+                    to_half(graph, self.checkpoint.ranges), precision, {"float_layers": []}
+                )
             else:
                 yield self._int8(graph)
 

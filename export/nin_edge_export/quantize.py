@@ -74,7 +74,7 @@ def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
         per_channel=True,
         reduce_range=True,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, data),
         nodes_to_quantize=[node.name for node in nodes if node.name not in keep_float],
         nodes_to_exclude=[],
@@ -99,8 +99,10 @@ def recorded_ranges(checkpoint: Checkpoint, model: ModelProto, method: str) -> R
         method: `minmax` or `percentile`.
 
     Raises:
-        NinEdgeError: the checkpoint has no ranges; the message says how to get them.
+        NinEdgeError: the checkpoint has no ranges, and how to get them; or `entropy`.
     """
+    if method == "entropy":
+        raise NinEdgeError("entropy is measured over images, and none were given to calibrate on")
     if not checkpoint.ranges:
         raise NinEdgeError(
             "the checkpoint has no activation ranges, which int8 needs: give --calibration DATA, "

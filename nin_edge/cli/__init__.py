@@ -8,6 +8,11 @@ error looks like and its exit code.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import shlex
+import signal
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +37,7 @@ _RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
 _TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
 _IMPORTS: Final = {
     "train": _TRAIN,
-    "eval": (*_TRAIN, "matplotlib"),
+    "eval": _TRAIN,
     "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime", "matplotlib"),
 }
 _PIP_NAMES: Final = {"PIL": "pillow"}  # where pip calls it otherwise
@@ -64,11 +69,13 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
+            clear_line()
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
             logging.getLogger(__name__).info("the error came from here", exc_info=True)
             message = _explain(error, ctx.invoked_subcommand or "")
+            clear_line()
             raise _Failure(printable(message), _exit_code(error)) from error
 
 
@@ -79,6 +86,8 @@ class _Group(click.Group):
 )
 def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
+    # A service manager's way to stop is handled like Ctrl-C: nothing is left half-written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )
@@ -116,9 +125,48 @@ def _exit_code(error: Exception) -> int:
     return EXIT_PROVIDER if isinstance(error, ProviderError) else EXIT_FAILED
 
 
+def on_terminal() -> bool:
+    """Whether stderr is a terminal: progress is redrawn there, and left out elsewhere."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def clear_line() -> None:
+    """Take away a line of progress that is still on the terminal."""
+    if on_terminal():
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+def shell_quoted(path: Path) -> str:
+    """A path as it can be pasted into a shell, and cannot act on the terminal."""
+    return printable(shlex.quote(f"./{path}" if str(path).startswith("-") else str(path)))
+
+
+class _PathType(click.Path):
+    """A path; an empty name, from an unset shell variable, is not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if not os.fspath(value):
+            self.fail("the name is empty, expected a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers; `nan` is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+PATH: Final = _PathType(path_type=Path)
+
 model_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Model file; the one that ships with the runtime if not given.",
 )
 provider_option = click.option(

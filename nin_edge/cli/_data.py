@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nin_edge.cli import printable
+from nin_edge.cli import on_terminal, printable
 
 if TYPE_CHECKING:
     from nin_edge.datasets import Dataset
@@ -32,7 +32,7 @@ def show_progress(what: str) -> Callable[[int, int], None]:
     """Prints `what` and how far it is: a line redrawn on a terminal, nothing elsewhere."""
 
     def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
+        if on_terminal():
             click.echo(f"\r{what} {done:,} / {total:,}", nl=done == total, err=True)
 
     return show
@@ -50,3 +50,18 @@ def torch_device(option: str, name: str) -> str:
             f"{option} cuda: torch sees no CUDA device here; use {option} cpu, or auto"
         )
     return "cuda" if available and name != "cpu" else "cpu"
+
+
+def require_folder(path: Path) -> None:
+    """Make sure that a folder is there or can be made, before any work is done for it.
+
+    Raises:
+        NinEdgeError: a file lies in its place or on the way to it.
+    """
+    from nin_edge_runtime.errors import NinEdgeError
+
+    for part in (path, *path.parents):
+        if part.is_dir():
+            return
+        if part.exists():
+            raise NinEdgeError(f"{part}: a file, expected a folder to write to")

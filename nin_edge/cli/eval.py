@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli import printable, provider_option
+from nin_edge.cli import PATH, printable, provider_option
 from nin_edge.cli._data import describe, show_progress, torch_device
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class _Model:
 
 
 @click.command("eval")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
+@click.argument("data", type=PATH)
 @click.option(
     "--split",
     type=click.Choice(["test", "holdout", "train", "all"]),
@@ -58,7 +58,7 @@ class _Model:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE.png",
     help="Draw the confusion matrix.",
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nin_edge.cli import printable
+from nin_edge.cli import PATH, NumberRange, on_terminal, printable, shell_quoted
 
 if TYPE_CHECKING:
     from nin_edge_export import ExportedModel
@@ -17,9 +16,7 @@ DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safete
 
 
 @click.command("export")
-@click.argument(
-    "weights", type=click.Path(path_type=Path), default=DEFAULT_WEIGHTS, metavar="[WEIGHTS]"
-)
+@click.argument("weights", type=PATH, default=DEFAULT_WEIGHTS, metavar="[WEIGHTS]")
 @click.option(
     "--precision",
     "precisions",
@@ -46,17 +43,17 @@ DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safete
 )
 @click.option(
     "--eval-data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Measure accuracy and agreement with PyTorch on this data's test split.",
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(0, 100),
+    type=NumberRange(0, 100),
     help="Percentage points int8 may lose on the hold-out of --eval-data; layers return to float.",
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Measure int8's ranges on this data's training images, not take the recorded ones.",
 )
 @click.option(
@@ -71,9 +68,7 @@ DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safete
     type=click.Choice(["minmax", "percentile", "entropy"]),
     help="How a range is found from values; minmax if not given. entropy needs --calibration.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder to write to."
-)
+@click.option("-o", "--output", type=PATH, default=Path(), help="Folder to write to.")
 def command(
     weights: Path,
     precisions: tuple[str, ...],
@@ -93,11 +88,12 @@ def command(
     if options["calibration_method"] == "entropy" and calibration is None:
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
     from nin_edge.checkpoint import Checkpoint
-    from nin_edge.cli._data import describe, show_progress
+    from nin_edge.cli._data import describe, require_folder, show_progress
     from nin_edge.datasets import open_dataset
     from nin_edge.files import write_atomically
 
     checkpoint = Checkpoint.load(weights)
+    require_folder(output)
     steps = checkpoint.preprocessing
     reading = show_progress("reading images")
     datasets = {}
@@ -107,7 +103,6 @@ def command(
                 path, size=steps.size, channels=steps.channels, progress=reading
             )
             describe(datasets[path])
-    output.mkdir(parents=True, exist_ok=True)
     # After the cheap checks: it brings torch's exporter.
     from nin_edge_export import DEFAULT_METHOD, PRECISIONS, ExportOptions, export_models
     from nin_edge_export.page import to_html
@@ -129,8 +124,11 @@ def command(
         calibration=datasets.get(calibration) if calibration else None,
         progress=_show,
     )
+    output.mkdir(parents=True, exist_ok=True)
     # A run's best.safetensors is better named by its run.
-    name = weights.resolve().parent.name if weights.stem in ("best", "last") else weights.stem
+    name = weights.stem
+    if name in ("best", "last"):
+        name = weights.resolve().parent.name or name
     paths = [output / f"{name}.{model.info.precision}.onnx" for model in models]
     for path, model in zip(paths, models, strict=True):
         write_atomically(path, model.data)
@@ -139,7 +137,7 @@ def command(
     write_atomically(output / "report.json", to_json(report))
     write_atomically(output / "report.html", to_html(report))
     click.echo(printable(f"{output / 'report.html'}: all figures; as numbers in report.json"))
-    click.echo(printable(f"next: nin-edge run IMAGE --model {paths[-1]}"))
+    click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(paths[-1])}")
 
 
 def _summary(model: ExportedModel) -> str:
@@ -155,7 +153,7 @@ def _summary(model: ExportedModel) -> str:
         )
     else:
         parts.append(
-            f"within {golden['max_abs_difference']:.1g} of PyTorch "
+            f"within {golden['max_abs_difference']:.2g} of PyTorch "
             f"on {golden['count']} golden samples"
         )
     if isinstance(budget, dict):
@@ -167,5 +165,5 @@ def _summary(model: ExportedModel) -> str:
 
 def _show(what: str, done: int, total: int) -> None:
     """Progress on a terminal, a line for each thing that is done."""
-    if sys.stderr.isatty():
+    if on_terminal():
         click.echo(f"\r{what} {done:,} / {total:,}\033[K", nl=done == total, err=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from nin_edge.cli import printable
+from nin_edge.cli import PATH, printable
 
 
 @click.command("info")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
     """Print what MODEL says of itself: labels, input, precision, size, data set, certificate."""
@@ -53,10 +53,20 @@ def command(model: Path, as_json: bool) -> None:
 def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each part of the certificate on a line."""
     for name, value in certificate.items():
+        shown = _shown(value)
         if isinstance(value, dict):
-            yield (
-                name,
-                ", ".join(f"{key.replace('_', ' ')} {figure}" for key, figure in value.items()),
-            )
-        else:
-            yield name, str(value)
+            shown = "; ".join(f"{_words(key)} {_shown(item, key)}" for key, item in value.items())
+        yield _words(name), shown
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ").replace("top1", "top-1")
+
+
+def _shown(value: Any, key: str = "") -> str:
+    """A value of the certificate for people: shares as percentages, four digits of the rest."""
+    if isinstance(value, float):
+        return f"{value:.2%}" if "top1" in key else f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

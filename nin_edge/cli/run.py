@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nin_edge.cli import EXIT_FAILED, model_option, printable, provider_option
+from nin_edge.cli import EXIT_FAILED, NumberRange, model_option, printable, provider_option
 
 if TYPE_CHECKING:
     from nin_edge_runtime import ImageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="Classes to print for an image.",
 )
 @click.option(
-    "--min-score", type=click.FloatRange(0, 1), help="Probability below which an answer is unknown."
+    "--min-score", type=NumberRange(0, 1), help="Probability below which an answer is unknown."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def command(
@@ -54,7 +54,7 @@ def command(
         try:
             if isinstance(source, ImageError):
                 raise source
-            prediction = classify(sys.stdin.buffer.read() if source is None else source)
+            prediction = classify(_stdin() if source is None else source)
         except ImageError as error:
             failed += 1
             reason = str(error).removeprefix(f"{name}: ")
@@ -71,7 +71,7 @@ def command(
                 "unknown": prediction.unknown,
                 "top": [{"label": label, "score": round(score, 6)} for label, score in top],
             }
-            click.echo(json.dumps(answer))
+            click.echo(json.dumps(answer, allow_nan=False))
             continue
         cells = [f"{printable(label)} {score:.1%}" for label, score in top]
         if prediction.unknown:
@@ -85,6 +85,14 @@ def command(
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
+def _stdin() -> bytes:
+    from nin_edge_runtime import ImageError
+
+    if sys.stdin is None:
+        raise ImageError("-: standard input is closed, expected an image on it")
+    return sys.stdin.buffer.read()
+
+
 def _sources(images: tuple[str, ...]) -> Iterator[tuple[str, Path | ImageError | None]]:
     """Each image's name, with its path, None for stdin, or the error of a folder without images."""
     from nin_edge_runtime import ImageError
@@ -93,6 +101,9 @@ def _sources(images: tuple[str, ...]) -> Iterator[tuple[str, Path | ImageError |
     for image in images:
         if image == "-":
             yield "-", None
+            continue
+        if not image:
+            yield image, ImageError("an empty name, expected an image")
             continue
         try:
             for path in find_images([image]):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nin_edge.cli import EXIT_INTERRUPTED
-from nin_edge.cli._data import describe, show_progress, torch_device
+from nin_edge.cli import EXIT_INTERRUPTED, PATH, clear_line, on_terminal, printable, shell_quoted
+from nin_edge.cli._data import describe, require_folder, show_progress, torch_device
 
 if TYPE_CHECKING:
     from nin_edge.network import NetworkConfig
@@ -32,7 +30,7 @@ _RECIPE_OPTIONS = {
 
 
 @click.command("train")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=PATH)
 @click.option(
     "--preset",
     default="nin-bn",
@@ -81,7 +79,7 @@ _RECIPE_OPTIONS = {
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Run folder; runs/NAME of the data if not given.",
 )
 def command(data: Path, device: str, resume: bool, output: Path | None, **options: Any) -> None:
@@ -92,11 +90,12 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
     interruption.
     """
     from nin_edge.checkpoint import DataSource
-    from nin_edge.datasets import open_dataset
+    from nin_edge.datasets import dataset_name, open_dataset
     from nin_edge.train import TrainingStoppedError, train
     from nin_edge_runtime import NinEdgeError
 
-    run = output or Path("runs") / data.resolve().name.split(".")[0]
+    run = output or Path("runs") / dataset_name(data)
+    require_folder(run)
     ctx = click.get_current_context()
     given = {
         name
@@ -106,7 +105,7 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
     config, recipe, source = (
         _settings(options) if not resume else _stored(run, {name: options[name] for name in given})
     )
-    if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if not resume and run.exists() and any(run.iterdir()):
         raise NinEdgeError(
             f"{run}: already used; go on with it by --resume, or name another folder with -o"
         )
@@ -133,24 +132,19 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
             should_stop=stop,
         )
     except TrainingStoppedError as stopped:
-        command_line = (
-            f"nin-edge train {shlex.quote(str(data))} -o {shlex.quote(str(run))} --resume"
-        )
-        click.echo(f"\n{stopped}; to go on: {command_line}", err=True)
+        clear_line()
+        again = f"nin-edge train {shell_quoted(data)} -o {shell_quoted(run)} --resume"
+        click.echo(f"{stopped}; to go on: {again}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     finally:
         stop.restore()
-    test = best.metrics.get("test_top1")
-    click.echo(
-        f"{run / 'best.safetensors'}: top-1 {best.metrics['holdout_top1']:.2%} on the hold-out"
-        + (
-            f", {test:.2%} on {best.metrics['test_images']:,} test images"
-            if test is not None
-            else ""
-        )
-        + f", {time.monotonic() - started:.0f} s"
-    )
-    click.echo(f"next: nin-edge export {shlex.quote(str(run / 'best.safetensors'))}")
+    figures = best.metrics
+    scores = [f"top-1 {figures['holdout_top1']:.2%} on the hold-out"]
+    if "test_top1" in figures:
+        scores.append(f"{figures['test_top1']:.2%} on {figures['test_images']:,} test images")
+    scores.append(f"{time.monotonic() - started:.0f} s")
+    click.echo(printable(f"{run / 'best.safetensors'}: {', '.join(scores)}"))
+    click.echo(f"next: nin-edge export {shell_quoted(run / 'best.safetensors')}")
 
 
 def _settings(options: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
@@ -216,7 +210,7 @@ class _Reporter:
 
     def __init__(self) -> None:
         self._printed = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = on_terminal()
 
     def __call__(self, progress: Progress) -> None:
         now, ended = time.monotonic(), progress.holdout_top1 is not None

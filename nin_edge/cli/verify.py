@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from nin_edge.cli import printable, provider_option
+from nin_edge.cli import PATH, printable, provider_option
 
 
 @click.command("verify")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @provider_option
 def command(model: Path, provider: str) -> None:
     """Replay MODEL's golden samples here; exit code 3 if the answers are not the file's own."""

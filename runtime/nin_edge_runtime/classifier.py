@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nin_edge_runtime.errors import ImageError, NinEdgeError
+from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError
 from nin_edge_runtime.image import ImageSource, center_crop_box, load_image
 from nin_edge_runtime.metadata import ModelInfo, read_model
 from nin_edge_runtime.providers import create_session, runs_half_slowly
@@ -93,15 +93,17 @@ class Classifier:
             raise ValueError(f"threads is {threads}: expected at least 1")
         source = DEFAULT_MODEL if model is None else model
         data, self.info = read_model(source)
-        name = f"model of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+        self.name = (
+            f"model of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+        )
         self._session, self.provider = create_session(
-            data, name, provider=provider, threads=threads
+            data, self.name, provider=provider, threads=threads
         )
         if self.info.precision == "fp16" and runs_half_slowly(self.provider):
             _logger.warning(
                 "%s: this ONNX Runtime is slow at fp16 on a CPU; the fp32 or int8 file is the "
                 "better one here",
-                name,
+                self.name,
             )
         rows = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = rows if isinstance(rows, int) else None
@@ -110,6 +112,8 @@ class Classifier:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._process = os.getpid()
 
+    name: str
+    """What the model is called in messages: its path, or its size where it came as bytes."""
     info: ModelInfo
     """What the model file says of itself."""
     provider: str
@@ -209,6 +213,8 @@ class Classifier:
                 "a Classifier does not survive fork: create it in the process that uses it"
             )
         probabilities, maps = self._infer(np.ascontiguousarray(fed))
+        if not np.isfinite(probabilities).all():
+            raise ModelFileError(f"{self.name}: its answers are no numbers; its weights are broken")
         predictions = []
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())

@@ -96,7 +96,7 @@ def replay(classify: Classifier) -> Replay:
     result = Replay(len(golden.images), difference, TOLERANCES[precision])
     if not difference <= result.tolerance:  # a NaN does not pass either
         raise GateError(
-            f"the model computes other answers here than where it was made: "
+            f"{classify.name}: computes other answers here than where it was made: "
             f"its golden samples differ by {difference:.2g} on {classify.provider}, "
             f"expected at most {result.tolerance:g} for {precision}"
         )

@@ -31,7 +31,22 @@ MAX_PIXELS: Final = 100_000_000
 IMAGE_SUFFIXES: Final = frozenset(
     f".{ending}"
     for ending in (
-        *("avif", "bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pcx", "pgm"),
+        *(
+            "avif",
+            "bmp",
+            "dib",
+            "gif",
+            "heic",
+            "heif",
+            "jfif",
+            "jp2",
+            "jpe",
+            "jpeg",
+            "jpg",
+            "pbm",
+            "pcx",
+            "pgm",
+        ),
         *("png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp"),
     )
 )

@@ -10,9 +10,15 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from nin_edge_runtime.errors import MissingDependencyError, ModelFileError, ProviderError
+from nin_edge_runtime.errors import (
+    MissingDependencyError,
+    ModelFileError,
+    NinEdgeError,
+    ProviderError,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,15 +50,12 @@ def create_session(
         MissingDependencyError: ONNX Runtime is not installed.
         ModelFileError: ONNX Runtime cannot load the model.
     """
-    wanted = (os.environ.get("NIN_EDGE_PROVIDER") or "auto") if provider == "auto" else provider
+    named = os.environ.get("NIN_EDGE_PROVIDER") if provider == "auto" else None
+    wanted = named or provider
     if wanted not in ("auto", *PROVIDERS):
-        raise ProviderError(f"provider {wanted!r}: expected auto, {' or '.join(PROVIDERS)}")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "ONNX Runtime is not installed: pip install onnxruntime (or onnxruntime-gpu, for CUDA)"
-        ) from error
+        what = "NIN_EDGE_PROVIDER is" if named else "provider"
+        raise ProviderError(f"{what} {wanted!r}: expected auto, {' or '.join(PROVIDERS)}")
+    onnxruntime = _onnxruntime()
     built_with_cuda = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
     if wanted == "cuda" and not built_with_cuda:
         raise ProviderError(
@@ -63,11 +66,16 @@ def create_session(
     options = _session_options(threads)
     try:
         session = onnxruntime.InferenceSession(
-            model, options, providers=[*chosen, PROVIDERS["cpu"]]
+            model,
+            options,
+            providers=[*chosen, PROVIDERS["cpu"]],
+            # Since 1.23 it quantises convolutions that int8 export kept in float, and coarsely.
+            disabled_optimizers=["WeightBiasQuantization"],
         )
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise ModelFileError(
-            f"{name}: ONNX Runtime {onnxruntime.__version__} cannot load it ({error})"
+            f"{name}: ONNX Runtime {onnxruntime.__version__} cannot load it "
+            f"({' '.join(str(error).split())})"
         ) from error
     active = "cuda" if PROVIDERS["cuda"] in session.get_providers() else "cpu"
     if wanted == "cuda" and active != "cuda":
@@ -80,6 +88,23 @@ def create_session(
             "CUDA could not be started, running on the CPU; provider='cpu' says that this is meant"
         )
     return session, active
+
+
+def _onnxruntime() -> ModuleType:
+    """The package, or an error that says why there is none."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # caught by the package itself
+            raise KeyboardInterrupt from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise MissingDependencyError(
+                "ONNX Runtime is not installed: pip install onnxruntime "
+                "(or onnxruntime-gpu, for CUDA)"
+            ) from error
+        raise MissingDependencyError(f"ONNX Runtime cannot be loaded: {error}") from error
+    module: ModuleType = onnxruntime
+    return module
 
 
 def runs_half_slowly(provider: str) -> bool:
@@ -97,13 +122,11 @@ def usable_threads() -> int:
     """Threads that help: `NIN_EDGE_THREADS`, or the CPUs that affinity and cgroup quota leave.
 
     Raises:
-        ProviderError: `NIN_EDGE_THREADS` is not a whole number above 0.
+        NinEdgeError: `NIN_EDGE_THREADS` is not a whole number above 0.
     """
     if asked := os.environ.get("NIN_EDGE_THREADS"):
         if not (asked.isascii() and asked.isdigit() and len(asked) <= 4 and 0 < int(asked) <= 1024):
-            raise ProviderError(
-                f"NIN_EDGE_THREADS is {asked!r}: expected a whole number, 1 to 1024"
-            )
+            raise NinEdgeError(f"NIN_EDGE_THREADS is {asked!r}: expected a whole number, 1 to 1024")
         return int(asked)
     affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1

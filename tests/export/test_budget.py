@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import ModelProto, numpy_helper
 
+from nin_edge import evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
 from nin_edge_export.artifact import seal
@@ -30,7 +32,14 @@ Opener = Callable[[ModelProto], Classifier]
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_weights: Path) -> Checkpoint:
-    return Checkpoint.load(tiny_weights)
+    """The tiny network with its last biases moved: its answers are of all three classes."""
+    checkpoint, images = Checkpoint.load(tiny_weights), _images(HOLDOUT)
+    weights = {name: value.clone() for name, value in checkpoint.weights.items()}
+    logits = evaluate.logits(
+        checkpoint.network(), checkpoint.preprocessing, images, np.arange(len(images))
+    )
+    weights["stages.6.6.bias"] -= torch.from_numpy(logits.mean(axis=0))
+    return replace(checkpoint, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +130,10 @@ def _top1(classify: Classifier, dataset: Dataset) -> float:
 @pytest.fixture(scope="module")
 def plan(graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset) -> Int8Plan:
     return plan_int8(graph, ranges, opened, dataset, None)
+
+
+def test_answers_are_of_every_class(dataset: Dataset) -> None:
+    assert np.bincount(dataset.targets[dataset.holdout]).min() > 0
 
 
 def test_every_convolution_has_a_sensitivity(plan: Int8Plan, graph: ModelProto) -> None:

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from nin_edge import checkpoint as module
 from nin_edge.checkpoint import (
     FORMAT_VERSION,
     ActivationRange,
@@ -48,6 +49,7 @@ def alter(tiny_weights: Path, tmp_path: Path) -> Alter:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(tensors, header)
+        header["nin_edge.sha256"] = module._digest(tensors)  # as if it had been written so
         safetensors.torch.save_file(tensors, tmp_path / "altered.safetensors", header)
         return tmp_path / "altered.safetensors"
 
@@ -291,3 +293,11 @@ def test_each_kind_of_file_is_read_as_that_kind_alone(
     other = {"checkpoint": "training state", "training state": "checkpoint"}[kind]
     with pytest.raises(ModelFileError, match=f"a nin-edge {kind}, expected a {other}"):
         read_tensors(path, other)
+
+
+def test_one_flipped_bit_in_a_tensor_is_noticed(tiny_weights: Path, tmp_path: Path) -> None:
+    data = bytearray(tiny_weights.read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"flipped\.safetensors: a damaged checkpoint"):
+        Checkpoint.load(tmp_path / "flipped.safetensors")

@@ -239,11 +239,42 @@ def test_bad_model_is_one_clear_line(
 
 @pytest.mark.parametrize(
     "options",
-    [["--top-k", "0"], ["--min-score", "2"], ["--provider", "tpu"], ["--nonsense"], []],
+    [
+        ["--top-k", "0"],
+        ["--min-score", "2"],
+        ["--min-score", "nan"],
+        ["--model", ""],
+        ["--provider", "tpu"],
+        ["--nonsense"],
+        [],
+    ],
     ids=lambda options: " ".join(options) or "no image",
 )
 def test_wrong_usage_exits_with_2(options: list[str], photo: Path) -> None:
     assert _run("run", *([photo] if options else []), *options).exit_code == 2
+
+
+@pytest.mark.parametrize("stream", ["0<&-", "2>&-"])
+def test_a_closed_stream_is_no_traceback(stream: str, picture: Path, tiny_model: Path) -> None:
+    image = "-" if stream.startswith("0") else str(picture)
+    command = f"{sys.executable} -m nin_edge run {image} --model {tiny_model} {stream}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if image == "-" else 0)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_image_name_is_not_the_current_folder(tiny_model: Path) -> None:
+    result = _run("run", "", "--model", tiny_model)
+    assert result.exit_code == 1
+    assert "an empty name" in result.stderr
+
+
+def test_a_file_in_the_way_of_the_output_is_named_first(tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for verb in (["export", tiny_weights], ["train", tmp_path]):
+        result = _run(*verb, "-o", tmp_path / "file" / "out")
+        assert result.exit_code == 1
+        assert f"{tmp_path / 'file'}: a file, expected a folder" in _one_line(result)
 
 
 def test_cuda_that_is_not_there_exits_with_4(photo: Path) -> None:
@@ -325,7 +356,7 @@ def test_export_beyond_the_tolerance_exits_with_3_and_writes_nothing(
     result = _run("export", tiny_weights, "-o", tmp_path / "out")
     assert result.exit_code == 3
     assert "differs from PyTorch" in _one_line(result)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_used_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) -> No
 
 def test_a_file_as_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
-    failed(invoke(shapes_folder, *TINY, "-o", tmp_path / "run"), 1, "already used")
+    failed(invoke(shapes_folder, *TINY, "-o", tmp_path / "run"), 1, "a file, expected a folder")
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -166,7 +166,7 @@ def test_resuming_with_other_data_is_refused(
     run = tmp_path / "run"
     assert invoke(shapes_folder, "--epochs", "1", *TINY, "-o", run).exit_code == 0
     other = make_folder(tmp_path / "other", {"circle": 9, "square": 9, "triangle": 9}, seed=1)
-    failed(invoke(other, "-o", run, "--resume"), 1, "another data")
+    failed(invoke(other, "-o", run, "--resume"), 1, "other images than these")
 
 
 def test_unreadable_images_are_named_and_training_goes_on(

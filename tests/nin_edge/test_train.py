@@ -314,7 +314,7 @@ def test_resuming_a_finished_run_changes_nothing(shapes: Dataset, tmp_path: Path
         ({"recipe": replace(SHORT, seed=1)}, "recipe"),
         ({"recipe": replace(SHORT, epochs=3)}, "recipe"),
         ({"source": DataSource("other")}, "data"),
-        ({"fingerprint": "0" * 64}, "data"),
+        ({"fingerprint": "0" * 64}, "images"),
         ({"labels": ("a", "b", "c")}, "labels"),
     ],
 )
@@ -325,7 +325,7 @@ def test_resuming_with_other_settings_is_refused(
         train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(1))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     of_dataset = {key: changes[key] for key in ("fingerprint", "labels") if key in changes}
-    with pytest.raises(TrainingError, match=rf"state\.safetensors: .* another {what}"):
+    with pytest.raises(TrainingError, match=rf"state\.safetensors: .* (another|other) {what}"):
         train(
             replace(shapes, **of_dataset),
             changes.get("config", network()),

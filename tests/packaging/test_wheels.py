@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tomllib
-import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,36 +20,13 @@ SIZE_LIMIT = 8_000_000
 """Most bytes that the installed runtime may add beyond its dependencies."""
 
 
-def _pip(python: Path, *arguments: str) -> None:
-    """Install into another environment, or skip where there is no index to install from."""
-    constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    command = [str(python), "-m", "pip", "install", "--quiet", *constraints, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if re.search(r"Temporary failure in name resolution|Could not find a version", done.stderr):
-        pytest.skip(f"no package index here: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Both wheels, by distribution name."""
-    out = tmp_path_factory.mktemp("dist")
-    for project in (ROOT / "runtime", ROOT):
-        subprocess.run(
-            [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", out, project],
-            check=True,
-            capture_output=True,
-        )
-    return {path.name.split("-")[0].replace("_", "-"): path for path in out.glob("*.whl")}
-
-
-@pytest.fixture(scope="module")
-def device(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def device(
+    wheels: dict[str, Path], make_environment: Callable[[str], Path], pip: Callable[..., None]
+) -> Path:
     """The Python of an environment with the runtime, ONNX Runtime and nothing of ours besides."""
-    folder = tmp_path_factory.mktemp("device")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    _pip(python, f"{wheels['nin-edge-runtime']}[cpu]")
+    python = make_environment("device")
+    pip(python, f"{wheels['nin-edge-runtime']}[cpu]")
     return python
 
 
@@ -83,8 +59,8 @@ def test_both_distributions_have_the_same_version_and_licence() -> None:
     assert f"## [{nin_edge.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def test_runtime_alone_passes_its_tests(device: Path) -> None:
-    _pip(device, "pytest", "hypothesis")
+def test_runtime_alone_passes_its_tests(device: Path, pip: Callable[..., None]) -> None:
+    pip(device, "pytest", "hypothesis")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [device.parent / "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime"],
@@ -112,9 +88,13 @@ def test_runtime_adds_little_to_a_device(device: Path) -> None:
 
 
 def test_toolkit_labels_a_photo_without_torch(
-    device: Path, wheels: dict[str, Path], photo: Path, tmp_path: Path
+    device: Path,
+    wheels: dict[str, Path],
+    photo: Path,
+    tmp_path: Path,
+    pip: Callable[..., None],
 ) -> None:
-    _pip(device, str(wheels["nin-edge"]))
+    pip(device, str(wheels["nin-edge"]))
     done = subprocess.run(
         [device.parent / "nin-edge", "run", photo],
         cwd=tmp_path,

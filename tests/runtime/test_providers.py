@@ -9,7 +9,13 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from nin_edge_runtime import Classifier, ModelFileError, ProviderError, providers
+from nin_edge_runtime import (
+    Classifier,
+    ModelFileError,
+    NinEdgeError,
+    ProviderError,
+    providers,
+)
 from nin_edge_runtime.providers import PROVIDERS, create_session, usable_threads
 
 
@@ -37,7 +43,7 @@ class TestThreads:
         self, monkeypatch: pytest.MonkeyPatch, asked: str
     ) -> None:
         monkeypatch.setenv("NIN_EDGE_THREADS", asked)
-        with pytest.raises(ProviderError, match="NIN_EDGE_THREADS"):
+        with pytest.raises(NinEdgeError, match="NIN_EDGE_THREADS"):
             usable_threads()
 
     def test_an_empty_variable_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
