@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shlex
 import signal
 import sys
 from importlib import import_module
@@ -138,6 +137,8 @@ def clear_line() -> None:
 
 def shell_quoted(path: Path) -> str:
     """A path as it can be pasted into a shell, and cannot act on the terminal."""
+    import shlex
+
     return printable(shlex.quote(f"./{path}" if str(path).startswith("-") else str(path)))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError
 from nin_edge_runtime.image import ImageSource, center_crop_box, load_image
 from nin_edge_runtime.metadata import ModelInfo, read_model
 from nin_edge_runtime.providers import create_session, runs_half_slowly
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx"
 """The model that ships with the runtime, used where none is named."""
@@ -24,7 +27,8 @@ _logger = logging.getLogger(__name__)
 
 _OUTPUTS: Final = ("probabilities", "class_maps")
 
-_Row: TypeAlias = tuple[NDArray[Any], tuple[int, int]]  # a prepared image, and its height and width
+# A prepared image, and the height and width it had.
+_Row: TypeAlias = "tuple[NDArray[Any], tuple[int, int]]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,12 +217,14 @@ class Classifier:
                 "a Classifier does not survive fork: create it in the process that uses it"
             )
         probabilities, maps = self._infer(np.ascontiguousarray(fed))
-        if not np.isfinite(probabilities).all():
-            raise ModelFileError(f"{self.name}: its answers are no numbers; its weights are broken")
         predictions = []
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())
             score = float(probabilities[row, best])
+            if math.isnan(score):  # argmax stops at the first that is none
+                raise ModelFileError(
+                    f"{self.name}: answers with no numbers; its weights are broken"
+                )
             predictions.append(
                 Prediction(
                     label=self.labels[best],
@@ -226,9 +232,7 @@ class Classifier:
                     unknown=score < self._min_score,
                     labels=self.labels,
                     probabilities=probabilities[row],
-                    class_map=maps[
-                        row, best
-                    ].copy(),  # a view would keep all maps of the batch alive
+                    class_map=maps[row, best].copy(),  # a view would keep all maps alive
                     crop=center_crop_box(height, width),
                 )
             )

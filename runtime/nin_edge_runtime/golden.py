@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nin_edge_runtime.errors import GateError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nin_edge_runtime.classifier import Classifier
 
 FORMULA: Final = 1

@@ -12,13 +12,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nin_edge_runtime.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # a tenth of NumPy's own import time, for names alone
 
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | NDArray[np.uint8]"
@@ -220,21 +222,19 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
     """Check an array and bring it to (H, W, 3) RGB."""
-    found = f"array of {array.dtype} with shape {array.shape}"
+    pixels = array[:, :, np.newaxis] if array.ndim == 2 else array
     if array.dtype != np.uint8:
-        raise ImageError(
-            f"{found}: expected uint8, 0 to 255 (scale floats yourself: only you know their range)"
-        )
-    if array.ndim == 2:
-        array = array[:, :, np.newaxis]
-    if array.ndim != 3 or array.shape[2] not in (1, 3):
-        raise ImageError(f"{found}: expected (H, W, 3), (H, W, 1) or (H, W)")
-    if not array.size:
-        raise ImageError(f"{found}: expected at least one pixel")
-    _check_pixels(array.shape[1], array.shape[0], "array")
-    if array.shape[2] == 1:
-        return np.repeat(array, 3, axis=2)
-    return array[:, :, ::-1] if bgr else array
+        expected = "uint8, 0 to 255 (scale floats yourself: only you know their range)"
+    elif pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        expected = "(H, W, 3), (H, W, 1) or (H, W)"
+    elif not pixels.size:
+        expected = "at least one pixel"
+    else:
+        _check_pixels(pixels.shape[1], pixels.shape[0], "array")
+        if pixels.shape[2] == 1:
+            return np.repeat(pixels, 3, axis=2)
+        return pixels[:, :, ::-1] if bgr else pixels
+    raise ImageError(f"array of {array.dtype} with shape {array.shape}: expected {expected}")
 
 
 def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
