@@ -43,6 +43,7 @@ wheel: $(INSTALLED)
 # the archive of docs/training.md:
 #   make model EVAL_DATA=cifar10-jpeg.tar.xz
 model: $(INSTALLED)
+	@test -n "$(EVAL_DATA)" || { echo "make model: name the archive, EVAL_DATA=cifar10-jpeg.tar.xz"; exit 2; }
 	$(BIN)/nin-edge export --precision int8 --eval-data "$(EVAL_DATA)" --output build/model
 	cp build/model/nin-cifar10.int8.onnx $(MODELS)
 

@@ -214,9 +214,10 @@ def write_tensors(
     marks = {
         "nin_edge.kind": kind,
         "nin_edge.format_version": str(FORMAT_VERSION),
-        "nin_edge.sha256": _digest(plain),
+        **text,
     }
-    write_atomically(path, safetensors.torch.save(plain, metadata={**marks, **text}))
+    marks["nin_edge.sha256"] = _digest(plain, marks)
+    write_atomically(path, safetensors.torch.save(plain, metadata=marks))
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -237,6 +238,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         # The library checked the header's length and JSON, but hands only the tensors out.
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        digest = metadata.pop("nin_edge.sha256", None)
+        whole = digest == _digest(tensors, metadata)
         found = metadata.pop("nin_edge.kind", None)
         if found is None:
             raise ModelFileError(
@@ -254,10 +257,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
                 f"{path}: {kind} format {version}, this nin-edge {__version__} reads up to "
                 f"{FORMAT_VERSION}: update it"
             )
-        if metadata.pop("nin_edge.sha256", None) != _digest(tensors):
-            raise ModelFileError(
-                f"{path}: a damaged {kind}: its tensors are not those that were written"
-            )
+        if not whole:
+            raise ModelFileError(f"{path}: a damaged {kind}: its SHA-256 is not the one it carries")
         return tensors, {key: json.loads(value) for key, value in metadata.items()}
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         if isinstance(error, ModelFileError):
@@ -267,9 +268,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         ) from error
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all tensors with their names, types and shapes, in hexadecimal."""
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of the header and of all tensors with their names, types and shapes."""
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.numpy().tobytes())

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from nin_edge_runtime import ImageError, NinEdgeError
 from nin_edge_runtime.image import IMAGE_SUFFIXES, Preprocessing, load_image
+from nin_edge_runtime.providers import usable_threads
 
 TEST_SHARE: Final = 0.2
 """Part of each class that becomes the test split where the data set names none."""
@@ -125,9 +126,7 @@ def open_dataset(
     folder = (cache or _default_cache()) / f"{dataset_name(path)}-{_key(source, size, channels)}"
     cached = _load_cache(folder)
     if cached is None:
-        _build_cache(
-            folder, path, source, size, channels, workers or len(os.sched_getaffinity(0)), progress
-        )
+        _build_cache(folder, path, source, size, channels, workers or usable_threads(), progress)
         cached = _load_cache(folder)
         if cached is None:
             raise DatasetError(
@@ -491,6 +490,7 @@ def _build_cache(
                     else:
                         file.seek(places[name] * row)
                         file.write(pixels)
+                        failures.pop(places[name], None)  # a later copy in a tar counts
                 done += len(names)
                 if progress:
                     progress(done, len(members))

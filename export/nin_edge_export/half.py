@@ -36,8 +36,8 @@ def to_half(model: ModelProto, ranges: Mapping[str, ActivationRange]) -> ModelPr
     """
     largest_half = float(np.finfo(np.float16).max)
     for name, span in ranges.items():
-        if max(-span.minimum, span.maximum) > largest_half:
-            raise GateError(f"{name}: activations up to {span.maximum:g} overflow fp16")
+        if (largest := max(-span.minimum, span.maximum)) > largest_half:
+            raise GateError(f"{name}: activations of {largest:g} overflow fp16")
     half = ModelProto()
     half.CopyFrom(model)
     network = network_nodes(half)

@@ -12,13 +12,14 @@ from onnx import ModelProto
 
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.datasets import Dataset, check_labels
+from nin_edge.datasets import Dataset, DatasetError, check_labels
 from nin_edge_export import certificate
 from nin_edge_export.artifact import seal
 from nin_edge_export.budget import Int8Plan, plan_int8
 from nin_edge_export.certificate import NOT_MEASURED, Golden, Progress, Rows
 from nin_edge_export.graph import OPSET, build_graph, network_nodes
 from nin_edge_export.half import to_half
+from nin_edge_export.preprocess import NORMALIZED
 from nin_edge_export.quantize import (
     DEFAULT_METHOD,
     METHODS,
@@ -115,7 +116,7 @@ def export_models(
 
     Raises:
         GateError: a file is too far from PyTorch, or int8's budget cannot be met.
-        DatasetError: a data set's labels are not the model's.
+        DatasetError: a data set's labels are not the model's, or its images too few.
         NinEdgeError: int8 without ranges.
     """
     return list(_Export(checkpoint, options or ExportOptions(), dataset, calibration, progress))
@@ -135,6 +136,11 @@ class _Export:
         for given in (dataset, calibration):
             if given is not None:
                 check_labels(given, checkpoint.labels)
+        if dataset is not None and not (len(dataset.holdout) and len(dataset.test)):
+            raise DatasetError(
+                f"{dataset.name}: too few images for a hold-out and a test split, "
+                "expected at least 3 a class"
+            )
         self.options, self.dataset, self.calibration = options, dataset, calibration
         self.progress = progress
         self.network = checkpoint.network()
@@ -193,8 +199,10 @@ class _Export:
             "budget": plan.figures if plan else NOT_MEASURED,
         }
         model = self._finish(quantize(graph, ranges, kept), "int8", extra)
-        whole = self._sealed(quantize(graph, ranges), "int8", self.golden.pytorch, {})
-        return replace(model, plan=plan, all_int8=whole if kept else None)
+        whole = None
+        if kept:
+            whole = self._sealed(quantize(graph, ranges), "int8", self.golden.pytorch, {})
+        return replace(model, plan=plan, all_int8=whole)
 
     def _ranges(self, graph: ModelProto) -> tuple[Ranges, dict[str, Any]]:
         """int8's ranges, and where they are from."""
@@ -216,7 +224,7 @@ class _Export:
         bare = build_graph(self.checkpoint, "none")
         ranges = calibrate(self.checkpoint, bare, batches(), method)
         if self.options.embedded != "none":  # the network's input has another name there
-            ranges = {**ranges, "normalized": ranges["image"]}
+            ranges = {**ranges, NORMALIZED: ranges["image"]}
         return ranges, {"method": method, "ranges": data.name, "images": len(chosen)}
 
     def _finish(self, graph: ModelProto, precision: str, extra: Mapping[str, Any]) -> ExportedModel:

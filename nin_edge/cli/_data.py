@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,8 @@ def require_folder(path: Path) -> None:
 
     for part in (path, *path.parents):
         if part.is_dir():
+            if not os.access(part, os.W_OK):
+                raise NinEdgeError(f"{part}: not writable, expected a folder to write to")
             return
         if part.exists():
             raise NinEdgeError(f"{part}: a file, expected a folder to write to")

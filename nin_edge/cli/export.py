@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nin_edge.cli import PATH, NumberRange, on_terminal, printable, shell_quoted
+from nin_edge.cli import PATH, NumberRange, printable, shell_quoted
 
 if TYPE_CHECKING:
     from nin_edge_export import ExportedModel
+
+_LOSS_WORTH_A_WARNING = 1.0  # percentage points
 
 DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safetensors"
 
@@ -85,6 +87,13 @@ def command(
     """
     if options["max_drop"] is not None and eval_data is None:
         raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
+    int8_alone = ("max_drop", "calibration_method")
+    if (
+        precisions
+        and "int8" not in precisions
+        and (calibration or any(map(options.get, int8_alone)))
+    ):
+        raise click.UsageError("--max-drop and --calibration are for int8, which --precision omits")
     if options["calibration_method"] == "entropy" and calibration is None:
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
     from nin_edge.checkpoint import Checkpoint
@@ -122,22 +131,40 @@ def command(
         ),
         dataset=dataset,
         calibration=datasets.get(calibration) if calibration else None,
-        progress=_show,
+        progress=lambda what, done, total: show_progress(what)(done, total),
     )
-    output.mkdir(parents=True, exist_ok=True)
     # A run's best.safetensors is better named by its run.
     name = weights.stem
     if name in ("best", "last"):
         name = weights.resolve().parent.name or name
-    paths = [output / f"{name}.{model.info.precision}.onnx" for model in models]
-    for path, model in zip(paths, models, strict=True):
-        write_atomically(path, model.data)
-        click.echo(printable(f"{path}: {_summary(model)}"))
+    files = {output / f"{name}.{model.info.precision}.onnx": model.data for model in models}
     report = measure(models, checkpoint, name=name, dataset=dataset)
-    write_atomically(output / "report.json", to_json(report))
-    write_atomically(output / "report.html", to_html(report))
-    click.echo(printable(f"{output / 'report.html'}: all figures; as numbers in report.json"))
-    click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(paths[-1])}")
+    page = output / "report.html"
+    output.mkdir(parents=True, exist_ok=True)
+    for path, data in {
+        **files,
+        output / "report.json": to_json(report),
+        page: to_html(report),
+    }.items():
+        write_atomically(path, data)
+    for path, model in zip(files, models, strict=True):
+        click.echo(printable(f"{path}: {_summary(model)}"))
+        _warn_of_loss(model)
+    click.echo(printable(f"{page}: all figures; as numbers in report.json"))
+    click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(list(files)[-1])}")
+
+
+def _warn_of_loss(model: ExportedModel) -> None:
+    """Say that int8 lost accuracy where nobody set a limit to it."""
+    budget = model.info.certificate.get("budget")
+    if not isinstance(budget, dict) or budget["max_drop_points"] is not None:
+        return
+    if budget["drop_points"] >= _LOSS_WORTH_A_WARNING:
+        click.echo(
+            f"warning: int8 loses {budget['drop_points']:.2f} points on the hold-out; "
+            "--max-drop POINTS returns layers to float until less is lost",
+            err=True,
+        )
 
 
 def _summary(model: ExportedModel) -> str:
@@ -161,9 +188,3 @@ def _summary(model: ExportedModel) -> str:
         kept = certificate["float_layers"]
         parts.append(f"in float: {', '.join(kept) if kept else 'no convolution'}")
     return ", ".join(parts)
-
-
-def _show(what: str, done: int, total: int) -> None:
-    """Progress on a terminal, a line for each thing that is done."""
-    if on_terminal():
-        click.echo(f"\r{what} {done:,} / {total:,}\033[K", nl=done == total, err=True)

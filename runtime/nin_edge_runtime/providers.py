@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
@@ -114,7 +115,8 @@ def runs_half_slowly(provider: str) -> bool:
     """
     import onnxruntime
 
-    release = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    found = re.match(r"(\d+)\.(\d+)", onnxruntime.__version__)
+    release = tuple(map(int, found.groups())) if found else (0, 0)
     return provider == "cpu" and release < (1, 23)
 
 

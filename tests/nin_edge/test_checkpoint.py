@@ -49,7 +49,8 @@ def alter(tiny_weights: Path, tmp_path: Path) -> Alter:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(tensors, header)
-        header["nin_edge.sha256"] = module._digest(tensors)  # as if it had been written so
+        del header["nin_edge.sha256"]
+        header["nin_edge.sha256"] = module._digest(tensors, header)  # as if it was written so
         safetensors.torch.save_file(tensors, tmp_path / "altered.safetensors", header)
         return tmp_path / "altered.safetensors"
 
@@ -295,9 +296,10 @@ def test_each_kind_of_file_is_read_as_that_kind_alone(
         read_tensors(path, other)
 
 
-def test_one_flipped_bit_in_a_tensor_is_noticed(tiny_weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["tensor", "label"])
+def test_one_flipped_bit_is_noticed(where: str, tiny_weights: Path, tmp_path: Path) -> None:
     data = bytearray(tiny_weights.read_bytes())
-    data[-100] ^= 1
+    data[-100 if where == "tensor" else data.index(b"square")] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(data)
     with pytest.raises(ModelFileError, match=r"flipped\.safetensors: a damaged checkpoint"):
         Checkpoint.load(tmp_path / "flipped.safetensors")

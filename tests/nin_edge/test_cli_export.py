@@ -244,3 +244,10 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(
     assert [path.name for path in left] == ["tiny.fp32.onnx"][:files]
     for path in left:
         read_model(path)  # whole, or it raises
+
+
+@pytest.mark.parametrize(
+    "options", [["--max-drop", "1", "--eval-data", "x"], ["--calibration", "x"]]
+)
+def test_options_of_int8_without_int8_are_a_usage_error(options: list[str]) -> None:
+    assert _run("x.safetensors", "--precision", "fp32", *options).exit_code == 2

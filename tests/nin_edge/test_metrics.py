@@ -73,11 +73,23 @@ def test_the_fitted_temperature_is_the_one_that_made_the_labels(
     assert fitted == pytest.approx(temperature, rel=TEMPERATURE_TOLERANCE)
 
 
-@pytest.mark.parametrize(("right", "limit"), [(True, 0.05), (False, 20.0)])
-def test_the_temperature_stays_in_its_range(right: bool, limit: float) -> None:
+def test_a_few_right_answers_are_no_certainty() -> None:
     values = np.float32([[4, 0], [0, 4]])
-    targets = np.array([0, 1] if right else [1, 0])
-    assert fit_temperature(values, targets) == pytest.approx(limit, rel=TEMPERATURE_TOLERANCE)
+    # Two images leave a doubt of 1/4, spread over both classes: 7/8 against 1/8.
+    expected = 4 / np.log(7)
+    found = fit_temperature(values, np.array([0, 1]))
+    assert found == pytest.approx(expected, rel=TEMPERATURE_TOLERANCE)
+
+
+def test_the_temperature_of_wrong_answers_stays_in_its_range() -> None:
+    values = np.float32([[4, 0], [0, 4]])
+    found = fit_temperature(values, np.array([1, 0]))
+    assert found == pytest.approx(20.0, rel=TEMPERATURE_TOLERANCE)
+
+
+def test_no_images_have_no_temperature() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        fit_temperature(np.empty((0, 2), np.float32), np.empty(0, np.int64))
 
 
 # --- the tally ------------------------------------------------------------------------------------

@@ -168,3 +168,20 @@ class TestProvider:
         )
         done = run_python(script, tiny_model)
         assert "pip install onnxruntime" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "provider", "slow"),
+    [
+        ("1.22.1", "cpu", True),
+        ("1.23.0", "cpu", False),
+        ("1.23rc1", "cpu", False),
+        ("1.22.1", "cuda", False),
+        ("2.0", "cpu", False),
+    ],
+)
+def test_fp16_is_slow_on_a_cpu_before_1_23(
+    version: str, provider: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    assert providers.runs_half_slowly(provider) is slow
