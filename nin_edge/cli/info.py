@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,13 @@ def command(model: Path, as_json: bool) -> None:
         "input": does,
         "network sees": f"centre square at {steps.size} x {steps.size}, "
         f"{'RGB' if steps.channels == 3 else 'luma'}",
+        "normalisation": f"mean {_numbers(steps.mean)}, std {_numbers(steps.std)}, of 0 to 1",
+        "layers": f"channels {architecture.get('blocks')} at width 1, "
+        f"kernels {architecture.get('kernels')}, "
+        f"{'with' if architecture.get('batch_norm') else 'without'} batch normalisation",
         "temperature": f"{info.temperature:.4g}",
+        "golden samples": f"{len(info.golden.images)}, formula {info.golden.formula}; "
+        "`nin-edge verify` replays them",
         "data": f"{info.data.get('name')} (licence: {info.data.get('licence')})",
         "versions": ", ".join(f"{name} {value}" for name, value in info.versions.items()),
         "sha256": f"{info.sha256} (checked)",
@@ -57,6 +63,10 @@ def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             shown = "; ".join(f"{_words(key)} {_shown(item, key)}" for key, item in value.items())
         yield _words(name), shown
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
 
 
 def _words(key: str) -> str:
