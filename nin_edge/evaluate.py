@@ -76,7 +76,7 @@ def activation_ranges(
     """Range of every tensor that int8 export quantises: the input, and what each layer hands on.
 
     The percentiles are exact: the few values beyond them are kept, and all others dropped as they
-        come.
+    come.
 
     Args:
         network: on the CPU; evaluated in evaluation mode, which it is left in.

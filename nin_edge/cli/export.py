@@ -87,12 +87,8 @@ def command(
     """
     if options["max_drop"] is not None and eval_data is None:
         raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
-    int8_alone = ("max_drop", "calibration_method")
-    if (
-        precisions
-        and "int8" not in precisions
-        and (calibration or any(map(options.get, int8_alone)))
-    ):
+    of_int8 = (calibration, options["max_drop"], options["calibration_method"])
+    if precisions and "int8" not in precisions and of_int8 != (None, None, None):
         raise click.UsageError("--max-drop and --calibration are for int8, which --precision omits")
     if options["calibration_method"] == "entropy" and calibration is None:
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
