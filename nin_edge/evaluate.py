@@ -104,13 +104,13 @@ def activation_ranges(
         )
 
     hooks = []
-    for name, module in network.named_modules():
-        linear_end = (
-            isinstance(module, nn.Conv2d)
-            and not network.config.last_relu
-            and module is _last(network)
-        )
-        if linear_end or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+    layers = [
+        (name, module) for name, module in network.named_modules() if not list(module.children())
+    ]
+    following = [*(module for _, module in layers[1:]), None]
+    for (name, module), after in zip(layers, following, strict=True):
+        linear = isinstance(module, nn.Conv2d) and not isinstance(after, nn.BatchNorm2d | nn.ReLU)
+        if linear or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
             hooks.append(
                 module.register_forward_hook(lambda _, __, output, name=name: observe(name, output))
             )
@@ -130,7 +130,3 @@ def activation_ranges(
             low[0].item(), high[0].item(), low[beyond].item(), high[beyond].item()
         )
     return ranges
-
-
-def _last(network: NiN) -> nn.Module:
-    return [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]

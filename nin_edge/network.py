@@ -47,6 +47,12 @@ class NetworkConfig:
     """Whether the class maps pass a ReLU, as in the paper; without it they are linear."""
     dropout: float = 0.5
     """Probability of zeroing an activation after each pooling, while training."""
+    block: str = "mlpconv"
+    """`mlpconv`, or `linear`: of each block the first convolution alone, the paper's comparison."""
+    head: str = "gap"
+    """`gap`, global average pooling, or `fc`: a fully connected layer over the flattened maps."""
+    head_dropout: float = 0.0
+    """Probability of zeroing an input of the fully connected layer, while training."""
 
     def __post_init__(self) -> None:
         """Refuse a network that cannot be built.
@@ -64,8 +70,14 @@ class NetworkConfig:
             )
         if not 0 < self.width <= 8:
             raise ValueError(f"width is {self.width}: expected a multiplier above 0, at most 8")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}: expected a probability below 1")
+        for name in ("dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a probability below 1")
+        for name, known in (("block", ("mlpconv", "linear")), ("head", ("gap", "fc"))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: expected {' or '.join(known)}"
+                )
         if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
             raise ValueError(f"kernels are {self.kernels}: expected odd sides")
         if len(self.blocks) != len(self.kernels) or not all(self.blocks):
@@ -85,10 +97,15 @@ class NetworkConfig:
         return replace(PRESETS[preset], classes=classes, **changes)  # type: ignore[arg-type]
 
     def layer_shapes(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-        """Each mlpconv's convolutions as (input channels, output channels, kernel side)."""
+        """Each block's convolutions as (input channels, output channels, kernel side).
+
+        A linear block is its first convolution; the last one keeps the 1 x 1 convolution to K maps.
+        """
         shapes, inputs = [], self.channels
         for index, (block, kernel) in enumerate(zip(self.blocks, self.kernels, strict=True)):
             outputs = [max(8, 8 * round(channels * self.width / 8)) for channels in block]
+            if self.block == "linear":
+                outputs = outputs[:1]
             if index == len(self.blocks) - 1:
                 outputs.append(self.classes)
             sides = [kernel] + [1] * (len(outputs) - 1)
@@ -96,13 +113,20 @@ class NetworkConfig:
             inputs = outputs[-1]
         return tuple(shapes)
 
+    def map_sides(self) -> tuple[int, ...]:
+        """Side, in pixels, of what each block gives; the last one's is that of the K maps."""
+        # Every pooling halves the side, rounding up.
+        return tuple(math.ceil(self.size / 2**index) for index in range(len(self.blocks)))
+
     def multiply_adds(self) -> int:
-        """Multiply-adds of all convolutions for one image (bias, pooling and softmax left out)."""
-        total, side = 0, self.size
-        for shapes in self.layer_shapes():
-            total += sum(i * o * k * k for i, o, k in shapes) * side * side
-            side = math.ceil(side / 2)  # every pooling halves the side, rounding up
-        return total
+        """Multiply-adds of all layers for one image (bias, pooling and softmax left out)."""
+        sides = self.map_sides()
+        total = sum(
+            inputs * outputs * kernel**2 * side**2
+            for shapes, side in zip(self.layer_shapes(), sides, strict=True)
+            for inputs, outputs, kernel in shapes
+        )
+        return total + (self.classes**2 * sides[-1] ** 2 if self.head == "fc" else 0)
 
 
 PRESETS: Final = {
@@ -159,6 +183,10 @@ class NiN(nn.Module):
 
     Both poolings are 3 x 3 with stride 2 and padding 1, the first a maximum, the second an average
     that leaves the padding out of its count.
+
+    With the head `fc`, a fully connected layer takes the flattened maps (section 4.6). It is the
+    convolution whose kernel is as large as the maps: K maps of one pixel, which are the logits and
+    say nothing of places.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -183,6 +211,9 @@ class NiN(nn.Module):
                     else nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
                 )
                 stages.append(nn.Dropout(config.dropout))
+        if config.head == "fc":
+            stages.append(nn.Dropout(config.head_dropout))
+            stages.append(nn.Conv2d(config.classes, config.classes, config.map_sides()[-1]))
         self.stages = nn.Sequential(*stages)
 
     def class_maps(self, images: Tensor) -> Tensor:
@@ -192,7 +223,7 @@ class NiN(nn.Module):
             images: normalised images (N, C, S, S), float32.
 
         Returns:
-            (N, K, h, w), float32; h = w = S / 4, rounded up.
+            (N, K, h, w), float32; h = w = S / 4, rounded up, or 1 with the head `fc`.
         """
         maps: Tensor = self.stages(images)
         return maps

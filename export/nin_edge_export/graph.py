@@ -66,7 +66,7 @@ def build_graph(
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)
     after, after_constants = _build_head(checkpoint.temperature or 1.0)
-    side = _map_side(checkpoint.config.size)
+    side = 1 if checkpoint.config.head == "fc" else checkpoint.config.map_sides()[-1]
     classes = checkpoint.config.classes
     outputs = [
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch or "N", classes]),
@@ -189,8 +189,3 @@ def _build_head(temperature: float) -> tuple[list[NodeProto], list[TensorProto]]
         helper.make_node("Softmax", [last], ["probabilities"], name="head.softmax", axis=1)
     )
     return nodes, constants
-
-
-def _map_side(size: int) -> int:
-    """Side of the class maps: two poolings with stride 2, each rounding up."""
-    return (size + 3) // 4
