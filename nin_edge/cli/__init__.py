@@ -29,7 +29,7 @@ EXIT_PROVIDER: Final = 4
 """The requested execution provider is not active."""
 EXIT_INTERRUPTED: Final = 130
 
-_VERBS: Final = ("train", "eval", "export", "run", "verify", "info")
+_VERBS: Final = ("train", "eval", "export", "run", "verify", "bench", "info", "doctor")
 
 # What each verb imports; a light installation has no more than devices need.
 _RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
@@ -90,19 +90,23 @@ def main(verbose: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )
+    if not verbose:
+        from nin_edge.cli._native import hide_import_lines
+
+        hide_import_lines()
 
 
 def _explain(error: Exception, verb: str) -> str:
     """An expected error's one line; anything else is a defect and goes up with its traceback."""
-    from nin_edge_runtime.errors import NinEdgeError
-
-    if isinstance(error, NinEdgeError):
-        return str(error)
     if isinstance(error, ModuleNotFoundError):
         needed = _IMPORTS.get(verb, _RUNTIME)
         if (error.name or "").split(".")[0] in needed:
             missing = [_PIP_NAMES.get(name, name) for name in needed if not _installed(name)]
             return f"nin-edge {verb} needs what is not installed: pip install {' '.join(missing)}"
+    from nin_edge_runtime.errors import NinEdgeError
+
+    if isinstance(error, NinEdgeError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     raise error
@@ -117,6 +121,8 @@ def _installed(module: str) -> bool:
 
 
 def _exit_code(error: Exception) -> int:
+    if isinstance(error, ModuleNotFoundError):  # without NumPy, there is no runtime to ask
+        return EXIT_FAILED
     from nin_edge_runtime.errors import GateError, ProviderError
 
     if isinstance(error, GateError):

@@ -15,6 +15,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 Pip = Callable[..., None]
 
+_NO_INDEX = (
+    "Temporary failure in name resolution|Could not find a version"
+    "|Failed to establish a new connection|Read timed out"
+)
+
 
 @pytest.fixture(scope="session")
 def pip() -> Pip:
@@ -24,7 +29,7 @@ def pip() -> Pip:
         constraints = ["--constraint", str(ROOT / "constraints.txt")] if constrained else []
         command = [str(python), "-m", "pip", "install", "--quiet", *constraints, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if re.search(r"Temporary failure in name resolution|Could not find a version", done.stderr):
+        if re.search(_NO_INDEX, done.stderr):
             pytest.skip(f"no package index here: {done.stderr.strip().splitlines()[-1]}")
         assert done.returncode == 0, done.stderr
 

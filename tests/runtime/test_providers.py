@@ -3,20 +3,22 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import onnxruntime
 import pytest
 
 from nin_edge_runtime import (
     Classifier,
+    MissingDependencyError,
     ModelFileError,
-    NinEdgeError,
     ProviderError,
     providers,
 )
-from nin_edge_runtime.providers import PROVIDERS, create_session, usable_threads
+from nin_edge_runtime.providers import PROVIDERS, create_session, load_onnxruntime
 
 
 @pytest.fixture(autouse=True)
@@ -30,52 +32,8 @@ def only_without_cuda() -> None:
         pytest.skip("this ONNX Runtime is built with CUDA")
 
 
-class TestThreads:
-    @pytest.mark.parametrize("asked", ["1", "3", "1024"])
-    def test_the_variable_decides(self, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
-        monkeypatch.setenv("NIN_EDGE_THREADS", asked)
-        assert usable_threads() == int(asked)
-
-    @pytest.mark.parametrize(
-        "asked", ["0", "-1", "two", "1.5", " 2", "1025", "\u0662", "9" * 30, "9" * 5000]
-    )
-    def test_a_bad_variable_is_refused_by_name(
-        self, monkeypatch: pytest.MonkeyPatch, asked: str
-    ) -> None:
-        monkeypatch.setenv("NIN_EDGE_THREADS", asked)
-        with pytest.raises(NinEdgeError, match="NIN_EDGE_THREADS"):
-            usable_threads()
-
-    def test_an_empty_variable_counts_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        expected = usable_threads()
-        monkeypatch.setenv("NIN_EDGE_THREADS", "")
-        assert usable_threads() == expected >= 1
-
-    @pytest.mark.parametrize(
-        ("cpus", "quota", "threads"),
-        [(8, 1e6, 8), (8, 2.0, 2), (8, 1.5, 2), (8, 2.4, 2), (8, 0.1, 1), (2, 4.0, 2)],
-    )
-    def test_affinity_and_quota_bound_them(
-        self, monkeypatch: pytest.MonkeyPatch, cpus: int, quota: float, threads: int
-    ) -> None:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)), raising=False)
-        monkeypatch.setattr(providers, "_cgroup_quota", lambda: quota)
-        assert usable_threads() == threads
-
-    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
-    def test_a_process_bound_to_one_cpu_uses_one_thread(
-        self, run_python: Callable[..., subprocess.CompletedProcess[str]]
-    ) -> None:
-        script = (
-            "import os\n"
-            "from nin_edge_runtime.providers import usable_threads\n"
-            "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-            "print(usable_threads())\n"
-        )
-        done = run_python(script)
-        assert done.stdout == "1\n", done.stderr
-
-    def test_the_session_gets_them(
+class TestSession:
+    def test_gets_the_usable_threads(
         self, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NIN_EDGE_THREADS", "3")
@@ -84,6 +42,48 @@ class TestThreads:
             options = session.get_session_options()
             assert options.intra_op_num_threads == expected
             assert options.inter_op_num_threads == 1
+
+    @pytest.mark.parametrize("spin", [False, True])
+    @pytest.mark.parametrize("arena", [False, True])
+    def test_gets_what_is_asked_for(self, tiny_bytes: bytes, spin: bool, arena: bool) -> None:
+        session, _ = create_session(tiny_bytes, "tiny", provider="cpu", spin=spin, arena=arena)
+        options = session.get_session_options()
+        assert options.enable_cpu_mem_arena is arena
+        assert options.enable_mem_pattern is arena
+        for pool in ("intra_op", "inter_op"):
+            entry = options.get_session_config_entry(f"session.{pool}.allow_spinning")
+            assert entry == str(int(spin))
+
+    def test_does_not_spin_and_keeps_its_memory_if_nothing_is_said(self, tiny_bytes: bytes) -> None:
+        options = create_session(tiny_bytes, "tiny", provider="cpu")[0].get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert options.enable_cpu_mem_arena is True
+
+    @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no CPU affinity here")
+    def test_idle_threads_take_little_cpu_time(
+        self, run_python: Callable[..., subprocess.CompletedProcess[str]]
+    ) -> None:
+        script = (
+            "import time\n"
+            "import numpy as np\n"
+            "from nin_edge_runtime import DEFAULT_MODEL\n"
+            "from nin_edge_runtime.providers import create_session\n"
+            "image = np.zeros((1, 32, 32, 3), np.uint8)\n"
+            "for spin in (False, True):\n"
+            "    session, _ = create_session(\n"
+            "        DEFAULT_MODEL.read_bytes(), 'm', provider='cpu', threads=3, spin=spin\n"
+            "    )\n"
+            "    spent = 0\n"
+            "    for _ in range(20):\n"
+            "        session.run(None, {'image': image})\n"
+            "        before = time.process_time()\n"
+            "        time.sleep(0.01)\n"
+            "        spent += time.process_time() - before\n"
+            "    print(spent)\n"
+        )
+        done = run_python(script)
+        idle, spinning = map(float, done.stdout.split())
+        assert 3 * idle < spinning, done.stderr  # seconds of CPU time in 0.2 seconds of sleep
 
 
 class TestProvider:
@@ -147,12 +147,41 @@ class TestProvider:
             create_session(tiny_bytes, "tiny", provider="cuda", threads=1)
 
     def test_a_graph_that_onnx_runtime_refuses_is_a_model_file_error(
-        self, tiny_bytes: bytes, forge: Callable[..., bytes], tmp_path: Path
+        self, tiny_bytes: bytes, forge: Callable[..., bytes]
     ) -> None:
-        path = tmp_path / "forged.onnx"
-        path.write_bytes(forge(tiny_bytes, graph=b"\x12\x05empty"))
-        with pytest.raises(ModelFileError, match=r"forged\.onnx.*ONNX Runtime"):
-            Classifier(path, provider="cpu")
+        forged = forge(tiny_bytes, graph=b"\x12\x05empty")
+        with pytest.raises(ModelFileError, match=r"forged\.onnx: ONNX Runtime .* cannot load it"):
+            create_session(forged, "forged.onnx", provider="cpu")
+
+    @pytest.mark.parametrize("verbose", [False, True])
+    def test_native_lines_appear_only_where_the_log_is_on(
+        self,
+        tiny_bytes: bytes,
+        tmp_path: Path,
+        run_python: Callable[..., subprocess.CompletedProcess[str]],
+        verbose: bool,
+    ) -> None:
+        model = tmp_path / "model.onnx"
+        model.write_bytes(tiny_bytes)
+        script = (
+            "import logging, sys\n"
+            "import numpy as np\n"
+            "from pathlib import Path\n"
+            f"logging.basicConfig(level='{'INFO' if verbose else 'WARNING'}')\n"
+            "from nin_edge_runtime.providers import create_session\n"
+            "session, _ = create_session(Path(sys.argv[1]).read_bytes(), 'm', provider='cpu')\n"
+            "try:\n"
+            "    session.run(None, {'image': np.zeros((1, 0, 0, 3), np.uint8)})\n"
+            "except Exception as error:\n"
+            "    assert 'FAIL' in str(error), error\n"
+            "else:\n"
+            "    raise AssertionError('expected the run to fail')\n"
+        )
+        done = run_python(script, model)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        assert (":onnxruntime:" in done.stderr) is verbose
+        assert verbose or done.stderr == ""
 
     def test_without_onnx_runtime_the_error_has_the_command(
         self, run_python: Callable[..., subprocess.CompletedProcess[str]], tiny_model: Path
@@ -168,6 +197,31 @@ class TestProvider:
         )
         done = run_python(script, tiny_model)
         assert "pip install onnxruntime" in done.stdout, done.stderr
+
+    def test_a_folder_that_a_package_left_behind_is_none(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+        with pytest.raises(MissingDependencyError, match=r"files are missing.*uninstall both"):
+            load_onnxruntime()
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("raise AttributeError('_ARRAY_API not found')", "_ARRAY_API not found"),
+            ("raise ImportError", "native library does not start"),
+            ("import a_module_that_is_missing", "a_module_that_is_missing"),
+            ("1 +", "invalid syntax"),
+        ],
+    )
+    def test_a_broken_package_is_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, message: str
+    ) -> None:
+        (tmp_path / "onnxruntime.py").write_text(code, "utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "onnxruntime")
+        with pytest.raises(MissingDependencyError, match=f"cannot be loaded: .*{message}"):
+            load_onnxruntime()
 
 
 @pytest.mark.parametrize(
