@@ -1,8 +1,8 @@
 """What a model file says of itself: its `nin_edge.*` metadata, typed and checked.
 
 A model file is data from a stranger. It is read here as bytes, before ONNX Runtime sees it: a short
-walk over the outermost protobuf fields finds the metadata, and the file's own SHA-256 shows whether
-anything changed since export.
+walk over the outermost protobuf fields finds the metadata, the file's own SHA-256 shows whether
+anything changed since export, and `graphcheck` whether the graph is one that export writes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nin_edge_runtime.errors import ModelFileError
 from nin_edge_runtime.golden import FORMULA
+from nin_edge_runtime.graphcheck import MAX_SIDE, check_model
 from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.protobuf import Schema, fields, message, tag
 
 FORMAT_VERSION: Final = 1
 """Newest format of the metadata that this release reads; it reads all older ones too."""
@@ -32,9 +34,15 @@ EMBEDDED: Final = ("full", "normalize", "none")
 PRECISIONS: Final = ("fp32", "fp16", "int8")
 
 _MAX_BYTES: Final = 2**31 - 1  # protobuf's own limit for one message
-# Field numbers of ONNX's ModelProto and StringStringEntryProto (onnx.proto).
-_GRAPH, _METADATA, _KEY, _VALUE = 7, 14, 1, 2
-_LENGTH_DELIMITED = 2
+_MAX_METADATA: Final = 16_000_000  # bytes: a thousand classes take 200,000
+_MAX_LABELS: Final = 65_536
+_MAX_LABEL: Final = 1000  # characters; a folder's name, which most are, has at most 255 bytes
+_MIN_SIDE: Final = 16
+_MAX_GOLDEN: Final = 64
+_MAX_DIGITS: Final = 20  # of a whole number in JSON: the longest that 64 bits hold
+# Of ONNX's ModelProto and StringStringEntryProto (onnx.proto).
+_GRAPH, _METADATA = tag(7), tag(14)
+ENTRY: Final[Schema] = {tag(1): ("key", False), tag(2): ("value", False)}
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def read_model(source: str | os.PathLike[str] | bytes) -> tuple[bytes, ModelInfo
         if type(version) is not int or version < 1:
             raise ValueError(f"format version {version!r}, expected a positive integer")
     except ValueError as error:
-        raise ModelFileError(f"{name}: damaged metadata: {error}") from None
+        raise ModelFileError(f"{name}: damaged metadata: {_shortened(error)}") from None
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{name}: model format {version}, "
@@ -139,13 +147,26 @@ def read_model(source: str | os.PathLike[str] | bytes) -> tuple[bytes, ModelInfo
             "its SHA-256 is not the one it carries; copy or export it again"
         )
     try:
-        return data, _parse(values)
+        info = _parse(values)
     except KeyError as error:
         raise ModelFileError(
             f"{name}: damaged metadata: the key {PREFIX}{error.args[0]} is missing"
         ) from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{name}: damaged metadata: {error}") from None
+        raise ModelFileError(f"{name}: damaged metadata: {_shortened(error)}") from None
+    try:
+        check_model(
+            data,
+            classes=len(info.labels),
+            size=info.preprocessing.size,
+            channels=info.preprocessing.channels,
+            embedded=info.embedded,
+        )
+    except ValueError as error:
+        raise ModelFileError(
+            f"{name}: a graph that nin-edge does not export, refused before it is run: {error}"
+        ) from None
+    return data, info
 
 
 def file_sha256(data: bytes, digits: slice) -> str:
@@ -186,73 +207,56 @@ def _read_file(path: Path) -> bytes:
 def _metadata(data: bytes) -> tuple[dict[str, str], slice | None]:
     """All metadata of a ModelProto, and where the digits of its SHA-256 lie."""
     properties: dict[str, str] = {}
-    digits, has_graph = None, False
-    for number, start, stop in _fields(data, 0, len(data)):
-        has_graph |= number == _GRAPH
-        if number != _METADATA:
+    digits, has_graph, size = None, False, 0
+    for key, start, stop in fields(data, 0, len(data)):
+        has_graph |= key == _GRAPH
+        if key != _METADATA:
             continue
-        entry = {key: (first, last) for key, first, last in _fields(data, start, stop)}
-        key, value = (
-            data[slice(*entry.get(part, (0, 0)))].decode("utf-8") for part in (_KEY, _VALUE)
+        size += stop - start
+        if size > _MAX_METADATA:
+            raise ValueError(f"more than {_MAX_METADATA:,} bytes of metadata")
+        entry = message(data, (start, stop), ENTRY, "a metadata entry")
+        name, value = (
+            data[slice(*entry.get(part, (0, 0)))].decode("utf-8") for part in ("key", "value")
         )
-        if key in properties:
-            raise ValueError(f"metadata key {key!r} twice")
-        properties[key] = value
-        if key == PREFIX + "sha256" and len(value) == 66:  # the digits and JSON's quotation marks
-            first, last = entry[_VALUE]
+        if name in properties:
+            raise ValueError(f"metadata key {name[:80]!r} twice")
+        properties[name] = value
+        if name == PREFIX + "sha256" and len(value) == 66:  # the digits and JSON's quotation marks
+            first, last = entry["value"]
             digits = slice(first + 1, last - 1)
     if not has_graph:
         raise ValueError("it holds no graph")
     return properties, digits
 
 
-def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each length-delimited field of a protobuf message, of no other.
-
-    See protobuf.dev/programming-guides/encoding.
-    """
-    while position < end:
-        tag, position = _varint(data, position, end)
-        number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise ValueError(f"field number 0 at byte {position}")
-        start = position
-        if wire == 0:
-            _, position = _varint(data, position, end)
-        elif wire in (1, 5):
-            position += 8 if wire == 1 else 4
-        elif wire == _LENGTH_DELIMITED:
-            length, start = _varint(data, position, end)
-            position = start + length
-        else:
-            raise ValueError(f"wire type {wire} at byte {position}")
-        if position > end:
-            raise ValueError(f"a field ends at byte {position}, beyond the end at {end}")
-        if wire == _LENGTH_DELIMITED:
-            yield number, start, position
-
-
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 70:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-    raise ValueError(f"a broken number at byte {position}")
+def _shortened(error: Exception) -> str:
+    """An error's text on one line; one that quotes the file could be as long as the file."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 300 else f"{words[:300]}..."
 
 
 def _json(text: str) -> Any:
-    """Strict JSON: the standard library's reader also takes NaN and Infinity."""
+    """Strict JSON: the standard library's reader also takes NaN, Infinity and halves of characters.
+
+    And, in Python before 3.10.7, numbers of any length, in time that grows with its square.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    def whole(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise ValueError(f"a whole number of {len(digits)} digits")
+        return int(digits)
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, parse_int=whole)
+        if "\\u" in text:  # a lone surrogate, which nothing can print
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
+    return value
 
 
 def _parse(values: Mapping[str, Any]) -> ModelInfo:
@@ -264,6 +268,11 @@ def _parse(values: Mapping[str, Any]) -> ModelInfo:
         or len(set(labels)) != len(labels)
     ):
         raise ValueError("expected at least two different labels")
+    if len(labels) > _MAX_LABELS or max(map(len, labels)) > _MAX_LABEL:
+        raise ValueError(
+            f"{len(labels)} labels of up to {max(map(len, labels))} characters, "
+            f"expected at most {_MAX_LABELS:,} of at most {_MAX_LABEL:,}"
+        )
     steps = values["preprocessing"]
     preprocessing = Preprocessing(
         size=_integer(steps["size"]),
@@ -271,6 +280,10 @@ def _parse(values: Mapping[str, Any]) -> ModelInfo:
         mean=tuple(map(_number, steps["mean"])),
         std=tuple(map(_number, steps["std"])),
     )
+    if not _MIN_SIDE <= preprocessing.size <= MAX_SIDE:
+        raise ValueError(
+            f"input size {preprocessing.size}, expected {_MIN_SIDE} to {MAX_SIDE} pixels"
+        )
     if steps["embedded"] not in EMBEDDED:
         raise ValueError(
             f"embedded preprocessing {steps['embedded']!r}, expected one of {', '.join(EMBEDDED)}"
@@ -308,8 +321,8 @@ def _parse_golden(value: Mapping[str, Any], classes: int) -> GoldenSamples:
         (_integer(seed), _integer(height), _integer(width))
         for seed, height, width in value["images"]
     )
-    if not images:
-        raise ValueError("golden samples: expected at least one image")
+    if not 1 <= len(images) <= _MAX_GOLDEN:
+        raise ValueError(f"golden samples: {len(images)}, expected 1 to {_MAX_GOLDEN} images")
     if not all(0 <= seed < 2**31 and 1 <= min(size) <= max(size) <= 4096 for seed, *size in images):
         raise ValueError("golden samples: expected seeds of 31 bits and sizes of 1 to 4096 pixels")
     if _integer(value["formula"]) != FORMULA:
