@@ -1,0 +1,212 @@
+"""Where the network looked: the class activation map over the photo, as a picture.
+
+Where a cell of the map lies follows from the network, not from dividing the photo by the number of
+cells. The convolutions keep the size and are centred. Each pooling is 3 x 3 with stride 2 and
+padding 1: its output i sees the inputs 2 i - 1, 2 i and 2 i + 1, so it is centred on input 2 i.
+After p of them, cell i is centred on pixel 2^p i of the network's input, whose centre is at
+2^p i + 1/2. (Plain enlarging would put it at 2^p (i + 1/2): for the usual p = 2 and S = 32 that
+is 5% of the side too far to the right and the bottom.) The network's input is `Prediction.crop`
+resized to S x S, which places the cells on the photo.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from nin_edge_runtime.errors import ImageError
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource, load_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nin_edge_runtime.classifier import Prediction
+
+MAX_SIDE: Final = 2048
+"""Longest side of the photo in the picture, in pixels; a larger photo is reduced to it."""
+
+_SMALL_SIDE = 256  # a photo is enlarged by the greatest whole factor that keeps it within this
+_MIN_WIDTH = 192  # of the picture, in pixels: the strip needs it for its text
+_STRIDE = 4  # of the map, in pixels of the network's input, where that is not known: two poolings
+_INSIDE, _OUTSIDE = 0.75, 0.35  # brightness of the photo where the network looked, and elsewhere
+# Heat, from none to most, is laid over the photo in grey, ever less transparent and ever brighter,
+# from brown to yellow: with every common colour blindness, one of brightness and colour is left.
+_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_COLOURS = ((120, 40, 0), (150, 50, 0), (213, 94, 0), (240, 160, 10), (255, 240, 60))
+_OPACITY = (0.0, 0.1, 0.4, 0.6, 0.8)
+_LINE_LEVEL = 0.5  # a line is drawn around what is above it, for who sees no colours
+_LUMA = (0.299, 0.587, 0.114)
+_BAR, _WHITE = (16, 16, 16), (255, 255, 255)
+
+
+def overlay(
+    image: ImageSource,
+    prediction: Prediction,
+    *,
+    size: int | None = None,
+    bgr: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Draw the map of the best class over the photo, with the label and the score below it.
+
+    The photo turns grey in the square that the network saw, and yellow where the map is at its
+    maximum; a white line is half-way between its minimum and its maximum. What lies outside of the
+    square is dimmed. The two ends are the map's own: the colours compare places of one picture, not
+    two pictures.
+
+    Args:
+        image: what the prediction was made of, as for `load_image`.
+        prediction: the answer for it.
+        size: side S of the network's input, `classify.info.preprocessing.size`. Without it the
+            map's side tells it, for two poolings and an S that is a multiple of 4.
+        bgr: the array's three channels are blue, green, red (OpenCV's order).
+        max_pixels: largest image that is taken, in pixels.
+
+    Returns:
+        RGB. The upright photo is at the top left, at its own size, or enlarged by a whole factor
+        if it is small, or reduced to `MAX_SIDE`; the strip with the text is below it.
+
+    Raises:
+        ImageError: the image cannot be read, or the prediction is of an image of another size.
+    """
+    pixels = load_image(image, bgr=bgr, max_pixels=max_pixels)
+    height, width, _ = pixels.shape
+    left, top, right, bottom = prediction.crop
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ImageError(
+            f"image of {width} x {height} pixels: the prediction's crop {prediction.crop} is not "
+            "in it, expected the image that the prediction is of"
+        )
+    photo = _scaled(pixels)
+    del pixels  # a large one need not wait for the drawing
+    rows = (np.arange(photo.height) + 0.5) * height / photo.height  # in the photo's own pixels
+    columns = (np.arange(photo.width) + 0.5) * width / photo.width
+    seen_rows, seen_columns = (rows > top) & (rows < bottom), (columns > left) & (columns < right)
+    heat = _heat(
+        prediction.class_map,
+        (rows[seen_rows] - top) / (bottom - top),
+        (columns[seen_columns] - left) / (right - left),
+        size,
+    )
+    drawn = np.array(photo)
+    del photo
+    inside = drawn[np.ix_(seen_rows, seen_columns)]
+    drawn = (drawn * np.float32(_OUTSIDE)).astype(np.uint8)
+    drawn[np.ix_(seen_rows, seen_columns)] = _painted(inside, heat)
+    return _with_text(Image.fromarray(drawn), _caption(prediction))
+
+
+def _scaled(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The photo at a size that can be looked at."""
+    photo = Image.fromarray(np.ascontiguousarray(pixels))
+    longest = max(photo.size)
+    if longest > MAX_SIDE:
+        width, height = (max(1, round(side * MAX_SIDE / longest)) for side in photo.size)
+        return photo.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    factor = max(1, _SMALL_SIDE // longest)
+    return photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.NEAREST)
+
+
+def _heat(
+    class_map: NDArray[np.float32],
+    rows: NDArray[np.float64],
+    columns: NDArray[np.float64],
+    size: int | None,
+) -> NDArray[np.float32]:
+    """The map at places of the crop, 0 (its minimum) to 1 (its maximum).
+
+    Args:
+        class_map: (h, w).
+        rows: places from the top of the crop, as fractions of its side.
+        columns: places from its left.
+        size: side S of the network's input, if it is known.
+
+    Returns:
+        (rows, columns); all 0 for a map without differences.
+    """
+    low, high = float(class_map.min()), float(class_map.max())
+    if not low < high:
+        return np.zeros((len(rows), len(columns)), np.float32)
+    level = (class_map.astype(np.float64) - low) / (high - low)
+    down, across = (
+        _weights(cells, places, size)
+        for cells, places in zip(class_map.shape, (rows, columns), strict=True)
+    )
+    heat: NDArray[np.float32] = (down @ level @ across.T).astype(np.float32)
+    return heat  # (H, h) (h, w) (w, W) -> (H, W)
+
+
+def _weights(cells: int, places: NDArray[np.float64], size: int | None) -> NDArray[np.float64]:
+    """What each cell of the map contributes to each place, linearly: (places, cells).
+
+    Beyond the outermost cells, their own value goes on.
+    """
+    side = size or cells * _STRIDE
+    stride = 2 ** math.ceil(math.log2(side / cells))  # each pooling halves, rounding up
+    centres = stride * np.arange(cells) + 0.5
+    one_each = np.eye(cells)
+    return np.stack([np.interp(places * side, centres, one) for one in one_each], axis=1)
+
+
+def _painted(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The photo (H, W, 3) in grey, with heat (H, W) laid over it."""
+    grey = photo @ np.asarray(_LUMA, np.float32) * np.float32(_INSIDE)  # (H, W, 3) -> (H, W)
+    opacity = np.interp(heat, _LEVELS, _OPACITY).astype(np.float32)
+    painted = np.empty_like(photo)
+    for channel, levels in enumerate(zip(*_COLOURS, strict=True)):
+        colour = np.interp(heat, _LEVELS, levels).astype(np.float32)
+        painted[:, :, channel] = grey + opacity * (colour - grey) + 0.5
+    painted[_outline(heat >= _LINE_LEVEL)] = _WHITE
+    return painted
+
+
+def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels along the border of a region (H, W)."""
+    thick = max(1, max(inside.shape) // 400)
+    line = np.zeros_like(inside)
+    line[thick:] |= inside[thick:] != inside[:-thick]
+    line[:, thick:] |= inside[:, thick:] != inside[:, :-thick]
+    return line
+
+
+def _caption(prediction: Prediction) -> tuple[str, str]:
+    """What the strip says: the label, and what follows it."""
+    label = f"unknown: {prediction.label}" if prediction.unknown else prediction.label
+    return _drawable(label), f" {prediction.score:.1%}"
+
+
+def _drawable(text: str) -> str:
+    """Text in ASCII, which is what Pillow's own font has; what else there is, as escapes."""
+    plain = (
+        char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)
+    )
+    return "".join(
+        char if char.isascii() and char.isprintable() else char.encode("unicode_escape").decode()
+        for char in plain
+    )
+
+
+def _with_text(photo: Image.Image, caption: tuple[str, str]) -> Image.Image:
+    """The photo with a strip below that holds the caption, the label cut short if it must be."""
+    width = max(photo.width, _MIN_WIDTH)
+    points = min(max(width // 20, 14), 64)
+    room = width - points  # half a letter's height at either side
+    label, score = caption
+    font = ImageFont.load_default(points)
+    if font.getlength(label + score) > room:  # smaller letters first, then fewer
+        points = max(12, int(points * room / font.getlength(label + score)))
+        font = ImageFont.load_default(points)
+    text = label + score
+    while font.getlength(text) > room and label:
+        label = label[:-1]
+        text = f"{label.rstrip()}…{score}"
+    strip = 2 * points
+    picture = Image.new("RGB", (width, photo.height + strip), _BAR)
+    picture.paste(photo, (0, 0))
+    middle = (points // 2, photo.height + strip // 2)
+    ImageDraw.Draw(picture).text(middle, text, _WHITE, font, anchor="lm")
+    return picture

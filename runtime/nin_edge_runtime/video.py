@@ -1,0 +1,293 @@
+"""Frames of a video file or a camera, through OpenCV, which is needed here alone.
+
+The two are read in different ways. A file waits: each of its frames comes, however long the caller
+takes. A camera does not wait: a thread reads it all the time and keeps the newest frame alone, so
+that a slow caller gets fewer frames, not older ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from nin_edge_runtime.errors import ImageError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_logger = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 2.0  # longest wait for a camera to finish the frame that it is at
+_DAMAGED_FRAMES = 100  # in a row, after which a file is taken to be at its end
+_LAST_CAMERA: Final = 99  # to OpenCV the hundreds name a way to reach cameras: 200 is Video4Linux
+_FFMPEG_LOG_LEVEL: Final = "OPENCV_FFMPEG_LOGLEVEL"
+_FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One picture of a video or a camera."""
+
+    index: int
+    """Its number, from 0, among all frames of the source, those that are left out too."""
+    seconds: float
+    """Its time in the video; of a camera, since its first frame."""
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), blue, green, red, as OpenCV gives it: `classify(frame.pixels, bgr=True)`."""
+
+
+class _Capture(Protocol):
+    """What is used of `cv2.VideoCapture`."""
+
+    def grab(self) -> bool:
+        """Go to the next frame."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Decode the frame that was grabbed."""
+
+    def get(self, what: int, /) -> float:
+        """A property of the source."""
+
+    def release(self) -> None:
+        """Let go of the source."""
+
+
+def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator[Frame, None, None]:
+    """Read a video or a camera, frame by frame.
+
+    A file gives each N-th frame, from the first to the last. Frames that are damaged are left out,
+    and a warning in the log says so; so it does where the file ends before the end that it
+    announces. A camera, a device file and a URL without an end (as of a network camera) give the
+    newest frame each time: those that came meanwhile are dropped.
+
+    Close the generator (`contextlib.closing`) to let go of the source before it ends.
+
+    Args:
+        source: path of a video file, a URL that OpenCV opens, or a camera's index (0 for the
+            first), as a number or as digits.
+        every: N, at least 1: take the first of every N frames. The others cost less, since their
+            pixels are not asked for.
+
+    Returns:
+        A generator of frames. It ends with the video. It opens the source when the first frame is
+        asked for.
+
+    Raises:
+        ImageError: at the call, no such file; later, not a video, no such camera, or a camera that
+            gives no more frames.
+        MissingDependencyError: later, OpenCV is not installed.
+        ValueError: `every` is out of its range.
+    """
+    if every < 1:
+        raise ValueError(f"every is {every}: expected at least 1")
+    if isinstance(source, str) and source.isascii() and source.isdecimal():
+        source = int(source)
+    if isinstance(source, int):
+        if not 0 <= source <= _LAST_CAMERA:
+            raise ImageError(f"camera {source}: expected an index of 0 to {_LAST_CAMERA}")
+        return _read(source, f"camera {source}", every)
+    name = os.fspath(source)
+    try:
+        name.encode()
+    except UnicodeError:  # it would crash
+        raise ImageError(f"{name}: not in UTF-8, as OpenCV needs a name to be") from None
+    if "://" in name:
+        return _read(name, public_name(name), every)
+    _require_file(name)
+    return _read(name, name, every)
+
+
+def public_name(source: str) -> str:
+    """What to call a source in messages and logs: a URL without its user and password."""
+    return re.sub(r"://[^/]*@", "://***@", source)
+
+
+def _read(source: str | int, name: str, every: int) -> Generator[Frame, None, None]:
+    cv2 = _import_opencv()
+    capture = _open(cv2, source, name)
+    if isinstance(source, int):
+        live = True
+    elif "://" in source:
+        live = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    else:
+        live = Path(source).is_char_device()
+    if live:
+        yield from _camera_frames(capture, name, every)
+        return
+    with _released(capture):
+        try:
+            yield from _file_frames(capture, name, every, cv2)
+        except cv2.error as error:
+            raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+
+
+def _file_frames(capture: _Capture, name: str, every: int, cv2: ModuleType) -> Iterator[Frame]:
+    """Each N-th frame of a source that waits."""
+    # A frame that FFmpeg cannot decode looks like the end, but the next ones can still be read. At
+    # the end, asking again costs nothing, except of a URL, where it may wait for the network.
+    attempts = _DAMAGED_FRAMES if Path(name).is_file() else 1
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    index = given = damaged = failed = 0
+    while failed < attempts:
+        if not capture.grab():
+            failed += 1
+            continue
+        index, damaged, failed = index + failed, damaged + failed, 0
+        if index % every == 0:
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if seconds <= 0 < index and rate > 0:  # a format that has no times
+                seconds = index / rate
+            good, pixels = capture.retrieve()
+            if good:
+                yield Frame(index, max(0.0, seconds), pixels)
+                given += 1
+            else:
+                damaged += 1
+        index += 1
+    if not given:
+        raise ImageError(f"{name}: no frame of it can be decoded, expected a video")
+    if damaged:
+        _logger.warning("%s: left out, for they are damaged: %d frames", name, damaged)
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    if index < announced - max(1, announced // 100):  # where it is an estimate, it is near
+        _logger.warning("%s: ends after %d of the %d frames it announces", name, index, announced)
+
+
+def _camera_frames(capture: _Capture, name: str, every: int) -> Iterator[Frame]:
+    """The newest frame of a source that does not wait, each time one is asked for."""
+    newest = _Newest(capture, every)
+    try:
+        while (frame := newest.take()) is not None:
+            yield frame
+    finally:
+        newest.close()
+    raise ImageError(f"{name}: gives no more frames; is it still connected?") from newest.error
+
+
+class _Newest:
+    """Reads a source in a thread of its own, and keeps the newest frame until it is taken."""
+
+    def __init__(self, capture: _Capture, every: int) -> None:
+        self.error: Exception | None = None
+        self._capture, self._every = capture, every
+        self._frame: Frame | None = None
+        self._ended = False  # no frame comes after the one that is there
+        self._stopped = False  # nobody asks any more
+        self._changed = threading.Condition()
+        # As a daemon, so that a camera that hangs does not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name="nin-edge camera", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Frame | None:
+        """Wait for a frame that was not taken yet; None at the end of the source."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._ended)
+            frame, self._frame = self._frame, None
+        return frame
+
+    def close(self) -> None:
+        """End the thread, which releases the source."""
+        self._stopped = True
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        with _released(self._capture):
+            try:
+                self._keep_newest()
+            except Exception as error:  # a camera's driver can fail with anything
+                self.error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _keep_newest(self) -> None:
+        start = None
+        for index in count():
+            if self._stopped or not self._capture.grab():
+                return
+            now = time.monotonic()
+            start = now if start is None else start
+            if index % self._every:
+                continue
+            good, pixels = self._capture.retrieve()
+            if good:  # else a damaged one: the next may be sound
+                with self._changed:
+                    self._frame = Frame(index, now - start, pixels)
+                    self._changed.notify()
+
+
+def _import_opencv() -> ModuleType:
+    """OpenCV, without its native log lines if it was not imported before."""
+    known = "cv2" in sys.modules
+    try:
+        import cv2
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+            reason = "OpenCV is not installed"
+        else:
+            reason = f"OpenCV cannot be loaded ({_reason(error)})"
+        raise MissingDependencyError(f"{reason}: pip install opencv-python-headless") from error
+    module: ModuleType = cv2
+    if not known and "OPENCV_LOG_LEVEL" not in os.environ:  # who imported it has set it up
+        logs = getattr(module.utils, "logging", module)  # 4.6 has it in the package itself
+        logs.setLogLevel(0)
+    return module
+
+
+def _open(cv2: ModuleType, source: str | int, name: str) -> _Capture:
+    quiet = _FFMPEG_LOG_LEVEL not in os.environ
+    if quiet:  # FFmpeg looks there when its first file is opened
+        os.environ[_FFMPEG_LOG_LEVEL] = _FFMPEG_QUIET
+    try:
+        capture: Any = cv2.VideoCapture(source)
+    finally:
+        if quiet:
+            os.environ.pop(_FFMPEG_LOG_LEVEL, None)
+    if capture.isOpened():
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # release 4.11 forgot that it is the default
+        opened: _Capture = capture
+        return opened
+    capture.release()
+    if isinstance(source, int):
+        raise ImageError(f"{name}: cannot be opened; is it connected, and not in use elsewhere?")
+    if "://" in source:
+        raise ImageError(f"{name}: cannot be opened; does it answer, with a video?")
+    raise ImageError(f"{name}: cannot be opened, expected a video in a format that OpenCV reads")
+
+
+def _require_file(name: str) -> None:
+    """Say plainly what is wrong with a path: OpenCV says nothing."""
+    try:
+        if not Path(name).exists():
+            raise ImageError(f"{name}: no such file")
+        if Path(name).is_dir():
+            raise ImageError(f"{name}: a folder, expected a video file")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _released(capture: _Capture) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        capture.release()
