@@ -7,18 +7,17 @@ The first file is what the others are compared with.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import describe, interleave
+from benchmarks.machine import describe
+from nin_edge.bench import CALLS, time_models
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import golden_image
 
-IMAGES, MARGIN, ROUNDS, CALLS = 1000, 0.2, 60, 10
+IMAGES, MARGIN, ROUNDS = 1000, 0.2, 60
 
 
 def main() -> None:
@@ -30,19 +29,7 @@ def main() -> None:
     ordered = np.sort(probabilities[0], axis=1)
     sure = ordered[:, -1] - ordered[:, -2] >= MARGIN
     answers = [found[sure].argmax(axis=1) for found in probabilities]
-
-    def timed(model: Classifier) -> float:
-        started = time.perf_counter()
-        for _ in range(CALLS):
-            model(images[0])
-        return (time.perf_counter() - started) / CALLS
-
-    candidates = {
-        str(index): lambda model=model: timed(model)  # type: ignore[misc]
-        for index, model in enumerate(models)
-    }
-    interleave(candidates, 3)
-    seconds = interleave(candidates, ROUNDS)
+    _, timings = time_models(models, batches=(1,), rounds=ROUNDS)
     print(f"{'file':28} {'bytes':>9} {'top-1':>8} {'agreement':>9} {'latency':>9} {'ratio':>6}")
     remarks = set()
     for index, (name, model) in enumerate(zip(sys.argv[1:], models, strict=True)):
@@ -54,13 +41,11 @@ def main() -> None:
             if not by_file:
                 remarks.add(f"* measured with {accuracy['measured_with']}, on {accuracy['data']}")
         agreement = (answers[index] == answers[0]).mean()
-        ratio = statistics.median(
-            base / own for base, own in zip(seconds["0"], seconds[str(index)], strict=True)
-        )
-        median = statistics.median(seconds[str(index)])
+        (timing,) = timings[index]
+        assert timing.ratio is not None  # every model was timed on one image
         print(
             f"{Path(name).name:28} {Path(name).stat().st_size:9,} {shown:>8} {agreement:9.2%} "
-            f"{1e3 * median:6.3f} ms {ratio:5.2f}x"
+            f"{timing.p50_ms:6.3f} ms {1 / timing.ratio:5.2f}x"
         )
     for remark in sorted(remarks):
         print(remark)

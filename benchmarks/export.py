@@ -10,17 +10,15 @@ files' latencies, one 32 x 32 image a run on one thread.
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import describe, interleave, report
+from benchmarks.machine import describe, interleave, report, run_step, timed
 from nin_edge.cli.export import DEFAULT_WEIGHTS
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import golden_image
@@ -48,8 +46,8 @@ def export(weights: Path, folder: Path) -> None:
     )
 
 
-def save_full_width(path: Path) -> None:
-    """A `nin-bn` of full width with fresh weights, and its ranges over synthetic images."""
+def save_network(path: Path, width: float) -> None:
+    """A `nin-bn` with fresh weights, and its ranges over synthetic images."""
     import torch
 
     from nin_edge import evaluate
@@ -58,7 +56,7 @@ def save_full_width(path: Path) -> None:
     from nin_edge_runtime.image import Preprocessing
 
     torch.manual_seed(0)
-    network = NiN(NetworkConfig.from_preset("nin-bn", classes=10)).eval()
+    network = NiN(NetworkConfig.from_preset("nin-bn", classes=10, width=width)).eval()
     preprocessing = Preprocessing(32, 3, mean=(0.5,) * 3, std=(0.25,) * 3)
     images = np.stack([golden_image(seed, 32, 32) for seed in range(64)])
     Checkpoint(
@@ -71,13 +69,6 @@ def save_full_width(path: Path) -> None:
     ).save(path)
 
 
-def _timed(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - started) / CALLS
-
-
 def main() -> None:
     """Measure and print."""
     weights = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_WEIGHTS
@@ -86,9 +77,8 @@ def main() -> None:
         folder = Path(name)
         full = folder / "full-width.safetensors"
         # A process inherits the peak of the one that starts it, so this one imports no torch.
-        for step in (("make", full), ("export", weights, folder), ("export", full, folder)):
-            command = [sys.executable, "-m", "benchmarks.export", "--step", *map(str, step)]
-            subprocess.run(command, check=True)
+        for step in (("make", full, 1.0), ("export", weights, folder), ("export", full, folder)):
+            run_step("benchmarks.export", *step)
         image = golden_image(0, 32, 32)
         models = {
             precision: Classifier(
@@ -97,7 +87,7 @@ def main() -> None:
             for precision in ("fp32", "fp16", "int8")
         }
         candidates = {
-            f"full width, {precision}": partial(_timed, partial(model, image))
+            f"full width, {precision}": timed(partial(model, image), CALLS)
             for precision, model in models.items()
         }
         interleave(candidates, 3)
@@ -108,6 +98,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] != ["--step"]:
         main()
     elif sys.argv[2] == "make":
-        save_full_width(Path(sys.argv[3]))
+        save_network(Path(sys.argv[3]), float(sys.argv[4]))
     else:
         export(Path(sys.argv[3]), Path(sys.argv[4]))

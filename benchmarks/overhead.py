@@ -1,53 +1,114 @@
-"""What does `Classifier` add to `InferenceSession.run` on one 32 x 32 array?
+"""What does `Classifier` add to `InferenceSession.run`, in time and in memory?
 
-python -m benchmarks.overhead [MODEL]
+    python -m benchmarks.overhead
+
+Fresh networks of full and of quarter width and the default model, all int8, on one thread: one
+32 x 32 array, and a camera's frame against Pillow's crop and resize by hand. Then 100,000
+predictions and what they leave in memory, and eight threads that share one classifier.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from PIL import Image
 
-from benchmarks.machine import describe, interleave, report
+from benchmarks.machine import describe, interleave, report, run_step, timed
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
+from nin_edge_runtime.golden import golden_image
 
 ROUNDS, CALLS = 200, 20
+FRAME_ROUNDS, FRAME_CALLS = 60, 3
+MANY, SETTLED = 100_000, 1_000
+THREADS, EACH = 8, 1_000
 
 
-def _timed(call: Callable[[], object]) -> Callable[[], float]:
-    def measure() -> float:
-        started = time.perf_counter()
-        for _ in range(CALLS):
-            call()
-        return (time.perf_counter() - started) / CALLS
+def _session(model: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    return measure
+
+def measure_calls(name: str, model: Path) -> None:
+    """One 32 x 32 array and one 1920 x 1080 frame, by hand and by `Classifier`."""
+    classify, session = Classifier(model, threads=1, provider="cpu"), _session(model)
+    names = ["probabilities", "class_maps"]
+    image = golden_image(0, 32, 32)
+    fed = {"image": image[np.newaxis]}
+    candidates = {
+        f"{name}: InferenceSession, 32 x 32": partial(session.run, names, fed),
+        f"{name}: Classifier, 32 x 32": partial(classify, image),
+    }
+    measured = {title: timed(call, CALLS) for title, call in candidates.items()}
+    interleave(measured, 5)
+    report(interleave(measured, ROUNDS))
+    frame = golden_image(1, 1080, 1920)
+
+    def by_hand() -> None:
+        square = Image.fromarray(frame).crop((420, 0, 1500, 1080))
+        small = square.resize((32, 32), Image.Resampling.BILINEAR)
+        session.run(names, {"image": np.asarray(small)[np.newaxis]})
+
+    candidates = {
+        f"{name}: Pillow and InferenceSession, frame": by_hand,
+        f"{name}: Classifier, frame": partial(classify, frame),
+        f"{name}: Classifier, frame, bgr": partial(classify, frame, bgr=True),
+    }
+    measured = {title: timed(call, FRAME_CALLS) for title, call in candidates.items()}
+    interleave(measured, 3)
+    report(interleave(measured, FRAME_ROUNDS))
+
+
+def measure_endurance() -> None:
+    """Memory after many predictions, and answers of many threads. In a process of its own."""
+    classify = Classifier(threads=1, provider="cpu")
+    images = [golden_image(seed, 24 + seed % 20, 40) for seed in range(50)]
+    resident = []
+    for index in range(MANY):
+        if index in (SETTLED, MANY - 1):
+            pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+            resident.append(pages * 4096)
+        classify(images[index % len(images)])
+    print(
+        f"{MANY:,} predictions: resident memory grows by "
+        f"{(resident[1] - resident[0]) / 1e6:.2f} MB after the first {SETTLED:,}"
+    )
+    many = [golden_image(seed, 32, 32) for seed in range(EACH)]
+    serial = np.stack([classify(image).probabilities for image in many])
+    with ThreadPoolExecutor(THREADS) as pool:
+        runs = [
+            pool.submit(lambda: np.stack([classify(image).probabilities for image in many]))
+            for _ in range(THREADS)
+        ]
+        equal = sum(np.array_equal(run.result(), serial) for run in runs)
+    print(
+        f"{THREADS} threads share a classifier, {EACH:,} images each: "
+        f"{equal} of {THREADS} give the very answers of one thread"
+    )
 
 
 def main() -> None:
     """Measure and print."""
-    model = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_MODEL
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    print(describe("onnxruntime", "numpy"), model.name)
-    for threads in (1, 2):
-        classify = Classifier(model, threads=threads, provider="cpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        fed, names = {"image": image[np.newaxis]}, ["probabilities", "class_maps"]
-        candidates = {
-            f"InferenceSession, {threads} threads": _timed(partial(session.run, names, fed)),
-            f"Classifier, {threads} threads": _timed(partial(classify, image)),
-        }
-        interleave(candidates, 5)
-        report(interleave(candidates, ROUNDS))
+    print(describe("onnxruntime", "numpy", "pillow"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for title, width in (("full", 1.0), ("quarter", 0.25)):
+            weights = folder / f"{title}.safetensors"
+            run_step("benchmarks.export", "make", weights, width)
+            run_step("benchmarks.export", "export", weights, folder)
+            measure_calls(f"{title} width", folder / f"{title}.int8.onnx")
+    measure_calls("default", DEFAULT_MODEL)
+    run_step("benchmarks.overhead", "endurance")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] != ["--step"]:
+        main()
+    else:
+        measure_endurance()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError
-from nin_edge_runtime.image import ImageSource, center_crop_box, load_image
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource, center_crop_box
 from nin_edge_runtime.metadata import ModelInfo, read_model
 from nin_edge_runtime.providers import create_session, runs_half_slowly
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from numpy.typing import NDArray
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx"
@@ -27,11 +30,11 @@ _logger = logging.getLogger(__name__)
 
 _OUTPUTS: Final = ("probabilities", "class_maps")
 
-# A prepared image, and the height and width it had.
-_Row: TypeAlias = "tuple[NDArray[Any], tuple[int, int]]"
+# An image as the network sees it, uint8 (S, S, C), and the (height, width) it had.
+_Row: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Prediction:
     """What the network says of one image."""
 
@@ -73,35 +76,46 @@ class Classifier:
         *,
         provider: str = "auto",
         threads: int | None = None,
+        spin: bool = False,
+        arena: bool = True,
+        tf32: bool = False,
         min_score: float | None = None,
+        draft: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        """Load a model and start its session.
+        """Load a model, start its session, and run it once, so that no call pays for the first.
 
         Args:
             model: path or bytes of an `.onnx` file from `nin-edge export`; the default model if
                 None.
             provider: `auto`, `cpu` or `cuda`; see `providers.create_session`.
             threads: threads of one inference on the CPU; those that are usable here if None.
+            spin: let idle threads wait busily for the next inference, which costs others the CPU.
+            arena: let the session keep the memory of an inference for the next one.
+            tf32: let CUDA round the inputs of fp32 convolutions to 10 bits, which is faster.
             min_score: probability, 0 to 1, below which a prediction counts as unknown; None for
                 never.
+            draft: decode large JPEGs at a reduced scale; see `Preprocessing.load`.
+            max_pixels: largest image that is taken, in pixels.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or newer.
             ProviderError: the provider is unknown or not active.
             MissingDependencyError: ONNX Runtime is not installed.
-            ValueError: `threads` or `min_score` is out of its range.
+            ValueError: `threads`, `min_score` or `max_pixels` is out of its range.
         """
         if min_score is not None and not 0 <= min_score <= 1:
             raise ValueError(f"min_score is {min_score}: expected a probability, 0 to 1")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}: expected at least 1")
+        for name, value in (("threads", threads), ("max_pixels", max_pixels)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1")
         source = DEFAULT_MODEL if model is None else model
         data, self.info = read_model(source)
         self.name = (
             f"model of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
         )
         self._session, self.provider = create_session(
-            data, self.name, provider=provider, threads=threads
+            data, self.name, provider=provider, threads=threads, spin=spin, arena=arena, tf32=tf32
         )
         if self.info.precision == "fp16" and runs_half_slowly(self.provider):
             _logger.warning(
@@ -114,7 +128,9 @@ class Classifier:
         self._min_score = min_score or 0.0
         if min_score is not None and self.info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
+        self._draft, self._max_pixels = draft, max_pixels
         self._process = os.getpid()
+        self._warm_up()
 
     name: str
     """What the model is called in messages: its path, or its size where it came as bytes."""
@@ -139,16 +155,15 @@ class Classifier:
         Raises:
             ImageError: not an image that can be read; the message names it.
         """
-        pixels = load_image(image, bgr=bgr)
-        height, width, _ = pixels.shape
-        fed = pixels if self.info.embedded == "full" else self._prepared(pixels)
-        return self._run(fed[np.newaxis], [(height, width)])[0]
+        pixels, size = self._load(image, bgr=bgr)
+        return self._run(pixels[np.newaxis], (size,))[0]
 
     def batch(self, images: Sequence[ImageSource], *, bgr: bool = False) -> list[Prediction]:
         """Classify images of any sizes in one run of the network, in their order.
 
-        Each is cropped and resized by Pillow first. The graph's own resize, which single images
-        take, rounds a few bytes otherwise, so probabilities can differ in the last digits.
+        Args:
+            images: each as in a single call.
+            bgr: for the arrays among them.
 
         Raises:
             ImageError: one of them cannot be read; the message gives its index, and none is
@@ -157,66 +172,136 @@ class Classifier:
         rows = []
         for index, image in enumerate(images):
             try:
-                rows.append(self._row(image, bgr=bgr))
+                rows.append(self._load(image, bgr=bgr))
             except ImageError as error:
                 raise ImageError(f"image {index}: {error}") from error
         return self._run_rows(rows)
 
     def stream(
-        self, images: Iterable[ImageSource], *, batch_size: int = 1, bgr: bool = False
-    ) -> Iterator[Prediction | ImageError]:
-        """Classify an iterable, endless ones too, `batch_size` images at a time, as `batch` does.
+        self,
+        images: Iterable[ImageSource],
+        *,
+        batch_size: int = 1,
+        workers: int = 0,
+        bgr: bool = False,
+    ) -> Generator[Prediction | ImageError, None, None]:
+        """Classify an iterable, endless ones too, `batch_size` images at a time.
 
-        Yields:
-            In order, a prediction for each image, or the `ImageError` of one that cannot be read.
+        Args:
+            images: each as in a single call. An array must not change before its answer came.
+            batch_size: images of one run of the network; an answer waits until they are there.
+            workers: threads that decode and classify side by side, best with a classifier of one
+                thread. `images` is then read ahead, by up to `2 * workers * batch_size` images
+                before the first answer: good for files, not for a camera. With 0, all is done
+                here, when it is asked for.
+            bgr: for the arrays among them.
+
+        Returns:
+            A generator which gives, in order, a prediction for each image, or the `ImageError` of
+            one that cannot be read. Closing it ends the threads and lets go of `images`.
+
+        Raises:
+            ValueError: `batch_size` or `workers` is out of its range.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1")
-        group: list[_Row | ImageError] = []
+        if workers < 0:
+            raise ValueError(f"workers is {workers}: expected 0 or more")
+        groups = _groups(images, batch_size)
+        answers = (
+            self._side_by_side(groups, workers, bgr=bgr)
+            if workers
+            else (self._classify(group, bgr=bgr) for group in groups)
+        )
+        return _flattened(answers)
+
+    def _side_by_side(
+        self, groups: Generator[list[ImageSource], None, None], workers: int, *, bgr: bool
+    ) -> Generator[list[Prediction | ImageError], None, None]:
+        """The answers of each group, in order, from as many threads as there are workers."""
+        from concurrent.futures import ThreadPoolExecutor  # a cold start needs none
+
+        pending: deque[Future[list[Prediction | ImageError]]] = deque()
+        broken: Exception | None = None
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="nin-edge")
+        try:
+            while broken is None or pending:
+                while broken is None and len(pending) < 2 * workers:
+                    try:
+                        pending.append(pool.submit(self._classify, next(groups), bgr=bgr))
+                    except Exception as error:  # the source's end too: what came before goes first
+                        broken = error
+                if pending:
+                    yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if not isinstance(broken, StopIteration):
+            raise broken
+
+    def _classify(
+        self, images: Sequence[ImageSource], *, bgr: bool
+    ) -> list[Prediction | ImageError]:
+        """A prediction or an error for each of a few images, by one run of the network."""
+        loaded: list[_Row | ImageError] = []
         for image in images:
             try:
-                group.append(self._row(image, bgr=bgr))
+                loaded.append(self._load(image, bgr=bgr))
             except ImageError as error:
-                group.append(error)
-            if len(group) == batch_size:
-                yield from self._in_place(group)
-                group = []
-        yield from self._in_place(group)
+                loaded.append(error)
+        predictions = iter(self._run_rows([row for row in loaded if isinstance(row, tuple)]))
+        return [next(predictions) if isinstance(row, tuple) else row for row in loaded]
 
-    def _in_place(self, group: list[_Row | ImageError]) -> Iterator[Prediction | ImageError]:
-        """Predictions of a group's images, its errors left where they are."""
-        rows = [item for item in group if not isinstance(item, ImageError)]
-        predictions = iter(self._run_rows(rows))
-        for item in group:
-            yield item if isinstance(item, ImageError) else next(predictions)
+    def _load(self, image: ImageSource, *, bgr: bool) -> _Row:
+        return self.info.preprocessing.load(
+            image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
+        )
 
-    def _row(self, image: ImageSource, *, bgr: bool) -> _Row:
-        """An image as one row of a batch, and the size it had."""
-        pixels = load_image(image, bgr=bgr)
-        return self._prepared(pixels), (pixels.shape[0], pixels.shape[1])
+    def graph_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (K,) of an RGB array (H, W, 3), prepared by the graph as far as it can.
+
+        Calls, batches and streams crop and resize with Pillow, as training does. The golden samples
+        go this way, so that they try the steps in the graph as well. ONNX Runtime has no such
+        `Resize` for CUDA: there, Pillow does these steps too.
+        """
+        fed = pixels[np.newaxis]
+        if self.info.embedded != "full" or self.provider == "cuda":
+            fed = self._feed(self.info.preprocessing.resize(pixels)[np.newaxis])
+        probabilities: NDArray[np.float32] = self._infer(fed)[0][0]
+        return probabilities
+
+    def _warm_up(self) -> None:
+        """Run the graph once; refuse one that does not answer as a classifier of its labels."""
+        steps, count = self.info.preprocessing, len(self.labels)
+        blank = np.zeros((1, steps.size, steps.size, steps.channels), np.uint8)
+        try:
+            probabilities, maps = self._infer(self._feed(blank))
+        except NinEdgeError as error:
+            raise ModelFileError(str(error)) from error
+        if probabilities.shape != (1, count) or maps.ndim != 4 or maps.shape[:2] != (1, count):
+            raise ModelFileError(
+                f"{self.name}: answers with shapes {probabilities.shape} and {maps.shape}, "
+                f"expected (1, {count}) and (1, {count}, h, w)"
+            )
 
     def _run_rows(self, rows: list[_Row]) -> list[Prediction]:
         if not rows:
             return []
-        return self._run(np.stack([row for row, _ in rows]), [size for _, size in rows])
+        return self._run(np.stack([pixels for pixels, _ in rows]), [size for _, size in rows])
 
-    def _prepared(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """RGB pixels (H, W, 3) as one row of the graph's input, at the network's own size."""
-        preprocessing, embedded = self.info.preprocessing, self.info.embedded
-        resized = preprocessing.resize(pixels)  # (S, S, C)
-        if embedded == "none":
-            normalized: NDArray[np.float32] = preprocessing.normalize(resized[np.newaxis])[0]
-            return normalized  # (C, S, S)
+    def _feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """The graph's input of images as the network sees them, uint8 (N, S, S, C)."""
+        if self.info.embedded == "none":
+            return self.info.preprocessing.normalize(pixels)  # (N, C, S, S)
         # The graph takes RGB; it gives equal channels back as the luma that they are.
-        return resized if resized.shape[2] == 3 else np.repeat(resized, 3, axis=2)
+        return pixels if pixels.shape[3] == 3 else np.repeat(pixels, 3, axis=3)
 
-    def _run(self, fed: NDArray[Any], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Run the graph on a prepared batch whose images had the given (height, width)."""
+    def _run(self, pixels: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Classify images as the network sees them, (N, S, S, C), of the given (height, width)."""
         if os.getpid() != self._process:
             raise NinEdgeError(
                 "a Classifier does not survive fork: create it in the process that uses it"
             )
-        probabilities, maps = self._infer(np.ascontiguousarray(fed))
+        probabilities, maps = self._infer(np.ascontiguousarray(self._feed(pixels)))
         predictions = []
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())
@@ -240,6 +325,16 @@ class Classifier:
 
     def _infer(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The graph's outputs for any number of rows, also where the model fixes that number."""
+        try:
+            return self._infer_parts(fed)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise NinEdgeError(
+                f"{self.name}: fails at an image of shape {fed.shape} "
+                f"({' '.join(str(error).split())})"
+            ) from error
+
+    def _infer_parts(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same, in runs of the fixed number."""
         fixed = self._fixed_batch
         if fixed is None or len(fed) == fixed:
             probabilities, maps = self._session.run(_OUTPUTS, {"image": fed})
@@ -253,3 +348,34 @@ class Classifier:
             np.concatenate(output)[: len(fed)] for output in zip(*parts, strict=True)
         )
         return probabilities, maps
+
+
+def _flattened(
+    groups: Generator[list[Prediction | ImageError], None, None],
+) -> Generator[Prediction | ImageError, None, None]:
+    """The items of all groups; closing it closes what gives the groups."""
+    try:
+        for group in groups:
+            yield from group
+    finally:
+        groups.close()
+
+
+def _groups(images: Iterable[ImageSource], size: int) -> Generator[list[ImageSource], None, None]:
+    """Images in lists of `size`, the last one shorter; also if the source breaks off."""
+    source = iter(images)
+    group: list[ImageSource] = []
+    while True:
+        try:
+            group.append(next(source))
+        except StopIteration:
+            break
+        except Exception:
+            if group:
+                yield group
+            raise
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

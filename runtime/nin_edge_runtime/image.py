@@ -1,8 +1,9 @@
 """Any input -> the pixels the network sees: one definition, for devices and for training.
 
 Two steps. `load_image` turns whatever the caller has into upright RGB bytes. `Preprocessing` crops
-the centre square, resizes it (Pillow's `BILINEAR`, which is anti-aliased) and normalises; an
-exported model usually carries these steps in its own graph, built from the same numbers.
+the centre square, resizes it (Pillow's `BILINEAR`, which is anti-aliased) and normalises. The
+classifier and the training data take this one road; an exported model carries the same steps in its
+own graph for programs that have neither.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ ImageSource: TypeAlias = (
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded, in pixels: a small file can claim to be a huge one."""
 
+DRAFT_SCALE: Final = 8
+"""A JPEG may be decoded at a reduced scale that leaves this many pixels for one of the network's.
+
+docs/results.md has what that does to the probabilities.
+"""
+
 IMAGE_SUFFIXES: Final = frozenset(
     f".{ending}"
     for ending in (
@@ -54,6 +61,8 @@ IMAGE_SUFFIXES: Final = frozenset(
 )
 """Endings, in lower case, of the files that count as images when a folder is read."""
 
+# A picture is data: decoding it starts no program (Ghostscript) and calls no handler or driver.
+_BY_OTHER_PROGRAMS: Final = ("EPS", "WMF", "BUFR", "GRIB", "HDF5")
 _ORIENTATION_TAG: Final = 0x0112
 # EXIF orientation -> the transposition that turns the stored pixels upright (EXIF 2.3, tag 274).
 _UPRIGHT: Final = {
@@ -65,9 +74,12 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING: Final = (5, 6, 7, 8)  # stored with width and height exchanged
 
 
-def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
+def load_image(
+    source: ImageSource, *, bgr: bool = False, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Decode any input to upright RGB.
 
     Files and PIL images have their EXIF orientation applied, transparency laid over white, 16-bit
@@ -78,6 +90,7 @@ def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
         source: path, encoded bytes, binary file, PIL image, or uint8 array (H, W, 3), (H, W, 1) or
             (H, W).
         bgr: the array's three channels are blue, green, red (OpenCV's order). For arrays only.
+        max_pixels: largest image that is taken, in pixels.
 
     Returns:
         uint8 (H, W, 3), RGB; it may share memory with an array given.
@@ -86,28 +99,41 @@ def load_image(source: ImageSource, *, bgr: bool = False) -> NDArray[np.uint8]:
         ImageError: the input cannot be read as an image; the message names it and says why.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, bgr=bgr)
+        pixels = _checked_array(source, max_pixels)
+        if pixels.shape[2] == 1:
+            return np.repeat(pixels, 3, axis=2)
+        return pixels[:, :, ::-1] if bgr else pixels
+    return np.asarray(_open(source, bgr=bgr, max_pixels=max_pixels)[0])
+
+
+def _open(
+    source: ImageSource, *, bgr: bool, max_pixels: int, enough: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Any input but an array as an upright RGB image, and the (height, width) of its full size.
+
+    A JPEG of which `enough` is given may come smaller, its shorter side at least that long.
+    """
     if bgr:
         raise ImageError(
             f"{_name(source)}: bgr=True describes arrays; other inputs know their channels"
         )
-    if isinstance(source, Image.Image):
-        return _decode(source, _name(source))
-    file: Any = source
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        if not len(source):
-            raise ImageError(f"{_name(source)}: empty, expected an encoded image")
-        file = io.BytesIO(source)
-    elif isinstance(source, (str, os.PathLike)):
-        _require_file(source)
-    elif not hasattr(source, "read"):
-        raise ImageError(
-            f"{type(source).__name__}: "
-            "expected a path, bytes, a binary file, a PIL image or a uint8 array"
-        )
     try:
+        if isinstance(source, Image.Image):
+            return _decode(source, _name(source), max_pixels)
+        file: Any = source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            if not len(source):
+                raise ImageError(f"{_name(source)}: empty, expected an encoded image")
+            file = io.BytesIO(source)
+        elif isinstance(source, (str, os.PathLike)):
+            _require_file(source)
+        elif not hasattr(source, "read"):
+            raise ImageError(
+                f"{type(source).__name__}: "
+                "expected a path, bytes, a binary file, a PIL image or a uint8 array"
+            )
         with Image.open(file) as image:
-            return _decode(image, _name(source))
+            return _decode(image, _name(source), max_pixels, enough)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -160,26 +186,62 @@ class Preprocessing:
                 "preprocessing: expected each mean in 0 to 1 and each std above 0, at most 1"
             )
 
-    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def load(
+        self,
+        source: ImageSource,
+        *,
+        bgr: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        draft: bool = False,
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Any input as the pixels that the network sees: `load_image`, then `resize`.
+
+        Args:
+            source: see `load_image`.
+            bgr: see `load_image`.
+            max_pixels: see `load_image`.
+            draft: decode a large JPEG at a reduced scale, which is several times as fast and
+                changes the result a little (`DRAFT_SCALE`).
+
+        Returns:
+            uint8 (S, S, C), and the (height, width) of the upright image in full size.
+
+        Raises:
+            ImageError: see `load_image`.
+        """
+        if isinstance(source, np.ndarray):
+            pixels = _checked_array(source, max_pixels)
+            height, width, _ = pixels.shape
+            return self.resize(pixels, bgr=bgr), (height, width)
+        enough = DRAFT_SCALE * self.size if draft else None
+        image, size = _open(source, bgr=bgr, max_pixels=max_pixels, enough=enough)
+        return self._resized(image.crop(center_crop_box(image.height, image.width))), size
+
+    def resize(self, pixels: NDArray[np.uint8], *, bgr: bool = False) -> NDArray[np.uint8]:
         """Centre-crop to a square, reduce to luma for one-channel networks, resize to S x S.
 
         Args:
-            pixels: RGB, uint8 (H, W, 3).
+            pixels: RGB or grey, uint8 (H, W, 3) or (H, W, 1).
+            bgr: the three channels are blue, green, red.
 
         Returns:
-            uint8 (S, S, C); a three-channel S x S input comes back as it is.
+            uint8 (S, S, C); an input of this very shape comes back as it is.
         """
-        height, width, _ = pixels.shape
-        if height == width == self.size and self.channels == 3:
-            return pixels
-        left, top, right, bottom = center_crop_box(height, width)
+        height, width, channels = pixels.shape
+        if height == width == self.size and channels == self.channels:
+            return pixels[:, :, ::-1] if bgr and channels == 3 else pixels
         # Pillow's own `box` argument lets the filter reach outside the box, which the graph cannot:
         # crop first.
-        image = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
+        left, top, right, bottom = center_crop_box(height, width)
+        return self._resized(_from_array(pixels[top:bottom, left:right], bgr=bgr))
+
+    def _resized(self, square: Image.Image) -> NDArray[np.uint8]:
         if self.channels == 1:
-            image = image.convert("L")
-        resized = np.asarray(image.resize((self.size, self.size), Image.Resampling.BILINEAR))
-        return resized.reshape(self.size, self.size, self.channels)
+            square = square.convert("L")
+        resized = square.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        if self.channels == 3:
+            resized = resized.convert("RGB")  # a grey array
+        return np.asarray(resized).reshape(self.size, self.size, self.channels)
 
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Normalisation as one multiplication and one addition per channel, each (C,) float32.
@@ -220,8 +282,8 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
-    """Check an array and bring it to (H, W, 3) RGB."""
+def _checked_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
+    """An array as (H, W, 3) or (H, W, 1), or the reason why it is no image."""
     pixels = array[:, :, np.newaxis] if array.ndim == 2 else array
     if array.dtype != np.uint8:
         expected = "uint8, 0 to 255 (scale floats yourself: only you know their range)"
@@ -230,21 +292,42 @@ def _from_array(array: NDArray[Any], *, bgr: bool) -> NDArray[np.uint8]:
     elif not pixels.size:
         expected = "at least one pixel"
     else:
-        _check_pixels(pixels.shape[1], pixels.shape[0], "array")
-        if pixels.shape[2] == 1:
-            return np.repeat(pixels, 3, axis=2)
-        return pixels[:, :, ::-1] if bgr else pixels
+        _check_pixels(pixels.shape[1], pixels.shape[0], "array", max_pixels)
+        return pixels
     raise ImageError(f"array of {array.dtype} with shape {array.shape}: expected {expected}")
 
 
-def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """The first frame of a PIL image as upright RGB."""
-    _check_pixels(image.width, image.height, name)
+def _from_array(pixels: NDArray[np.uint8], *, bgr: bool) -> Image.Image:
+    """A PIL image of an array (H, W, 3) or (H, W, 1), in one pass over it.
+
+    Pillow's raw decoder takes rows that are part of longer ones, and BGR: a frame is cropped and
+    its channels are swapped while it is copied.
+    """
+    height, width, channels = pixels.shape
+    mode = "L" if channels == 1 else "RGB"
+    row = pixels.strides[0]
+    if pixels.strides[1:] != (channels, 1) or not width * channels <= row < 2**31:
+        pixels, row = np.ascontiguousarray(pixels), width * channels
+    flat = np.lib.stride_tricks.as_strided(
+        pixels, (row * (height - 1) + width * channels,), (1,), writeable=False
+    )
+    raw = "BGR" if bgr and channels == 3 else mode
+    return Image.frombuffer(mode, (width, height), flat, "raw", raw, row, 1)
+
+
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, enough: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The first frame of a PIL image as upright RGB, and its full (height, width)."""
+    full = image.size
+    _check_pixels(*full, name, max_pixels)
+    if image.format in _BY_OTHER_PROGRAMS:
+        raise ImageError(f"{name}: {image.format}, which Pillow has other programs decode")
     clear = _transparent(image)
-    try:
-        image.load()
-    except Exception as error:
-        raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+    if enough is not None:
+        image.draft(image.mode, (enough, enough))  # what is no JPEG stays as it is
+    reduced = image.size != full
+    image.load()
     orientation = _orientation(image)  # after load: Pillow turns TIFFs upright there
     if clear is not None:
         image = image.copy()  # the caller's own stays as it is
@@ -264,7 +347,8 @@ def _decode(image: Image.Image, name: str) -> NDArray[np.uint8]:
         image = image.convert("RGB")
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    return np.asarray(image)
+    width, height = (full[::-1] if orientation in _LYING else full) if reduced else image.size
+    return image, (height, width)
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -302,17 +386,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _check_pixels(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded"
-        )
+def _check_pixels(width: int, height: int, name: str, most: int) -> None:
+    if width * height > most:
+        raise ImageError(f"{name}: {width} x {height} pixels, more than the {most:,} allowed")
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:
     """Say plainly what is wrong with a path, before a decoder says it obscurely."""
-    found = Path(path)
     try:
+        found = Path(os.fsdecode(path))
         if not found.exists():
             raise ImageError(f"{_name(path)}: no such file")
         if found.is_dir():
@@ -327,10 +409,13 @@ def _require_file(path: str | os.PathLike[str]) -> None:
 
 def _name(source: object) -> str:
     """What to call an input in an error."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"image of {len(source)} bytes"
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            return os.fsdecode(source)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return f"image of {len(source)} bytes"
+    except Exception:  # a released view, a path that is none
+        return type(source).__name__
     name = getattr(source, "name", None) or getattr(source, "filename", None)
     return name if isinstance(name, str) and name else type(source).__name__
 

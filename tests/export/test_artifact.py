@@ -84,7 +84,7 @@ def test_images_are_certified_where_they_are_given(
     measured = model.info.certificate["images"]
     assert (measured["data"], measured["count"]) == ("golden", 30)
     assert measured["max_abs_difference"] <= certificate.TOLERANCES["fp32"]
-    assert seen[-1] == (30, 30)
+    assert (30, 30) in seen
 
 
 def test_images_of_other_classes_are_refused(
@@ -100,7 +100,7 @@ def test_golden_answers_are_the_files_own(checkpoint: Checkpoint) -> None:
     classify = Classifier(model.data)
     for image, expected in zip(model.info.golden.images, model.info.golden.file, strict=True):
         assert np.allclose(
-            classify(golden_image(*image)).probabilities, expected, rtol=0, atol=1e-6
+            classify.graph_probabilities(golden_image(*image)), expected, rtol=0, atol=1e-6
         )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,6 +41,10 @@ STORED = {
     7: lambda scene: np.rot90(scene, 2).swapaxes(0, 1),
     8: lambda scene: np.rot90(scene, -1),
 }
+
+
+DRAFT_PIXEL_TOLERANCE = 2
+"""Largest difference of a byte after decoding a smooth JPEG at a reduced scale."""
 
 
 @pytest.fixture(scope="module")
@@ -406,16 +411,59 @@ class TestBadInput:
         with pytest.raises(ImageError, match="pixel"):
             load_image(Image.new("RGB", size))
 
-    def test_more_pixels_than_the_limit_are_refused(
-        self, scene: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("as_pil", [False, True], ids=["bytes", "PIL"])
+    def test_decoding_a_picture_starts_no_program(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_pil: bool
     ) -> None:
-        height, width, _ = scene.shape
-        monkeypatch.setattr("nin_edge_runtime.image.MAX_PIXELS", height * width)
-        assert load_image(scene).shape == scene.shape
-        monkeypatch.setattr("nin_edge_runtime.image.MAX_PIXELS", height * width - 1)
-        for source in (scene, Image.fromarray(scene), encoded(Image.fromarray(scene))):
-            with pytest.raises(ImageError, match=f"{width} x {height} pixels"):
+        started = tmp_path / "started"
+        fake = tmp_path / "gs"
+        fake.write_text(f"#!/bin/sh\ntouch {started}\n")
+        fake.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # look for it again
+        data = (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+        )
+        source = Image.open(io.BytesIO(data)) if as_pil else data
+        with pytest.raises(ImageError, match="EPS, which Pillow has other programs decode"):
+            load_image(source)
+        assert not started.exists()
+
+    @pytest.mark.parametrize(("mode", "clear"), [("RGB", (1, 2)), ("P", 1000)])
+    def test_a_pil_image_with_odd_transparency_is_refused(self, mode: str, clear: object) -> None:
+        image = Image.new(mode, (4, 3))
+        image.info["transparency"] = clear
+        with pytest.raises(ImageError, match="cannot be decoded"):
+            load_image(image)
+
+    def test_odd_views_and_paths_are_refused(self, tmp_path: Path) -> None:
+        released = memoryview(b"text")
+        released.release()
+
+        class Odd(os.PathLike):
+            def __fspath__(self) -> str:
+                raise RuntimeError("no path today")
+
+        for source in (memoryview(b"abcdef")[::2], released, Odd()):
+            with pytest.raises(ImageError):
                 load_image(source)
+
+    def test_a_path_of_bytes_is_a_path(self, scene: np.ndarray, tmp_path: Path) -> None:
+        Image.fromarray(scene).save(tmp_path / "scene.png")
+
+        class ByBytes(os.PathLike):
+            def __fspath__(self) -> bytes:
+                return os.fsencode(tmp_path / "scene.png")
+
+        np.testing.assert_array_equal(load_image(ByBytes()), scene)
+
+    def test_more_pixels_than_the_limit_are_refused(self, scene: np.ndarray) -> None:
+        height, width, _ = scene.shape
+        most = height * width
+        for source in (scene, Image.fromarray(scene), encoded(Image.fromarray(scene))):
+            assert load_image(source, max_pixels=most).shape == scene.shape
+            with pytest.raises(ImageError, match=f"{width} x {height} pixels"):
+                load_image(source, max_pixels=most - 1)
 
     @pytest.mark.parametrize("size", [(12_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
     def test_a_small_file_that_claims_to_be_huge_is_refused(
@@ -514,6 +562,66 @@ class TestPreprocessing:
         good = {"size": 16, "channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}
         with pytest.raises(ValueError, match=said):
             Preprocessing(**good | change)
+
+    @pytest.mark.parametrize("steps", [COLOUR, GREY], ids=["colour", "grey"])
+    @pytest.mark.parametrize("size", [(16, 16), (24, 41), (50, 17), (3, 200)])
+    @pytest.mark.parametrize(
+        "view",
+        [
+            lambda x: x,
+            lambda x: x[::-1],
+            lambda x: x[:, ::-1],
+            lambda x: np.pad(x, ((3, 2), (5, 1), (0, 0)))[3:-2, 5:-1],
+            lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+            lambda x: np.asfortranarray(x),
+            lambda x: x[:, :, :1],
+            lambda x: x[:, :, 0],
+        ],
+        ids=["plain", "upside down", "mirrored", "cut out", "every other", "Fortran", "K1", "K"],
+    )
+    def test_any_array_gives_what_load_image_and_resize_give(
+        self,
+        rng: np.random.Generator,
+        steps: Preprocessing,
+        size: tuple[int, int],
+        view: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        array = view(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        array.flags.writeable = False
+        for bgr in (False, True):
+            upright = np.ascontiguousarray(load_image(array, bgr=bgr))
+            pixels, seen = steps.load(array, bgr=bgr)
+            assert seen == size
+            np.testing.assert_array_equal(pixels, steps.resize(upright))
+
+    def test_files_give_what_load_image_and_resize_give(
+        self, scene: np.ndarray, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "scene.png"
+        Image.fromarray(scene).save(path)
+        for source in (path, path.read_bytes(), Image.fromarray(scene)):
+            pixels, size = self.COLOUR.load(source)
+            assert size == (24, 40)
+            np.testing.assert_array_equal(pixels, self.COLOUR.resize(scene))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_draft_shows_the_same_square(self, orientation: int) -> None:
+        ramp_y, ramp_x = np.mgrid[0:400, 0:500]
+        large = np.stack([ramp_y // 2, ramp_x // 2, (ramp_y + ramp_x) // 4], axis=2)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(Image.fromarray(large.astype(np.uint8)), "JPEG", quality=95, exif=exif)
+        exact, full = self.COLOUR.load(data)
+        drafted, size = self.COLOUR.load(data, draft=True)
+        assert size == full == ((400, 500) if orientation < 5 else (500, 400))
+        assert not np.array_equal(drafted, exact)
+        assert np.abs(drafted.astype(int) - exact).max() <= DRAFT_PIXEL_TOLERANCE
+
+    def test_a_draft_leaves_other_formats_alone(self, rng: np.random.Generator) -> None:
+        data = encoded(Image.fromarray(rng.integers(0, 256, (400, 500, 3), dtype=np.uint8)))
+        np.testing.assert_array_equal(
+            self.COLOUR.load(data, draft=True)[0], self.COLOUR.load(data)[0]
+        )
 
 
 class TestFindImages:
