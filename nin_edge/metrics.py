@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 BINS: Final = 15
 """Equal bins of confidence between 0 and 1 that calibration is measured in."""
+
+THRESHOLDS: Final = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Values of `min_score` for which coverage and accuracy are measured."""
 
 _ROUNDING: Final = 1e-3  # by which a softmax in half precision may exceed 1
 
@@ -65,6 +68,18 @@ class Calibration:
         ]
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """What a `min_score` gives: how many images are answered, and how many of those rightly."""
+
+    min_score: float
+    """Probability, 0 to 1, from which an answer counts; below it the image is unknown."""
+    coverage: float
+    """Share of all images that are answered, 0 to 1."""
+    top1: float | None
+    """Share of the answered images whose answer is right, 0 to 1; None if none is answered."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """How good the answers to N images of K classes are."""
@@ -91,6 +106,8 @@ class Scores:
     """(K, K), images by their class (row) and the answer (column)."""
     calibration: Calibration
     """The curve that `ece` sums up."""
+    thresholds: tuple[Threshold, ...]
+    """What each of `THRESHOLDS` gives."""
 
     def as_json(self) -> dict[str, Any]:
         """All figures, as JSON can carry them: null where a share is of nothing."""
@@ -111,6 +128,7 @@ class Scores:
             ],
             "confusion": self.confusion.tolist(),
             "calibration": self.calibration.as_json(),
+            "thresholds": [asdict(threshold) for threshold in self.thresholds],
         }
 
 
@@ -123,6 +141,7 @@ class Tally:
         self._confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
         self._in_top5 = 0
         self._bins = np.zeros((3, BINS))
+        self._answered = np.zeros((2, len(THRESHOLDS)))
 
     def add(self, probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> None:
         """Count the answers to a batch of images.
@@ -140,6 +159,7 @@ class Tally:
         np.add.at(self._confusion, (targets, probabilities.argmax(axis=1)), 1)
         self._in_top5 += int(_in_top(probabilities, targets, 5).sum())
         self._bins += _bin_sums(probabilities, targets, BINS)
+        self._answered += _answered_sums(probabilities, targets)
 
     def scores(self) -> Scores:
         """The scores of all that was added.
@@ -165,6 +185,7 @@ class Tally:
             support=support,
             confusion=self._confusion.copy(),
             calibration=calibration,
+            thresholds=_thresholds(self._answered, count),
         )
 
 
@@ -187,6 +208,18 @@ def expected_calibration_error(
         0 (calibrated) to 1.
     """
     return _calibration(_bin_sums(probabilities, targets, bins)).error
+
+
+def at_thresholds(
+    probabilities: NDArray[np.floating], targets: NDArray[np.int64]
+) -> tuple[Threshold, ...]:
+    """What each of `THRESHOLDS` gives, as `min_score`: coverage, and accuracy of what is answered.
+
+    Args:
+        probabilities: (N, K), N at least 1.
+        targets: (N,).
+    """
+    return _thresholds(_answered_sums(probabilities, targets), len(targets))
 
 
 def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
@@ -256,6 +289,26 @@ def _calibration(sums: NDArray[np.float64]) -> Calibration:
         count=count.astype(np.int64),
         confidence=_share(confidence, count),
         accuracy=_share(right, count),
+    )
+
+
+def _answered_sums(
+    probabilities: NDArray[np.floating], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Number of images answered at each threshold, and of those answered rightly; (2, T)."""
+    # In double precision, as a classifier compares: float32 turns 0.9 into a little less than 0.9.
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    answered = confidence[:, np.newaxis] >= np.array(THRESHOLDS)  # (N, T)
+    right = answered & _right(probabilities, targets)[:, np.newaxis]
+    return np.stack([answered.sum(axis=0), right.sum(axis=0)]).astype(np.float64)
+
+
+def _thresholds(sums: NDArray[np.float64], count: int) -> tuple[Threshold, ...]:
+    """What `_answered_sums` over `count` images says of each threshold."""
+    answered, right = sums
+    return tuple(
+        Threshold(min_score, float(part / count), _or_null(top1))
+        for min_score, part, top1 in zip(THRESHOLDS, answered, _share(right, answered), strict=True)
     )
 
 

@@ -384,6 +384,12 @@ class _Loop:
                     figures[f"{split}_{name}"] = metrics.expected_calibration_error(
                         probabilities, targets
                     )
+        # On the hold-out alone: which `min_score` to take is a choice as well.
+        targets = data.targets[data.holdout]
+        for found in metrics.at_thresholds(metrics.softmax(holdout, temperature), targets):
+            figures[f"holdout_coverage_at_{found.min_score:g}"] = found.coverage
+            if found.top1 is not None:
+                figures[f"holdout_top1_at_{found.min_score:g}"] = found.top1
         best = replace(
             best,
             temperature=temperature,

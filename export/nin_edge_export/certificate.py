@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
+from nin_edge.metrics import Threshold
 from nin_edge.network import NiN
 from nin_edge_runtime import Classifier, GateError, ModelFileError
 from nin_edge_runtime.golden import FORMULA, golden_image
@@ -23,6 +24,14 @@ MARGIN: Final = 0.2
 """Distance of the two best probabilities from which a golden sample's answer is firm."""
 
 NOT_MEASURED: Final = "not measured"
+
+BY_FILE: Final = "this file"
+BY_PYTORCH: Final = "PyTorch, fp32"
+"""What a figure was measured with."""
+
+FITTED_HERE: Final = "fitted on these images"
+FITTED_BEFORE: Final = "fitted in training"
+"""Where the temperature is from; one number flatters the images it was fitted on a little."""
 
 # (height, width) of the golden samples, in quarters of the network's size: enlarged, reduced,
 # cropped on either axis.
@@ -89,7 +98,7 @@ def check_golden(classify: Classifier, golden: Golden) -> tuple[Rows, dict[str, 
     """
     try:
         answers = np.stack(
-            [classify(golden_image(*image)).probabilities for image in golden.images]
+            [classify.graph_probabilities(golden_image(*image)) for image in golden.images]
         )
     except ModelFileError as error:  # the runtime refuses answers that are no numbers
         precision = classify.info.precision
@@ -156,15 +165,41 @@ def compare(
     }
 
 
+def threshold_figures(
+    found: Sequence[Threshold], *, data: str, images: int, measured_with: str, temperature: str
+) -> dict[str, Any]:
+    """The certificate's part on what a `min_score` gives on the hold-out.
+
+    Args:
+        found: coverage and accuracy at each threshold.
+        data: name of the data set.
+        images: in its hold-out.
+        measured_with: `BY_FILE` or `BY_PYTORCH`.
+        temperature: `FITTED_HERE` or `FITTED_BEFORE`.
+    """
+    return {
+        "data": data,
+        "split": "holdout",
+        "images": images,
+        "measured_with": measured_with,
+        "temperature": temperature,
+        "answers": [asdict(threshold) for threshold in found],
+    }
+
+
 def trained_figures(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What training measured with PyTorch on the test split: accuracy and calibration error."""
+    """What training measured with PyTorch: accuracy, calibration error, what a `min_score` gives.
+
+    The last on the hold-out, the others on the test split.
+    """
     measured = checkpoint.metrics
+    thresholds = _trained_thresholds(checkpoint)
     if "test_top1" not in measured:
-        return {"accuracy": NOT_MEASURED, "calibration": NOT_MEASURED}
+        return {"accuracy": NOT_MEASURED, "calibration": NOT_MEASURED, "thresholds": thresholds}
     common = {
         "data": checkpoint.data.name,
         "images": measured["test_images"],
-        "measured_with": "PyTorch, fp32",
+        "measured_with": BY_PYTORCH,
     }
     calibration: dict[str, Any] | str = NOT_MEASURED
     if checkpoint.temperature is not None:
@@ -176,7 +211,26 @@ def trained_figures(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "accuracy": {**common, "top1": measured["test_top1"]},
         "calibration": calibration,
+        "thresholds": thresholds,
     }
+
+
+def _trained_thresholds(checkpoint: Checkpoint) -> dict[str, Any] | str:
+    measured = checkpoint.metrics
+    found = [
+        Threshold(value, measured[coverage], measured.get(f"holdout_top1_at_{value:g}"))
+        for value in metrics.THRESHOLDS
+        if (coverage := f"holdout_coverage_at_{value:g}") in measured
+    ]
+    if checkpoint.temperature is None or not found:
+        return NOT_MEASURED
+    return threshold_figures(
+        found,
+        data=checkpoint.data.name,
+        images=int(measured["holdout_images"]),
+        measured_with=BY_PYTORCH,
+        temperature=FITTED_HERE,
+    )
 
 
 def _rounded(row: NDArray[np.floating]) -> tuple[float, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from string import Template
-from typing import Final
+from typing import Any, Final
 
 from nin_edge import __version__, plots
 from nin_edge.metrics import BINS
 from nin_edge.text import printable
-from nin_edge_export.certificate import NOT_MEASURED
+from nin_edge_export.certificate import BY_FILE, FITTED_HERE, NOT_MEASURED
 from nin_edge_export.report import Disagreement, FileFigures, Report
 
 _HOW: Final = "export again with <code>--eval-data DATA</code>, a folder or archive of images"
@@ -106,7 +106,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem;
 
 def to_html(report: Report) -> bytes:
     """The report as one HTML file: no network, no script, light and dark, for any screen."""
-    sections = (_head, _files, _calibration, _confusion, _int8, _disagreements, _how)
+    sections = (
+        *(_head, _files, _calibration, _thresholds, _confusion),
+        *(_int8, _disagreements, _how),
+    )
     return _PAGE.substitute(
         title=f"{_text(report.name)}: export report",
         style=_STYLE,
@@ -156,13 +159,8 @@ def _files(report: Report) -> str:
         f'<tr><th scope="row">{name}</th>{"".join(cell(file, fp32) for file in report.files)}</tr>'
         for name, cell in _ROWS.items()
     )
-    heads = "".join(f'<th scope="col">{file.info.precision}</th>' for file in report.files)
-    return _section(
-        "The files",
-        f'<div class="wide"><table>\n<caption>{_caption(report)}</caption>\n'
-        f'<thead><tr><th scope="col"></th>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
-        "</table></div>",
-    )
+    heads = [file.info.precision for file in report.files]
+    return _section("The files", _table("", heads, rows, _caption(report)))
 
 
 def _size(file: FileFigures, fp32: FileFigures | None) -> str:
@@ -273,6 +271,37 @@ def _calibration(report: Report) -> str:
         f"lies on the dotted line. {note}Below, the share of the answers in each bin.</p>\n"
         f'<div class="row">{"".join(figures)}</div>',
     )
+
+
+def _thresholds(report: Report) -> str:
+    title = "Which score to ask for?"
+    parts = [file.info.certificate["thresholds"] for file in report.files]
+    heads = [file.info.precision for file in report.files]
+    if NOT_MEASURED in parts:
+        return _section(title, _missing("What a <code>--min-score</code> gives"))
+    about = parts[0]
+    if about["measured_with"] != BY_FILE:  # training's figures, the same for every file
+        parts, heads = parts[:1], [about["measured_with"]]
+    rows = "\n".join(
+        f'<tr><th scope="row">{row[0]["min_score"]:g}</th>{"".join(map(_answered, row))}</tr>'
+        for row in zip(*(part["answers"] for part in parts), strict=True)
+    )
+    fitted = ", on which the temperature was fitted" if about["temperature"] == FITTED_HERE else ""
+    caption = (
+        f"Measured on the {about['images']:,} held-out images of {_text(about['data'])}{fitted}; "
+        "<code>nin-edge eval</code> measures the test images in the same way."
+    )
+    return _section(
+        title,
+        "<p>Below <code>--min-score</code> an image counts as unknown. The share of images that "
+        "are answered, and how many of those answers are right.</p>\n"
+        + _table("--min-score", heads, rows, caption),
+    )
+
+
+def _answered(row: Mapping[str, Any]) -> str:
+    top1 = "none" if row["top1"] is None else f"{row['top1']:.2%} right"
+    return _cell(f"{row['coverage']:.2%}<small>{top1}</small>")
 
 
 def _confusion(report: Report) -> str:
@@ -409,6 +438,14 @@ def _how(report: Report) -> str:
 
 def _terms(rows: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in rows)}</dl>"
+
+
+def _table(corner: str, heads: Iterable[str], rows: str, caption: str) -> str:
+    columns = "".join(f'<th scope="col">{_text(head)}</th>' for head in (corner, *heads))
+    return (
+        f'<div class="wide"><table>\n<caption>{caption}</caption>\n'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def _section(title: str, content: str) -> str:

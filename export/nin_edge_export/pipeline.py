@@ -144,20 +144,23 @@ class _Export:
         self.options, self.dataset, self.calibration = options, dataset, calibration
         self.progress = progress
         self.network = checkpoint.network()
+        # The data that it was trained on, by its pixels; unknown data is no known data.
+        known = checkpoint.data.fingerprint
+        same = dataset is not None and known != "" and dataset.fingerprint == known
+        self.temperature_from = certificate.FITTED_HERE if same else certificate.FITTED_BEFORE
         if checkpoint.temperature is None and dataset is not None:
             logits = evaluate.logits(
                 self.network, checkpoint.preprocessing, dataset.images, dataset.holdout
             )
             fitted = metrics.fit_temperature(logits, dataset.targets[dataset.holdout])
             checkpoint = replace(checkpoint, temperature=fitted)
+            self.temperature_from = certificate.FITTED_HERE
         self.checkpoint = checkpoint
         self.golden: Golden = certificate.choose_golden(checkpoint, self.network)
         self.reference: NDArray[np.float64] | None = None
         self.data_name = ""
         if dataset is not None:
             # The data that it was trained on goes by the name that training gave it.
-            known = checkpoint.data.fingerprint
-            same = known != "" and dataset.fingerprint == known
             self.data_name = checkpoint.data.name if same else dataset.name
             self.reference = certificate.pytorch_answers(
                 checkpoint, self.network, dataset.images, dataset.test
@@ -247,7 +250,11 @@ class _Export:
                 "data": self.data_name,
                 **certificate.compare(answers, self.reference, precision, self.data_name),
             }
-            common = {"data": self.data_name, "images": len(targets), "measured_with": "this file"}
+            common = {
+                "data": self.data_name,
+                "images": len(targets),
+                "measured_with": certificate.BY_FILE,
+            }
             top1 = metrics.top1(answers, targets)
             measured["accuracy"] = {**common, "top1": top1}
             plain = metrics.uncalibrated(answers, self.checkpoint.temperature or 1.0)
@@ -256,6 +263,7 @@ class _Export:
                 "ece_before": metrics.expected_calibration_error(plain, targets),
                 "ece_after": metrics.expected_calibration_error(answers, targets),
             }
+            measured["thresholds"] = self._thresholds(classify, data)
         file = self._sealed(graph, precision, rows, measured)
         return ExportedModel(
             data=file,
@@ -264,6 +272,18 @@ class _Export:
             reference=self.reference,
             plan=None,
             all_int8=None,
+        )
+
+    def _thresholds(self, classify: Classifier, data: Dataset) -> dict[str, Any]:
+        """What a `min_score` gives with this file; on the hold-out, since it is chosen by this."""
+        what = f"{classify.info.precision} on the hold-out"
+        answers = certificate.file_answers(classify, data, data.holdout, what, self.progress)
+        return certificate.threshold_figures(
+            metrics.at_thresholds(answers, data.targets[data.holdout]),
+            data=self.data_name,
+            images=len(answers),
+            measured_with=certificate.BY_FILE,
+            temperature=self.temperature_from,
         )
 
     def _opened(self, graph: ModelProto, precision: str) -> Classifier:

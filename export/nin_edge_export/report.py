@@ -8,12 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from nin_edge.bench import processor_name
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
 from nin_edge.metrics import Calibration, Scores, Tally, uncalibrated
@@ -238,6 +237,7 @@ def _file_json(file: FileFigures, fp32: FileFigures | None) -> dict[str, Any]:
         "golden": asdict(file.golden),
         "agreement": asdict(file.images) if file.images else NOT_MEASURED,
         "scores": file.scores.as_json() if file.scores else NOT_MEASURED,
+        "thresholds": info.certificate["thresholds"],
         "uncalibrated": {"ece": file.before.error, "calibration": file.before.as_json()}
         if file.before
         else NOT_MEASURED,
@@ -306,7 +306,7 @@ def _latencies(files: Mapping[str, bytes], seconds: float) -> tuple[dict[str, fl
                 found[name].append(1e3 * (time.perf_counter() - before))
         rounds += 1
     machine = Machine(
-        cpu=_cpu_model(),
+        cpu=f"{processor_name()}, {os.cpu_count()} CPUs",
         processor=processor(),
         onnxruntime=onnxruntime.__version__,
         threads=1,
@@ -315,18 +315,6 @@ def _latencies(files: Mapping[str, bytes], seconds: float) -> tuple[dict[str, fl
         calls=_CALLS,
     )
     return {name: statistics.median(times) for name, times in found.items()}, machine
-
-
-def _cpu_model() -> str:
-    """What this machine's processor, or a board computer itself, is called."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {key.strip(): value.strip() for key, value in fields.items()}
-    name = named.get("model name") or named.get("Model") or platform.processor()
-    return f"{name or platform.machine()}, {os.cpu_count()} CPUs"
 
 
 def _disagreements(model: ExportedModel, dataset: Dataset) -> Disagreements:

@@ -66,7 +66,7 @@ class _Model:
 def command(
     model: Path, data: Path, split: str, as_json: bool, plot: Path | None, provider: str
 ) -> None:
-    """Score MODEL on DATA: accuracy, calibration error, each class, the confusion matrix.
+    """Score MODEL on DATA: accuracy, calibration error, thresholds, each class, confusion matrix.
 
     MODEL is a checkpoint (.safetensors), which PyTorch runs, or an exported model (.onnx). DATA is
     a folder or archive of <class>/* or train/<class>/* and test/<class>/*; its classes are the
@@ -219,6 +219,11 @@ def _report(
         f"top-1 {scores.top1:.2%}, {top5}ECE {scores.ece:.4f}, {scores.count:,} images of "
         f"{dataset.name} ({split}), {path} ({model.precision}) by {model.engine} on {model.device}"
     )
+    yield ""
+    yield "min-score  answered  of those right"
+    for found in scores.thresholds:
+        right = "-" if found.top1 is None else f"{found.top1:.2%}"
+        yield f"{found.min_score:<9g}  {found.coverage:>8.2%}  {right:>14}"
     names = [printable(label) for label in scores.labels]
     width = max(len("class"), *map(len, names))
     yield ""

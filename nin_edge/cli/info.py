@@ -30,7 +30,7 @@ def command(model: Path, as_json: bool) -> None:
         "normalize": f"RGB uint8 {steps.size} x {steps.size}; normalisation is in the file",
         "none": f"float32 {steps.channels} x {steps.size} x {steps.size}, normalised",
     }[info.embedded]
-    rows: dict[str, str] = {
+    rows = {
         "file": f"{model}, {len(data):,} bytes, format {info.format_version}",
         "network": f"{architecture.get('preset')} at width {architecture.get('width')}, "
         f"{info.precision}, {info.parameters:,} parameters, "
@@ -49,20 +49,37 @@ def command(model: Path, as_json: bool) -> None:
         "data": f"{info.data.get('name')} (licence: {info.data.get('licence')})",
         "versions": ", ".join(f"{name} {value}" for name, value in info.versions.items()),
         "sha256": f"{info.sha256} (checked)",
-        **{f"certificate {name}": text for name, text in _certificate(info.certificate)},
     }
-    width = max(map(len, rows))
-    for name, text in rows.items():
+    lines = [*rows.items(), *_certificate(info.certificate)]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
         click.echo(f"{name.ljust(width)}  {printable(text)}")
 
 
 def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each part of the certificate on a line."""
+    """Each part of the certificate on a line, each row of a table in it on one more."""
     for name, value in certificate.items():
-        shown = _shown(value)
-        if isinstance(value, dict):
-            shown = "; ".join(f"{_words(key)} {_shown(item, key)}" for key, item in value.items())
-        yield _words(name), shown
+        if not isinstance(value, dict):
+            yield f"certificate {_words(name)}", _shown(value)
+            continue
+        fields = [(key, item) for key, item in value.items() if not _is_table(item)]
+        yield f"certificate {_words(name)}", _fields(fields)
+        for row in (row for item in value.values() if _is_table(item) for row in item):
+            first, *others = row.items()
+            yield f"certificate {_fields([first])}", _fields(others)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a list of objects, each with something in it."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, dict) and row for row in value)
+    )
+
+
+def _fields(fields: Sequence[tuple[str, Any]]) -> str:
+    return "; ".join(f"{_words(key)} {_shown(item, key)}" for key, item in fields)
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -76,7 +93,7 @@ def _words(key: str) -> str:
 def _shown(value: Any, key: str = "") -> str:
     """A value of the certificate for people: shares as percentages, four digits of the rest."""
     if isinstance(value, float):
-        return f"{value:.2%}" if "top1" in key else f"{value:.4g}"
+        return f"{value:.2%}" if "top1" in key or key == "coverage" else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -188,6 +188,19 @@ def test_each_file_certifies_its_own_answers(
             "ece_before": pytest.approx(before, abs=FIGURE_TOLERANCE),
             "ece_after": pytest.approx(after, abs=FIGURE_TOLERANCE),
         }
+        holdout = dataset.targets[dataset.holdout]
+        again = Classifier(model.data, provider="cpu").batch(list(dataset.images[dataset.holdout]))
+        scores = np.array([each.score for each in again])
+        right = np.array([each.probabilities.argmax() for each in again]) == holdout
+        thresholds = dict(found["thresholds"])
+        for row in thresholds.pop("answers"):
+            answered = scores >= row["min_score"]
+            assert row["coverage"] == pytest.approx(answered.mean())
+            assert row["top1"] == (right[answered].mean() if answered.any() else None)
+        assert thresholds == {
+            **{"data": "synthetic", "split": "holdout", "images": len(holdout)},
+            **{"measured_with": "this file", "temperature": "fitted on these images"},
+        }
         assert found["golden"]["tolerance"] == TOLERANCES[precision]
         assert found["golden"]["max_abs_difference"] <= TOLERANCES[precision]
 
@@ -222,7 +235,8 @@ def test_certificate_says_where_int8s_ranges_are_from(
 def test_what_was_not_measured_is_said_to_be_so(checkpoint: Checkpoint) -> None:
     for model in export_models(checkpoint):
         found = model.info.certificate
-        assert found["images"] == found["accuracy"] == found["calibration"] == NOT_MEASURED
+        for part in ("images", "accuracy", "calibration", "thresholds"):
+            assert found[part] == NOT_MEASURED
         assert model.answers is model.reference is model.plan is model.all_int8 is None
         if model.info.precision == "int8":
             assert found["budget"] == NOT_MEASURED
@@ -244,6 +258,49 @@ def test_trainings_figures_stand_where_there_is_no_data(checkpoint: Checkpoint) 
         assert model.info.certificate["accuracy"] == {**common, "top1": 0.8}
         assert model.info.certificate["calibration"] == calibration
         assert model.info.temperature == (temperature or 1.0)
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_trainings_thresholds_stand_where_there_is_no_data(
+    checkpoint: Checkpoint, tested: bool
+) -> None:
+    figures = {
+        **{"holdout_images": 30, "holdout_top1": 0.6},
+        **{"holdout_coverage_at_0.5": 0.9, "holdout_top1_at_0.5": 0.7},
+        "holdout_coverage_at_0.99": 0.0,
+        **({"test_top1": 0.8, "test_images": 9} if tested else {}),
+        **({"test_ece": 0.02, "test_ece_uncalibrated": 0.07} if tested else {}),
+    }
+    options = ExportOptions(precisions=("fp32",))
+    for temperature in (1.5, None):
+        trained = replace(checkpoint, metrics=figures, temperature=temperature)
+        (model,) = export_models(trained, options)
+        expected = {
+            **{"data": "golden images", "split": "holdout", "images": 30},
+            **{"measured_with": "PyTorch, fp32", "temperature": "fitted on these images"},
+            "answers": [
+                {"min_score": 0.5, "coverage": 0.9, "top1": 0.7},
+                {"min_score": 0.99, "coverage": 0.0, "top1": None},
+            ],
+        }
+        assert model.info.certificate["thresholds"] == (expected if temperature else NOT_MEASURED)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "fitted"),
+    [
+        ("a" * 64, "fitted on these images"),
+        ("b" * 64, "fitted in training"),
+        ("", "fitted in training"),
+    ],
+)
+def test_certificate_says_where_the_temperature_is_from(
+    checkpoint: Checkpoint, dataset: Dataset, trained_on: str, fitted: str
+) -> None:
+    given = replace(checkpoint, data=replace(checkpoint.data, fingerprint=trained_on))
+    data = replace(dataset, fingerprint="a" * 64 if trained_on else "")
+    (model,) = export_models(given, ExportOptions(precisions=("fp32",)), dataset=data)
+    assert model.info.certificate["thresholds"]["temperature"] == fitted
 
 
 def test_temperature_is_fitted_on_the_holdout_alone(

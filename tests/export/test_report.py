@@ -67,7 +67,15 @@ def dataset(checkpoint: Checkpoint, rng: np.random.Generator) -> Dataset:
 
 def _certified(model: ExportedModel, labels: tuple[str, ...], **fields: Any) -> ExportedModel:
     """A model as if it had been measured on the four images."""
-    known = {**model.info.certificate, "images": {"data": "four"}}
+    thresholds = {
+        **{"data": "four", "split": "holdout", "images": 1, "measured_with": "this file"},
+        "temperature": "fitted on these images",
+        "answers": [
+            {"min_score": 0.5, "coverage": 1.0, "top1": 0.75},
+            {"min_score": 0.9, "coverage": 0.0, "top1": None},
+        ],
+    }
+    known = {**model.info.certificate, "images": {"data": "four"}, "thresholds": thresholds}
     info = replace(model.info, certificate=known, labels=labels)
     return replace(model, info=info, answers=ANSWERS, reference=REFERENCE, **fields)
 
@@ -249,7 +257,9 @@ def test_json_is_strict_and_complete(report: Report) -> None:
     assert set(value["files"][0]) == {
         *("precision", "sha256", "bytes", "relative_size", "latency_p50_ms", "relative_latency"),
         *("temperature", "float_layers", "golden", "agreement", "scores", "uncalibrated"),
+        "thresholds",
     }
+    assert value["files"][0]["thresholds"]["answers"][0]["coverage"] == 1.0
     scores = value["files"][-1]["scores"]
     assert scores["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
     assert len(scores["calibration"]) == 15
@@ -266,7 +276,8 @@ def test_json_says_what_was_not_measured(bare: list[ExportedModel], checkpoint: 
     value = _strict(to_json(measure(bare, checkpoint, name="tiny", seconds=SECONDS)))
     assert value["data"] == value["int8"] == value["disagreements"] == "not measured"
     for file in value["files"]:
-        assert file["scores"] == file["agreement"] == file["uncalibrated"] == "not measured"
+        for part in ("scores", "agreement", "uncalibrated", "thresholds"):
+            assert file[part] == "not measured"
         assert file["golden"]["count"] == 8
 
 
@@ -285,11 +296,35 @@ def test_page_has_all_parts(report: Report) -> None:
     page = _Page(to_html(report))
     # Three calibration curves, three matrices, the bars; two pictures; headings.
     assert (page.count("svg"), page.count("figure"), page.count("figcaption")) == (7, 7, 7)
-    assert (page.count("img"), page.count("title"), page.count("caption")) == (2, 1, 1)
+    assert (page.count("img"), page.count("title"), page.count("caption")) == (2, 1, 2)
     for shown in ("fp32", "fp16", "int8", "four", "50.00%", "étoile 60%", "0.300", "image-4.png"):
         assert shown in page.text
     assert re.search(r"stages\.0\.0 stayed in float.*That costs -?\d+\.\d\d ms", page.text)
     assert "not measured" not in page.text.replace("after trainingnot measured", "")
+
+
+def test_page_says_what_a_score_gives(report: Report) -> None:
+    text = _Page(to_html(report)).text
+    assert "Measured on the 1 held-out images of four, on which the temperature was fitted" in text
+    for row in ("0.5" + 3 * "100.00%75.00% right", "0.9" + 3 * "0.00%none"):
+        assert row in text
+
+
+def test_page_says_that_training_measured_what_a_score_gives(
+    bare: list[ExportedModel], checkpoint: Checkpoint
+) -> None:
+    by_training = {
+        **{"data": "shapes", "split": "holdout", "images": 20, "measured_with": "PyTorch, fp32"},
+        "temperature": "fitted in training",
+        "answers": [{"min_score": 0.7, "coverage": 0.5, "top1": 0.9}],
+    }
+    models = []
+    for model in bare:
+        known = {**model.info.certificate, "thresholds": by_training}
+        models.append(replace(model, info=replace(model.info, certificate=known)))
+    text = _Page(to_html(measure(models, checkpoint, name="tiny", seconds=SECONDS))).text
+    assert re.search(r"min-scorePyTorch, fp32\s+0\.750\.00%90\.00% right\s", text)
+    assert "20 held-out images of shapes;" in text
 
 
 def test_page_stands_alone(report: Report) -> None:
@@ -344,7 +379,8 @@ def test_page_says_what_was_not_measured_and_how_to_get_it(
 ) -> None:
     page = _Page(to_html(measure(bare, checkpoint, name="tiny", seconds=SECONDS)))
     assert page.count("svg") == page.count("img") == 0
-    for what in ("calibration curve", "confusion matrix", "sensitivity", "answer otherwise"):
+    missing = ("calibration curve", "min-score", "confusion matrix", "sensitivity")
+    for what in (*missing, "answer otherwise"):
         assert re.search(rf"{what}.*: not measured\. To get it, .*--eval-data DATA", page.text)
 
 

@@ -133,8 +133,9 @@ def test_checkpoint_and_export_have_the_same_figures(
     for name in ("images", "top1", "top5", "classes", "confusion", "precision", "data", "split"):
         assert by_torch[name] == by_onnx[name]
     assert by_torch["ece"] == pytest.approx(by_onnx["ece"], abs=ECE_TOLERANCE)
-    for one, other in zip(by_torch["calibration"], by_onnx["calibration"], strict=True):
-        assert one == pytest.approx(other, abs=ECE_TOLERANCE)
+    for part in ("calibration", "thresholds"):
+        for one, other in zip(by_torch[part], by_onnx[part], strict=True):
+            assert one == pytest.approx(other, abs=ECE_TOLERANCE)
     images = {"test": 28, "holdout": 14, "train": 98, "all": 140}[split]
     assert by_torch["images"] == images
     assert 0 < by_torch["top1"] < by_torch["top5"] <= 1  # else the comparison says little
@@ -154,6 +155,21 @@ def test_figures_are_those_of_one_image_at_a_time(pair: list[Path], patches_fold
     assert answer["confusion"] == confusion.tolist()
     assert answer["top1"] == pytest.approx(np.trace(confusion) / 140)
     assert answer["top5"] == pytest.approx(in_top5 / 140)
+
+
+def test_thresholds_are_what_min_score_does(pair: list[Path], patches_folder: Path) -> None:
+    rows = figures(pair[1], patches_folder, "--split", "all")["thresholds"]
+    assert 0 < rows[0]["coverage"] < 1  # else this says little
+    for row in rows:
+        classify = Classifier(pair[1], min_score=row["min_score"])
+        predictions = [
+            (classify(path), label)
+            for label in LABELS
+            for path in sorted((patches_folder / label).iterdir())
+        ]
+        answered = [made.label == label for made, label in predictions if not made.unknown]
+        assert row["coverage"] == pytest.approx(len(answered) / 140)
+        assert row["top1"] == (pytest.approx(np.mean(answered)) if answered else None)
 
 
 def test_images_go_through_the_model_a_batch_at_a_time(
@@ -205,14 +221,24 @@ def test_json_has_every_figure(data: Path, tiny_model: Path) -> None:
     assert answer["classes"][0]["recall"] == 0
 
 
-def test_text_has_a_summary_and_both_tables(pair: list[Path], patches_folder: Path) -> None:
+def test_text_has_a_summary_and_all_tables(pair: list[Path], patches_folder: Path) -> None:
     answer = figures(pair[1], patches_folder)
     result = run(pair[1], patches_folder)
     summary, *rest = result.stdout.splitlines()
     assert summary.startswith(f"top-1 {answer['top1']:.2%}, top-5 {answer['top5']:.2%}, ")
     assert f"ECE {answer['ece']:.4f}, 28 images of patches (test)" in summary
     assert summary.endswith("seven.fp32.onnx (fp32) by ONNX Runtime on cpu")
-    rows = {line.split()[0]: line.split()[1:] for line in rest[2:9]}
+    assert rest[1] == "min-score  answered  of those right"
+    shown = [line.split() for line in rest[2:8]]
+    assert shown == [
+        [
+            f"{row['min_score']:g}",
+            f"{row['coverage']:.2%}",
+            "-" if row["top1"] is None else f"{row['top1']:.2%}",
+        ]
+        for row in answer["thresholds"]
+    ]
+    rows = {line.split()[0]: line.split()[1:] for line in rest[10:17]}
     for entry in answer["classes"]:
         shares = [entry[name] for name in ("precision", "recall", "f1")]
         cells = ["-" if share is None else f"{share:.2%}" for share in shares]
@@ -235,7 +261,8 @@ def test_large_confusion_matrix_is_left_to_json_and_plot(
     checkpoint.save(tmp_path / "many.safetensors")
     result = run(tmp_path / "many.safetensors", tmp_path / "many")
     assert result.exit_code == 0, result.output
-    assert len(result.stdout.splitlines()) == 3 + 21
+    assert len(result.stdout.splitlines()) == 1 + 8 + 2 + 21
+    assert "confusion: a row" not in result.stdout
 
 
 def test_unreadable_images_are_named_and_left_out(data: Path, tiny_weights: Path) -> None:

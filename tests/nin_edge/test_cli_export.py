@@ -213,6 +213,23 @@ def test_budget_that_is_met_is_certified(
     assert "points lost on the hold-out" in result.stdout
 
 
+def test_info_shows_what_a_min_score_gives(
+    answered: Path, varied: Checkpoint, tmp_path: Path
+) -> None:
+    varied.save(tmp_path / "varied.safetensors")
+    model = tmp_path / "varied.fp32.onnx"
+    options = ("--precision", "fp32", "--eval-data", answered)
+    assert _run(tmp_path / "varied.safetensors", "-o", tmp_path, *options).exit_code == 0
+    thresholds = read_model(model)[1].certificate["thresholds"]
+    shown = CliRunner().invoke(main, ["info", str(model)]).stdout
+    lines = {line.split("  ")[0]: line for line in shown.splitlines()}
+    assert "split holdout" in lines["certificate thresholds"]
+    for row in thresholds["answers"]:
+        line = lines[f"certificate min score {row['min_score']:g}"]
+        assert f"coverage {row['coverage']:.2%}; top-1 " in line
+        assert line.endswith("none" if row["top1"] is None else f"{row['top1']:.2%}")
+
+
 def test_weight_that_overflows_fp16_is_one_line(tiny_weights: Path, tmp_path: Path) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
     weights = {name: value.clone() for name, value in checkpoint.weights.items()}

@@ -6,8 +6,11 @@ from numpy.typing import NDArray
 
 from nin_edge.metrics import (
     BINS,
+    THRESHOLDS,
     Scores,
     Tally,
+    Threshold,
+    at_thresholds,
     expected_calibration_error,
     fit_temperature,
     softmax,
@@ -174,6 +177,36 @@ def test_calibration_curve_equals_a_plain_loop(rng: np.random.Generator) -> None
         )
 
 
+@pytest.mark.parametrize("batch", [1, 64, 400])
+def test_thresholds_equal_a_plain_loop(rng: np.random.Generator, batch: int) -> None:
+    probabilities, targets = answers(rng, 5)
+    found = tallied(probabilities, targets, batch).thresholds
+    assert found == at_thresholds(probabilities, targets)
+    assert [threshold.min_score for threshold in found] == list(THRESHOLDS)
+    for threshold in found:
+        answered = [
+            int(np.argmax(row)) == target
+            for row, target in zip(probabilities, targets, strict=True)
+            if max(row) >= threshold.min_score
+        ]
+        assert 0 < len(answered) < 400  # else the comparison says little
+        assert threshold.coverage == pytest.approx(len(answered) / 400, abs=ROUNDING)
+        assert threshold.top1 == pytest.approx(np.mean(answered), abs=ROUNDING)
+
+
+def test_no_answer_has_no_accuracy() -> None:
+    found = at_thresholds(np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([0, 0]))
+    assert found[0] == Threshold(0.5, 1.0, 0.5)
+    assert found[1:] == tuple(Threshold(value, 0.0, None) for value in THRESHOLDS[1:])
+
+
+@pytest.mark.parametrize(("score", "coverage"), [(0.8, 1.0), (0.9, 0.0)])
+def test_scores_are_compared_as_a_classifier_does(score: float, coverage: float) -> None:
+    # In single precision 0.8 is a little more than the number 0.8, and 0.9 a little less.
+    found = at_thresholds(np.float32([[score, 1 - score]]), np.array([0]))
+    assert {row.min_score: row.coverage for row in found}[score] == coverage
+
+
 def test_equal_probabilities_go_to_the_first_class() -> None:
     scores = tallied(np.full((7, 7), 1 / 7), np.arange(7))
     assert scores.confusion[:, 0].tolist() == [1] * 7
@@ -196,7 +229,7 @@ def test_memory_of_a_tally_is_that_of_its_confusion_matrix(rng: np.random.Genera
 
     for _ in range(3):
         tally.add(*answers(rng, 4))
-        assert sorted(arrays()) == [(3, BINS), (4, 4)]
+        assert sorted(arrays()) == [(2, len(THRESHOLDS)), (3, BINS), (4, 4)]
     others = [value for value in vars(tally).values() if not isinstance(value, np.ndarray)]
     assert all(isinstance(value, int) or value == tuple("abcd") for value in others)
 

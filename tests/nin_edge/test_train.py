@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from nin_edge import evaluate
 from nin_edge import train as training
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset, open_dataset
+from nin_edge.metrics import THRESHOLDS, softmax
 from nin_edge.network import NetworkConfig
 from nin_edge.train import (
     DEFAULT_LEARNING_RATES,
@@ -155,6 +157,23 @@ def test_the_best_checkpoint_is_complete(
     assert loaded.metrics["holdout_images"] == len(shapes.holdout)
     assert loaded.metrics["train_images"] == len(shapes.fit)
     assert {"test_ece", "test_ece_uncalibrated", "holdout_ece"} <= loaded.metrics.keys()
+
+
+def test_thresholds_are_measured_on_the_holdout_with_the_temperature(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset
+) -> None:
+    _, best, _ = trained
+    logits = evaluate.logits(best.network(), best.preprocessing, shapes.images, shapes.holdout)
+    probabilities = softmax(logits, best.temperature or 1.0)
+    right = probabilities.argmax(1) == shapes.targets[shapes.holdout]
+    recorded = {name: value for name, value in best.metrics.items() if "_at_" in name}
+    expected = {}
+    for threshold in THRESHOLDS:
+        answered = probabilities.max(1) >= threshold
+        expected[f"holdout_coverage_at_{threshold}"] = answered.mean()
+        if answered.any():
+            expected[f"holdout_top1_at_{threshold}"] = right[answered].mean()
+    assert recorded == pytest.approx(expected, abs=SCORE_ROUNDING)
 
 
 def test_the_test_score_is_that_of_the_saved_weights(
