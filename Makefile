@@ -13,13 +13,14 @@ MODELS := runtime/nin_edge_runtime/models
 
 .PHONY: demo test lint format wheel model
 
-# Export the default weights in all precisions, compare the files, and name what is on a photo.
+# Export the default weights in all precisions, compare the files, name what is on a photo, and
+# show where (demo/cat.png).
 demo: $(INSTALLED)
 	$(BIN)/nin-edge export --output demo
 	$(BIN)/nin-edge verify demo/nin-cifar10.int8.onnx
 	$(BIN)/python -m benchmarks.compare demo/nin-cifar10.fp32.onnx \
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
-	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5
+	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
 
 test: lint
 	$(BIN)/pytest
