@@ -1,11 +1,10 @@
-"""Folders and archives of labelled images -> arrays, decoded in parallel, cached on the disk.
+"""Labelled images by path or name -> arrays, decoded in parallel, cached on the disk.
 
 A data set is `train/<class>/*` and `test/<class>/*`, or `<class>/*` alone, from which a fifth is
-then set aside as the test split. It may lie in a folder or in a `.tar`, `.tar.gz`, `.tar.bz2`,
-`.tar.xz` or `.zip`, which is read in place. Images go through the runtime's own `image.py`, so a
-network is trained on the very pixels a device will give it.
-
-This module imports no torch: its worker processes start in a fraction of a second.
+then set aside as the test split; or it is one of the official archives of `formats.py`. It may lie
+in a folder or in a `.tar`, `.tar.gz`, `.tar.bz2`, `.tar.xz` or `.zip`, which is read in place.
+Images go through the runtime's own `image.py`, so a network is trained on the very pixels a device
+will give it.
 """
 
 from __future__ import annotations
@@ -15,45 +14,37 @@ import json
 import os
 import re
 import shutil
-import signal
-import tarfile
 import tempfile
 import time
-import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from nin_edge_runtime import ImageError, NinEdgeError
-from nin_edge_runtime.image import IMAGE_SUFFIXES, Preprocessing, load_image
-from nin_edge_runtime.providers import usable_threads
+from nin_edge import download, formats
+from nin_edge.decode import Picture, decode
+from nin_edge.sources import DatasetError as DatasetError
+from nin_edge.sources import Source, open_source
+from nin_edge_runtime.image import IMAGE_SUFFIXES
+from nin_edge_runtime.threads import usable_threads
+
+KINDS: Final = ("folder", *formats.TITLES)
+"""What a data set can be: a folder (or archive) of image files, or an official archive."""
 
 TEST_SHARE: Final = 0.2
 """Part of each class that becomes the test split where the data set names none."""
 
-_CACHE_VERSION: Final = 1  # of the cache's layout and of the split's definition
-_CHUNK: Final = 128  # images a task: enough to hide the cost of sending them
+_CACHE_VERSION: Final = 2  # of the cache's layout and of the split's definition
 _SPLITS: Final = {"train", "test"}
 _SPLIT_SEED: Final = 0  # never the training seed: runs with different seeds must share their splits
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
-_POOL_FROM: Final = 512  # below so many images, starting processes takes longer than decoding
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the total."""
-
-
-class DatasetError(NinEdgeError, ValueError):
-    """A folder or archive that cannot be trained on; the message names it and says why."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +54,13 @@ class Dataset:
     name: str
     """Name of the folder or archive, without its endings."""
     labels: tuple[str, ...]
-    """Class names, in code-point order; targets are indices into it."""
+    """Class names; folders' in code-point order, an official archive's in its own."""
     images: NDArray[np.uint8]
     """(N, S, S, C), memory-mapped: reading a part of it touches no more than that part."""
     targets: NDArray[np.int64]
-    """(N,), each image's class."""
+    """(N,), each image's class, an index into the labels."""
     names: tuple[str, ...]
-    """(N,), each image's path inside the data set."""
+    """(N,), each image's path inside the data set; `train/00017` in an official archive."""
     fit: NDArray[np.int64]
     """Indices of the images that weights are fitted to."""
     holdout: NDArray[np.int64]
@@ -80,23 +71,19 @@ class Dataset:
     """(path, reason) of each file that could not be decoded and was left out."""
     fingerprint: str
     """SHA-256 of labels, names, splits, targets and pixels, in hexadecimal."""
+    kind: str = "folder"
+    """What it is, one of `KINDS`."""
+    duplicates: tuple[tuple[str, str], ...] = ()
+    """(name, name) of each test image and a training image that has the very same pixels."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """One image file of the source: its path there, its split and its class."""
+    """One image of the source: its path there, its split and its class."""
 
     name: str
     split: str
     label: str
-
-
-class _Source(Protocol):
-    """A folder or archive: what is in it, and its bytes."""
-
-    def names(self) -> list[str]: ...
-    def stamp(self) -> str: ...
-    def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]: ...
 
 
 def open_dataset(
@@ -104,6 +91,7 @@ def open_dataset(
     *,
     size: int,
     channels: int = 3,
+    kind: str | None = None,
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -111,22 +99,31 @@ def open_dataset(
     """Open a data set, decoding it if no valid cache of it exists.
 
     Args:
-        path: a folder or an archive.
+        path: a folder or an archive; or the name of an official one, of `formats.TITLES`, that
+            was downloaded.
         size: side that images are resized to, in pixels.
         channels: 3 for RGB, 1 for luma.
+        kind: what it has to be, one of `KINDS`; found by looking, if None.
         cache: folder of the caches; `$XDG_CACHE_HOME/nin-edge`, or `~/.cache/nin-edge`, if None.
         workers: processes that decode; the CPUs this process may use, if None.
         progress: told how decoding goes; not called when the cache serves.
 
     Raises:
-        DatasetError: nothing there, an unsafe or broken archive, fewer than two classes, a class
-            without images.
+        DatasetError: nothing there, an unsafe or broken archive, not of `kind`, fewer than two
+            classes, a class without images.
     """
-    source = _open_source(path)
-    folder = (cache or _default_cache()) / f"{dataset_name(path)}-{_key(source, size, channels)}"
+    if kind is not None and kind not in KINDS:
+        raise DatasetError(f"no kind of data set: {kind!r}, expected one of {', '.join(KINDS)}")
+    cache = cache or default_cache()
+    kind = _named_kind(path, kind)
+    place = _locate(path, kind, cache)
+    source = open_source(place)
+    key = _key(source, size, channels, f"{kind} {formats.says_fashion(place)}")
+    folder = cache / f"{dataset_name(path)}-{key}"
     cached = _load_cache(folder)
     if cached is None:
-        _build_cache(folder, path, source, size, channels, workers or usable_threads(), progress)
+        plan = _plan(place, source, kind)
+        _build_cache(folder, place, plan, size, channels, workers or usable_threads(), progress)
         cached = _load_cache(folder)
         if cached is None:
             raise DatasetError(
@@ -135,9 +132,7 @@ def open_dataset(
     images, index, fingerprint = cached
     labels = tuple(index["labels"])
     targets = np.array(index["targets"], dtype=np.int64)
-    fit, holdout, test = _split(
-        targets, np.array([split == "test" for split in index["splits"]], dtype=bool)
-    )
+    fit, holdout, test = _splits_of(index)
     return Dataset(
         name=dataset_name(path),
         labels=labels,
@@ -149,6 +144,8 @@ def open_dataset(
         test=test,
         unreadable=tuple((name, reason) for name, reason in index["unreadable"]),
         fingerprint=fingerprint,
+        kind=index["kind"],
+        duplicates=tuple((name, twin) for name, twin in index["duplicates"]),
     )
 
 
@@ -180,151 +177,144 @@ def _list_some(names: Sequence[str], limit: int = 10) -> str:
     return ", ".join(names[:limit]) + more
 
 
-# --- where images come from -----------------------------------------------------------------------
+# --- what is in it --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Folder:
-    path: Path
-
-    def _entries(self) -> list[tuple[str, os.stat_result]]:
-        """Names with their status, sorted; those of folders end with a slash."""
-        found, pending, seen = [], deque([self.path]), set()
-        while pending:
-            folder = pending.popleft()
-            if (real := folder.resolve()) in seen:
-                continue  # a link that leads back up
-            seen.add(real)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    name = os.path.relpath(entry.path, self.path)
-                    if entry.is_dir():
-                        pending.append(Path(entry.path))
-                        found.append((f"{name}/", entry.stat()))
-                    elif entry.is_file():
-                        found.append((name, entry.stat()))
-        return sorted(found, key=lambda item: item[0])
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self._entries()]
-
-    def stamp(self) -> str:
-        # A folder's own time changes with whatever is put beside the images: its name is enough.
-        return "".join(
-            name if name.endswith("/") else f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-            for name, stat in self._entries()
-        )
-
-    def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
-        for name in sorted(names):
-            try:
-                yield name, (self.path / name).read_bytes()
-            except OSError:
-                yield name, b""  # reported as unreadable with the others
+def is_name(path: Path) -> bool:
+    """Whether it is the name of an official archive: nothing lies there that it could mean."""
+    return str(path) in formats.TITLES and not path.exists()
 
 
-@dataclass(frozen=True)
-class _Archive:
-    """What tar and zip share: the stamp, and the refusal of members that could reach outside."""
-
-    path: Path
-
-    def stamp(self) -> str:
-        stat = self.path.stat()
-        return f"{self.path.name}\0{stat.st_size}\0{stat.st_mtime_ns}"
-
-    def _check(self, name: str, *, link: bool) -> None:
-        if link:
-            raise DatasetError(
-                f"{self.path}: member {name!r} is a link or a device, "
-                "expected files and folders alone; refused"
-            )
-        if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise DatasetError(f"{self.path}: member {name!r} climbs out of the archive; refused")
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except DatasetError:
-            raise
-        except (
-            tarfile.TarError,
-            zipfile.BadZipFile,
-            EOFError,
-            OSError,
-            RuntimeError,
-            ValueError,
-        ) as error:
-            raise DatasetError(f"{self.path}: a truncated or broken archive ({error})") from error
-        except Exception as error:  # lzma.LZMAError, zlib.error: no common base
-            raise DatasetError(f"{self.path}: a truncated or broken archive ({error})") from error
+def downloads(kind: str, cache: Path | None = None) -> Path:
+    """Folder in which the official archive lies that is opened by its name."""
+    return (cache or default_cache()) / "downloads" / kind
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """A torn or missing header is an error; tarfile itself would take it for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no end mark: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Tar(_Archive):
-    def _members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        for member in tar:
-            self._check(member.name, link=not (member.isfile() or member.isdir()))
-            yield member
-
-    def names(self) -> list[str]:
-        with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
-            members = self._members(tar)
-            return sorted({f"{m.name}/" if m.isdir() else m.name for m in members})
-
-    def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
-        with self._reading(), tarfile.open(self.path, "r|*", tarinfo=_StrictHeader) as tar:
-            for member in self._members(tar):
-                file = tar.extractfile(member) if member.name in names else None
-                if file is not None:
-                    yield member.name, file.read()
-
-
-@dataclass(frozen=True)
-class _Zip(_Archive):
-    def names(self) -> list[str]:
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            for member in archive.infolist():
-                mode = member.external_attr >> 16
-                self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted({member.filename for member in archive.infolist()})  # folders end in /
-
-    def read(self, names: set[str]) -> Iterator[tuple[str, bytes]]:
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            for name in sorted(names):
-                yield name, archive.read(name)
-
-
-def _open_source(path: Path) -> _Source:
-    if path.is_dir():
-        return _Folder(path)
-    if not path.exists():
-        raise DatasetError(
-            f"{path}: no such file or folder, expected a folder or archive of labelled images"
-        )
-    if zipfile.is_zipfile(path):
-        return _Zip(path)
+def holds(folder: Path, kind: str) -> bool:
+    """Whether a folder has an official archive in it, whole or unpacked."""
+    if not folder.is_dir():
+        return False
+    if any(formats.ARCHIVES.get(entry.name) == kind for entry in folder.iterdir()):
+        return True
     try:
-        with tarfile.open(path, "r|*"):
-            return _Tar(path)
-    except (tarfile.TarError, OSError, EOFError) as error:
+        return formats.find(folder, open_source(folder).names(), kind) is not None
+    except DatasetError:
+        return False  # some of its files, or none
+
+
+def fetch(
+    path: Path,
+    kind: str | None = None,
+    *,
+    cache: Path | None = None,
+    progress: download.Progress | None = None,
+) -> None:
+    """Download an official archive to where `open_dataset` looks for it, if it is not there.
+
+    Args:
+        path: its name; or the folder that it is to lie in, which need not exist.
+        kind: what it is, of `formats.TITLES`; needed where `path` is a folder.
+        cache: see `open_dataset`; a name's archive goes there.
+        progress: told how it goes.
+
+    Raises:
+        DownloadError: it could not be fetched, or a file there is not the published one.
+        DatasetError: neither a name nor a folder with a `kind`.
+    """
+    kind = _named_kind(path, kind)
+    if kind not in formats.TITLES:
         raise DatasetError(
-            f"{path}: neither a folder nor a readable .tar (.gz, .bz2, .xz) or .zip ({error})"
-        ) from error
+            f"{path}: what to download is not said, expected one of {', '.join(formats.TITLES)} "
+            "as the data's name or its kind (--dataset)"
+        )
+    if path.is_file():
+        return  # an archive that is here already
+    folder = downloads(kind, cache) if is_name(path) else path
+    files = download.CATALOGUE[kind]
+    published = any((folder / remote.name).exists() for remote in files)
+    if published or not holds(folder, kind):  # in another form it will do
+        download.download(files, folder, progress=progress)
+
+
+def _named_kind(path: Path, kind: str | None) -> str | None:
+    """The kind that is asked for, by the path where that is a name."""
+    if not is_name(path):
+        return kind
+    if kind not in (None, str(path)):
+        raise DatasetError(f"{path}: the name of {formats.TITLES[str(path)]}, not of {kind}")
+    return str(path)
+
+
+def _locate(path: Path, kind: str | None, cache: Path) -> Path:
+    """Where the files lie: the folder of a name, an official archive inside a folder."""
+    if is_name(path):
+        name, path = str(path), downloads(str(path), cache)
+        if not holds(path, name):
+            raise DatasetError(
+                f"{name}: no such file or folder, and {formats.TITLES[name]} is not in {path}; "
+                "nin-edge train or eval with --download fetches it"
+            )
+    if path.is_file() and formats.is_part(path.name):
+        raise DatasetError(f"{path}: one file of a data set, expected the folder that it lies in")
+    if path.is_dir() and kind != "folder":
+        held = {
+            formats.ARCHIVES[name]: path / name
+            for name in reversed(formats.ARCHIVES)
+            if (path / name).is_file() and kind in (None, formats.ARCHIVES[name])
+        }
+        if len(held) > 1:
+            names = " and ".join(formats.TITLES[one] for one in held)
+            raise DatasetError(f"{path}: holds {names}; say which by --dataset, or name one file")
+        for archive in held.values():
+            return archive
+    return path
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be decoded."""
+
+    kind: str
+    """One of `KINDS`."""
+    members: list[_Member]
+    """The images that have a class."""
+    labels: list[str]
+    """The classes in their order, empty ones too."""
+    loose: list[str]
+    """Image files outside the folders of the classes."""
+    pictures: Callable[[], Iterator[tuple[str, Picture]]]
+    """Gives the members' names with what is to be decoded, in any order."""
+
+
+def _plan(path: Path, source: Source, kind: str | None) -> _Plan:
+    """Look into the source: an official archive, or files in folders."""
+    names = source.names()
+    if kind != "folder":
+        shown = any(
+            name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not _is_hidden(name) for name in names
+        )
+        if found := formats.find(path, names, kind, pictures=shown):
+            return _official_plan(found.kind, formats.read(path, source, found))
+    layout = _layout(path, names)
+    wanted = {member.name for member in layout.members}
+    return _Plan(
+        "folder", layout.members, sorted(layout.labels), layout.loose, lambda: source.read(wanted)
+    )
+
+
+def _official_plan(kind: str, official: formats.Official) -> _Plan:
+    members: list[_Member] = []
+    pixels: list[NDArray[np.uint8]] = []
+    counts = {"train": 0, "test": 0}
+    for part in official.parts:
+        for image, target in zip(part.pixels, part.targets, strict=True):
+            # Numbered by split, not by file: the same in every form of the archive.
+            name = f"{part.split}/{counts[part.split]:05}"
+            counts[part.split] += 1
+            members.append(_Member(name, part.split, official.labels[target]))
+            pixels.append(image)
+    names = [member.name for member in members]
+    return _Plan(kind, members, list(official.labels), [], lambda: zip(names, pixels, strict=True))
 
 
 @dataclass(frozen=True)
@@ -341,11 +331,7 @@ class _Layout:
 
 def _layout(path: Path, names: Sequence[str]) -> _Layout:
     """Which of the names are images, and the split and class that their folders give them."""
-    entries = [
-        (name, PurePosixPath(name).parts)
-        for name in names
-        if not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-    ]
+    entries = [(name, PurePosixPath(name).parts) for name in names if not _is_hidden(name)]
     folders = [parts for name, parts in entries if name.endswith("/") and parts]
     files = [
         (name, parts)
@@ -354,7 +340,8 @@ def _layout(path: Path, names: Sequence[str]) -> _Layout:
     ]
     if not files:
         raise DatasetError(
-            f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg"
+            f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg, "
+            "or the files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"
         )
     # Archives usually hold one folder that holds the rest.
     while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
@@ -399,6 +386,10 @@ def _layout(path: Path, names: Sequence[str]) -> _Layout:
     return _Layout(members, labels, loose)
 
 
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
 def _is_text(name: str) -> bool:
     """Whether a name can be written down: the file system also knows bytes that are no UTF-8."""
     try:
@@ -411,7 +402,8 @@ def _is_text(name: str) -> bool:
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Folder of the caches and the downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nin-edge"
 
 
@@ -421,9 +413,9 @@ def dataset_name(path: Path) -> str:
     return name if path.is_dir() else re.sub(r"(\.tar)?\.(tar|tgz|gz|bz2|xz|zip)$", "", name)
 
 
-def _key(source: _Source, size: int, channels: int) -> str:
-    """Changes whenever a file's name, size or time does, or anything that decides the pixels."""
-    settings = f"{_CACHE_VERSION} {size} {channels} {PIL.__version__}\n"
+def _key(source: Source, size: int, channels: int, reading: str) -> str:
+    """Changes whenever a file's name, size or time does, or anything that decides what is read."""
+    settings = f"{_CACHE_VERSION} {size} {channels} {PIL.__version__} {reading}\n"
     return hashlib.sha256(
         (settings + source.stamp()).encode("utf-8", "surrogateescape")
     ).hexdigest()[:20]
@@ -463,26 +455,28 @@ def _checksum(index: dict[str, Any]) -> str:
 def _build_cache(
     folder: Path,
     path: Path,
-    source: _Source,
+    plan: _Plan,
     size: int,
     channels: int,
     workers: int,
     progress: Progress | None,
 ) -> None:
     """Decode everything into a temporary folder, then put that in place in one step."""
-    layout = _layout(path, source.names())
-    members = sorted(layout.members, key=lambda member: (member.split, member.label, member.name))
+    members = sorted(plan.members, key=lambda member: (member.split, member.label, member.name))
     places = {member.name: place for place, member in enumerate(members)}
     failures: dict[int, str] = {}
     _prepare_cache(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
         part = Path(temporary)
         row = size * size * channels
-        decode = partial(_decode_chunk, size=size, channels=channels)
         with (part / "images.u8").open("wb+") as file:
             done = 0
-            for names, decoded in _run(
-                decode, _chunks(source.read(set(places))), workers, len(members)
+            for names, decoded in decode(
+                plan.pictures(),
+                size=size,
+                channels=channels,
+                workers=workers,
+                total=len(members),
             ):
                 for name, pixels in zip(names, decoded, strict=True):
                     if isinstance(pixels, str):
@@ -499,7 +493,8 @@ def _build_cache(
             _close_gaps(file, kept, row)
             file.flush()
             os.fsync(file.fileno())
-        index = _index(path, layout, members, kept, failures, (len(kept), size, size, channels))
+        index = _index(path, plan, members, kept, failures, (len(kept), size, size, channels))
+        index["duplicates"] = _duplicates(part / "images.u8", index)
         index["fingerprint"] = _fingerprint(part / "images.u8", index)
         index["checksum"] = _checksum(index)
         (part / "index.json").write_text(json.dumps(index), "utf-8")
@@ -533,14 +528,14 @@ def _close_gaps(file: Any, kept: Sequence[int], row: int) -> None:
 
 def _index(
     path: Path,
-    layout: _Layout,
+    plan: _Plan,
     members: Sequence[_Member],
     kept: Sequence[int],
     failures: dict[int, str],
     shape: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the cache says of its images; raises where they make no data set."""
-    labels = sorted(layout.labels)
+    labels = plan.labels
     if len(labels) < 2:
         raise DatasetError(
             f"{path}: {len(labels)} class{'' if len(labels) == 1 else 'es'}"
@@ -568,77 +563,44 @@ def _index(
         "targets": [number[members[place].label] for place in kept],
         "unreadable": [
             *((members[place].name, reason) for place, reason in sorted(failures.items())),
-            *((name, "outside the folders of the classes") for name in layout.loose),
+            *((name, "outside the folders of the classes") for name in plan.loose),
         ],
         "shape": shape,
+        "kind": plan.kind,
     }
 
 
-def _decode_chunk(chunk: list[tuple[str, bytes]], *, size: int, channels: int) -> list[bytes | str]:
-    """Each image's pixels (S, S, C) as bytes, or why it has none. Runs in a worker process."""
-    preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
-    decoded: list[bytes | str] = []
-    for _, data in chunk:
-        try:
-            decoded.append(preprocessing.resize(load_image(data)).tobytes())
-        except ImageError as error:
-            decoded.append(str(error))
-    return decoded
-
-
-def _chunks(files: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    chunk: list[tuple[str, bytes]] = []
-    for file in files:
-        chunk.append(file)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _run(
-    decode: Callable[[list[tuple[str, bytes]]], list[bytes | str]],
-    chunks: Iterable[list[tuple[str, bytes]]],
-    workers: int,
-    total: int,
-) -> Iterator[tuple[list[str], list[bytes | str]]]:
-    """Decode chunks in order, in parallel where that pays, with few chunks in memory at a time."""
-    if workers < 2 or total < _POOL_FROM:
-        for chunk in chunks:
-            yield [name for name, _ in chunk], decode(chunk)
-        return
-    # Spawned, not forked: a forked child of a process with torch's threads can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
-        try:
-            for chunk in chunks:
-                with _interrupts_held():  # submitting starts the workers
-                    future = pool.submit(decode, chunk)
-                pending.append(([name for name, _ in chunk], future))
-                if len(pending) > 2 * workers:
-                    names, future = pending.popleft()
-                    yield names, future.result()
-            for names, future in pending:
-                yield names, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: a process started meanwhile never takes it.
-
-    So it is the parent alone that stops, and ends its workers.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _duplicates(pixels: Path, index: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names of each test image and of a training image with the very same pixels."""
+    images = np.memmap(pixels, dtype=np.uint8, mode="r", shape=tuple(index["shape"]))
+    digests = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "big")
+            for image in images
+        ],
+        dtype=np.uint64,
+    )
+    fit, holdout, test = _splits_of(index)
+    train = np.concatenate([fit, holdout])
+    train = train[np.argsort(digests[train], kind="stable")]
+    first = np.minimum(np.searchsorted(digests[train], digests[test]), len(train) - 1)
+    names = index["names"]
+    return [
+        (names[one], names[other])
+        for one, other in zip(test, train[first], strict=True)
+        if digests[one] == digests[other] and np.array_equal(images[one], images[other])
+    ]
 
 
 # --- the splits -----------------------------------------------------------------------------------
+
+
+def _splits_of(
+    index: dict[str, Any],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Indices for fitting, hold-out and test, of what a cache holds."""
+    is_test = np.array([split == "test" for split in index["splits"]], dtype=bool)
+    return _split(np.array(index["targets"], dtype=np.int64), is_test)
 
 
 def _split(

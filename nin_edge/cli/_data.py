@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,40 @@ from nin_edge.cli import on_terminal, printable
 
 if TYPE_CHECKING:
     from nin_edge.datasets import Dataset
+
+KINDS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
+"""`nin_edge.datasets.KINDS`, which the help must not import."""
+
+_EXAMPLES: Final = 3  # pairs of equal images that are named
+
+dataset_option = click.option(
+    "--dataset",
+    "kind",
+    type=click.Choice(KINDS),
+    help="What DATA is; found by looking at it if not given.",
+)
+download_option = click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch what --dataset or a DATA such as mnist names, if it is not there.",
+)
+
+
+def open_data(data: Path, *, size: int, channels: int, kind: str | None, fetch: bool) -> Dataset:
+    """Open a data set, after fetching it where that is asked for, and say what was found."""
+    from nin_edge import datasets
+
+    if fetch:
+        datasets.fetch(data, kind, progress=_show_download)
+    dataset = datasets.open_dataset(
+        data, size=size, channels=channels, kind=kind, progress=show_progress("reading images")
+    )
+    describe(dataset)
+    return dataset
+
+
+def _show_download(name: str, done: int, total: int) -> None:
+    show_progress(f"fetching {name}, bytes")(done, total)
 
 
 def describe(dataset: Dataset) -> None:
@@ -22,11 +56,27 @@ def describe(dataset: Dataset) -> None:
     if dataset.unreadable:
         click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
     click.echo(
-        f"{printable(dataset.name)}: {len(dataset.labels)} classes, "
+        f"{printable(dataset.name)}: {_title(dataset)}{len(dataset.labels)} classes, "
         f"{len(dataset.fit):,} images to fit, "
         f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test",
         err=True,
     )
+    if dataset.duplicates:
+        pairs = [f"{test} = {train}" for test, train in dataset.duplicates[:_EXAMPLES]]
+        more = ", ..." if len(dataset.duplicates) > _EXAMPLES else ""
+        click.echo(
+            f"warning: {len(dataset.duplicates):,} of {len(dataset.test):,} test images are also "
+            "training images, pixel for pixel, which flatters the test score "
+            f"({printable(', '.join(pairs))}{more})",
+            err=True,
+        )
+
+
+def _title(dataset: Dataset) -> str:
+    """What an official archive is called; a folder of images speaks for itself."""
+    from nin_edge.formats import TITLES
+
+    return f"{TITLES[dataset.kind]}, " if dataset.kind in TITLES else ""
 
 
 def show_progress(what: str) -> Callable[[int, int], None]:

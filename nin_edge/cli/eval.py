@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from nin_edge.cli import PATH, printable, provider_option
-from nin_edge.cli._data import describe, show_progress, torch_device
+from nin_edge.cli._data import (
+    dataset_option,
+    download_option,
+    open_data,
+    show_progress,
+    torch_device,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +54,8 @@ class _Model:
 @click.command("eval")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
+@dataset_option
+@download_option
 @click.option(
     "--split",
     type=click.Choice(["test", "holdout", "train", "all"]),
@@ -64,24 +72,28 @@ class _Model:
 )
 @provider_option
 def command(
-    model: Path, data: Path, split: str, as_json: bool, plot: Path | None, provider: str
+    model: Path,
+    data: Path,
+    kind: str | None,
+    download: bool,
+    split: str,
+    as_json: bool,
+    plot: Path | None,
+    provider: str,
 ) -> None:
     """Score MODEL on DATA: accuracy, calibration error, thresholds, each class, confusion matrix.
 
     MODEL is a checkpoint (.safetensors), which PyTorch runs, or an exported model (.onnx). DATA is
-    a folder or archive of <class>/* or train/<class>/* and test/<class>/*; its classes are the
-    model's.
+    a folder or archive of <class>/* or train/<class>/* and test/<class>/*, or an official archive
+    as `nin-edge train` takes it; its classes are the model's.
     """
     if plot is not None:
         _check_plot(plot)
-    from nin_edge.datasets import check_labels, open_dataset
+    from nin_edge.datasets import check_labels
 
     opened = _open(model, provider)
     size, channels = opened.preprocessing.size, opened.preprocessing.channels
-    dataset = open_dataset(
-        data, size=size, channels=channels, progress=show_progress("reading images")
-    )
-    describe(dataset)
+    dataset = open_data(data, size=size, channels=channels, kind=kind, fetch=download)
     check_labels(dataset, opened.labels)
     scores = _score(model, opened, dataset, split)
     if as_json:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections import Counter
@@ -543,3 +545,93 @@ def test_the_reason_is_given_where_a_whole_class_is_unreadable(pair: Path) -> No
         path.write_text("no image")
     with pytest.raises(DatasetError, match=r"of class circle; circle/.*not an image"):
         read(pair)
+
+
+# --- the same image twice -------------------------------------------------------------------------
+
+
+def test_test_images_that_are_training_images_are_named(split_pair: Path, tmp_path: Path) -> None:
+    assert read(split_pair).duplicates == ()
+    for name, twin in (("test/a/001", "train/b/004"), ("test/b/002", "train/a/000")):
+        with Image.open(split_pair / f"{twin}.png") as image:
+            image.save(split_pair / f"{name}.bmp")  # other bytes, the same pixels
+    twins = (("test/a/001.bmp", "train/b/004.png"), ("test/b/002.bmp", "train/a/000.png"))
+    for _ in range(2):  # decoded, then from the cache
+        assert read(split_pair).duplicates == twins
+
+
+def test_duplicates_within_a_split_are_no_matter(split_pair: Path) -> None:
+    for split in ("train", "test"):
+        data = (split_pair / split / "a" / "000.png").read_bytes()
+        (split_pair / split / "b" / "copy.png").write_bytes(data)
+    assert read(split_pair).duplicates == ()
+
+
+def test_duplicates_are_found_where_the_split_is_drawn(pair: Path) -> None:
+    for file in (pair / "circle").iterdir():
+        (pair / "circle" / f"copy {file.name}").write_bytes(file.read_bytes())
+    dataset = read(pair)
+    assert dataset.duplicates
+    in_test = {dataset.names[index] for index in dataset.test}
+    for name, twin in dataset.duplicates:
+        assert name in in_test
+        assert twin not in in_test
+        assert name.removeprefix("circle/copy ") == twin.removeprefix("circle/") or (
+            name.removeprefix("circle/") == twin.removeprefix("circle/copy ")
+        )
+
+
+# --- more than memory -----------------------------------------------------------------------------
+
+BEYOND_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from nin_edge.datasets import open_dataset
+
+def main():
+    status = Path("/proc/self/status").read_text().split("VmData:")[1]
+    limit = int(status.split()[0]) * 1024 + int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    for attempt in range(2):  # decoded, then from the cache
+        data = open_dataset(Path(sys.argv[1]), size=256, workers=2, cache=Path(sys.argv[2]))
+        total = 0
+        for start in range(0, len(data.images), 50):
+            total += int(data.images[np.arange(start, min(start + 50, len(data.images)))].sum())
+    print(data.images.nbytes, len(data.duplicates), total)
+    try:
+        np.ones(data.images.nbytes, np.uint8)
+    except MemoryError:
+        print("the limit holds")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_data_set_larger_than_memory_is_decoded_and_read(tmp_path: Path) -> None:
+    # RLIMIT_DATA counts what a process allocates, and not the mapped cache, whose pages the kernel
+    # takes back when memory is short; RLIMIT_AS would count the mapping as if it were memory.
+    headroom = 96 << 20  # bytes: half of the cache
+    photo = Image.effect_noise((300, 256), 60).convert("RGB")
+    for index in range(1000):
+        folder = tmp_path / "photos" / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        photo.putpixel((150, 128), (index % 256, index // 256, 0))
+        photo.save(folder / f"{index:04}.bmp")
+    script = tmp_path / "script.py"
+    script.write_text(BEYOND_MEMORY)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "photos", tmp_path / "cache", str(headroom)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = done.stdout.splitlines()
+    size, duplicates, total = map(int, first.split())
+    assert size == 1000 * 256 * 256 * 3
+    assert size > 1.9 * headroom
+    assert (duplicates, total > 0) == (0, True)
+    assert second == "the limit holds"

@@ -1,0 +1,298 @@
+"""Fetching the official archives: over HTTPS, resumed where it was torn, checked by checksum.
+
+Nothing else in nin-edge opens a connection. What is being fetched lies beside its place as
+`NAME.part`, which the next attempt goes on with; it takes its place once its checksum is right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from nin_edge_runtime.errors import NinEdgeError
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes of it that are there, and its length."""
+
+_ATTEMPTS: Final = 3  # in a row without a byte more
+_BLOCK: Final = 1 << 16
+_PAUSE: Final = 1.0  # seconds between attempts
+_SECONDS: Final = 30.0
+
+
+class DownloadError(NinEdgeError, OSError):
+    """An archive could not be fetched; the message names it and says why."""
+
+
+class _TornError(Exception):
+    """A connection failed in a way that another attempt may mend."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to fetch."""
+
+    urls: tuple[str, ...]
+    """Where it is; the later ones serve when the earlier ones do not."""
+    md5: str
+    """MD5 that its publisher gives, in hexadecimal."""
+
+    @property
+    def name(self) -> str:
+        """Its name, the last part of the URL."""
+        return urlsplit(self.urls[0]).path.rsplit("/", 1)[-1]
+
+
+def _idx(folders: Sequence[str], checksums: Sequence[str]) -> tuple[Remote, ...]:
+    names = (
+        f"{split}-{what}-ubyte.gz"
+        for split in ("train", "t10k")
+        for what in ("images-idx3", "labels-idx1")
+    )
+    return tuple(
+        Remote(tuple(f"{folder}/{name}" for folder in folders), md5)
+        for name, md5 in zip(names, checksums, strict=True)
+    )
+
+
+CATALOGUE: Final = {
+    "cifar10": (
+        Remote(
+            ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            "c32a1d4ab5d03f1284b67883e8d87530",
+        ),
+    ),
+    "cifar100": (
+        Remote(
+            ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+            "03b5dce01913d631647c71ecec9e9cb8",
+        ),
+    ),
+    # The authors' own server gives MNIST no longer; these copies, of PyTorch and of the Common
+    # Visual Data Foundation, are checked against the checksums of the originals.
+    "mnist": _idx(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+        ),
+        (
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+    ),
+    # The address that its authors name is without TLS; their repository has the same files.
+    "fashion-mnist": _idx(
+        ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",),
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    ),
+}
+"""The files of each data set that can be fetched by name."""
+
+
+def download(
+    files: Sequence[Remote],
+    folder: Path,
+    *,
+    timeout: float = _SECONDS,
+    progress: Progress | None = None,
+) -> None:
+    """Fetch files that are not there yet, and check those that are.
+
+    Args:
+        files: what to fetch, such as `CATALOGUE["cifar10"]`.
+        folder: where to; it is made if need be.
+        timeout: seconds that the server may keep silent.
+        progress: told how the fetching of a file goes.
+
+    Raises:
+        DownloadError: no connection, an answer other than the file, a wrong checksum; or a file
+            that was there before is not the published one.
+        OSError: the folder is not writable or the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for remote in files:
+        target = folder / remote.name
+        if target.exists():
+            found = _md5(target)
+            if found != remote.md5:
+                raise DownloadError(
+                    f"{target}: MD5 {found}, its publisher gives {remote.md5}; "
+                    "move it away and it is fetched anew"
+                )
+            continue
+        _fetch(remote, target, timeout, progress)
+
+
+def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | None) -> None:
+    """Fetch one file from the first of its addresses that gives it."""
+    part = target.with_name(f"{target.name}.part")
+    with _locked(part) as file:
+        for url in remote.urls:
+            try:
+                _fetch_from(url, remote, part, file, timeout, progress)
+                break
+            except DownloadError:
+                if url == remote.urls[-1]:
+                    raise
+        os.fsync(file.fileno())
+        part.replace(target)
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[FileIO]:
+    """The unfinished file, opened for this process alone."""
+    with part.open("ab+", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadError(f"{part}: another process is fetching it") from None
+        try:
+            yield file
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _fetch_from(
+    url: str,
+    remote: Remote,
+    part: Path,
+    file: FileIO,
+    timeout: float,
+    progress: Progress | None,
+) -> None:
+    """Bring the unfinished file to its end, in as many attempts as get on."""
+    failures, resumed = 0, part.stat().st_size > 0
+    while True:
+        before = part.stat().st_size
+        try:
+            _continue(url, remote.name, file, timeout, progress)
+        except _TornError as error:
+            failures = failures + 1 if part.stat().st_size <= before else 1
+            if failures < _ATTEMPTS:
+                time.sleep(_PAUSE)
+                continue
+            kept = part.stat().st_size
+            rest = f"; {kept:,} bytes are kept, the next attempt goes on there" if kept else ""
+            raise DownloadError(f"{url}: {error}{rest}") from error
+        found = _md5(part)
+        if found == remote.md5:
+            return
+        file.truncate(0)  # nothing tells which bytes are wrong
+        if not resumed:
+            raise DownloadError(
+                f"{url}: MD5 {found}, its publisher gives {remote.md5}; what came was deleted"
+            )
+        resumed = False  # the old part may have been of something else: once more, from the start
+
+
+def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progress | None) -> None:
+    """Ask for what is missing and append it; from the start where the server knows no ranges.
+
+    Raises:
+        _TornError: the connection broke.
+        DownloadError: the server answers something else.
+    """
+    start = file.seek(0, os.SEEK_END)
+    request = urllib.request.Request(url, headers={"User-Agent": "nin-edge"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    opener = urllib.request.build_opener(_NoDowngrade)
+    with _network_errors(url, timeout):
+        try:
+            response = opener.open(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416 and start:
+                return  # nothing is missing, the checksum tells
+            raise
+    with response:
+        length = response.headers.get("Content-Length", "")
+        if start and response.status != 206:
+            start = 0
+            file.truncate(0)
+        total = start + int(length) if length.isdecimal() else 0
+        done = start
+        while True:
+            with _network_errors(url, timeout):
+                block = response.read(_BLOCK)
+            if not block:
+                break
+            _append(file, block)
+            done += len(block)
+            if progress:
+                progress(name, done, total or done + 1)
+    if done < total:
+        raise _TornError(f"the connection broke after {done:,} of {total:,} bytes")
+
+
+def _append(file: FileIO, block: bytes) -> None:
+    """Write a block whole; a full disk is no fault of the network."""
+    rest = memoryview(block)
+    while rest:
+        try:
+            rest = rest[file.write(rest) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(file.name)) from error
+
+
+@contextmanager
+def _network_errors(url: str, timeout: float) -> Iterator[None]:
+    """Tell failures that another attempt may mend from answers that stay the same."""
+    try:
+        yield
+    except DownloadError:
+        raise
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise _TornError(f"HTTP {error.code} {error.reason}") from error
+        raise DownloadError(f"{url}: HTTP {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise _TornError(f"no answer for {timeout:g} s") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise _TornError(f"no answer for {timeout:g} s") from error
+        raise _TornError(f"no connection ({error.reason})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _TornError(f"the connection broke ({error or type(error).__name__})") from error
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """A redirection away from HTTPS is refused."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request to go on with.
+
+        Raises:
+            DownloadError: it would be without TLS.
+        """
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise DownloadError(f"{req.full_url}: redirected to {newurl}, expected HTTPS")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        # The publishers give no better one; HTTPS is what keeps a forger out.
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
