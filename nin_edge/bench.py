@@ -26,7 +26,7 @@ from nin_edge import __version__
 from nin_edge_runtime import Classifier, NinEdgeError
 from nin_edge_runtime.cpu import cpu_features
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.providers import usable_threads
+from nin_edge_runtime.threads import usable_threads
 
 BATCHES: Final = (1, 8, 64)
 """Images a call, where the caller names no numbers."""

@@ -14,7 +14,8 @@ from nin_edge.checkpoint import ActivationRange
 from nin_edge.network import NiN
 from nin_edge_runtime.image import Preprocessing
 
-_BATCH = 250  # images at a time: full-width activations of one batch stay under 1 GB
+# Pixels at a time, 250 images of 32 x 32: full-width activations of one batch stay under 1 GB.
+_BATCH_PIXELS = 250 * 32 * 32
 
 
 class InputTransform:
@@ -36,8 +37,9 @@ class InputTransform:
 
 def batches(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """The chosen images, copied from a possibly memory-mapped array, a batch at a time."""
-    for start in range(0, len(indices), _BATCH):
-        yield images[indices[start : start + _BATCH]]
+    count = max(1, _BATCH_PIXELS // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(indices), count):
+        yield images[indices[start : start + count]]
 
 
 @torch.inference_mode()

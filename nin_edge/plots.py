@@ -59,6 +59,41 @@ def confusion_figure(
     return figure
 
 
+def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = None) -> Figure:
+    """Loss and hold-out accuracy over the epochs.
+
+    Args:
+        history: of each epoch `epoch`, `loss` and `holdout_top1`, as in a run's metrics.csv.
+        title: printable; none if None.
+    """
+    figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
+    loss, accuracy = figure.subplots(2, 1, sharex=True)
+    epochs = [row["epoch"] for row in history]
+    top1 = [100 * row["holdout_top1"] for row in history]
+    style: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
+    loss.plot(epochs, [row["loss"] for row in history], color=_WARM, **style)
+    accuracy.plot(epochs, top1, color=_ACCENT, **style)
+    best = max(range(len(top1)), key=lambda place: (top1[place], place))  # of equals the later
+    accuracy.axhline(top1[best], color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
+    beside: dict[str, Any] = {"xytext": (0, -10), "textcoords": "offset points", "ha": "right"}
+    accuracy.annotate(
+        f"{top1[best]:.2f}% in epoch {epochs[best]:g}",
+        (epochs[-1], top1[best]),
+        color=_INK,
+        fontsize=_SMALL,
+        **beside,
+    )
+    loss.set_ylabel("training loss")
+    accuracy.set(xlabel="epoch", ylabel="hold-out top-1, %")
+    accuracy.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (loss, accuracy):
+        axes.grid(color=_LINE, linewidth=0.5)
+        _dress(axes)
+    if title is not None:
+        figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK)
+    return figure
+
+
 def calibration_figure(
     after: Calibration, before: Calibration | None = None, *, bins_of: int
 ) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nin_edge.cli import EXIT_INTERRUPTED, PATH, clear_line, on_terminal, printable, shell_quoted
-from nin_edge.cli._data import describe, require_folder, show_progress, torch_device
+from nin_edge.cli._data import (
+    dataset_option,
+    download_option,
+    open_data,
+    require_folder,
+    torch_device,
+)
 
 if TYPE_CHECKING:
     from nin_edge.network import NetworkConfig
@@ -31,6 +38,8 @@ _RECIPE_OPTIONS = {
 
 @click.command("train")
 @click.argument("data", type=PATH)
+@dataset_option
+@download_option
 @click.option(
     "--preset",
     default="nin-bn",
@@ -52,7 +61,7 @@ _RECIPE_OPTIONS = {
 @click.option(
     "--epochs", type=int, default=10, show_default=True, help="Passes over the training images."
 )
-@click.option("--batch-size", type=int, default=128, show_default=True, help="Images a step.")
+@click.option("--batch-size", type=int, default=250, show_default=True, help="Images a step.")
 @click.option(
     "--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given."
 )
@@ -82,15 +91,26 @@ _RECIPE_OPTIONS = {
     type=PATH,
     help="Run folder; runs/NAME of the data if not given.",
 )
-def command(data: Path, device: str, resume: bool, output: Path | None, **options: Any) -> None:
+def command(
+    data: Path,
+    kind: str | None,
+    download: bool,
+    device: str,
+    resume: bool,
+    output: Path | None,
+    **options: Any,
+) -> None:
     """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
+
+    Or the official CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST, by path or as cifar10, cifar100,
+    mnist, fashion-mnist.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the
     run folder. Ctrl-C saves the state; --resume goes on to the same result as without the
     interruption.
     """
     from nin_edge.checkpoint import DataSource
-    from nin_edge.datasets import dataset_name, open_dataset
+    from nin_edge.datasets import dataset_name
     from nin_edge.train import TrainingStoppedError, train
     from nin_edge_runtime import NinEdgeError
 
@@ -110,14 +130,9 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
             f"{run}: already used; go on with it by --resume, or name another folder with -o"
         )
     where = torch_device("--device", device)
-    dataset = open_dataset(
-        data,
-        size=config.size,
-        channels=config.channels,
-        progress=show_progress("reading images"),
-    )
-    describe(dataset)
+    dataset = open_data(data, size=config.size, channels=config.channels, kind=kind, fetch=download)
     config = replace(config, classes=len(dataset.labels))
+    keep_memory()
     stop = _StopOnSignal()
     started = time.monotonic()
     try:
@@ -133,7 +148,8 @@ def command(data: Path, device: str, resume: bool, output: Path | None, **option
         )
     except TrainingStoppedError as stopped:
         clear_line()
-        again = f"nin-edge train {shell_quoted(data)} -o {shell_quoted(run)} --resume"
+        named = f" --dataset {kind}" if kind else ""
+        again = f"nin-edge train {shell_quoted(data)}{named} -o {shell_quoted(run)} --resume"
         click.echo(f"{stopped}; to go on: {again}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
     finally:
@@ -203,6 +219,23 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
                 f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}"
             )
     return config, recipe, source
+
+
+def keep_memory() -> None:
+    """Have the C library keep the memory that a step frees for the next one.
+
+    By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
+    they are asked for again: a third to a half of a step's time on a CPU (docs/results.md).
+    """
+    import ctypes
+
+    no_mmap, trim_threshold, top_pad = -4, -1, -2  # M_MMAP_MAX and others of glibc's malloc.h
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
+    if mallopt is not None:
+        for option, value in ((no_mmap, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+            mallopt(option, value)
 
 
 class _Reporter:

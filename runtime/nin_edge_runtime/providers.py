@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from nin_edge_runtime.errors import MissingDependencyError, ModelFileError, ProviderError
-from nin_edge_runtime.threads import usable_threads as usable_threads
+from nin_edge_runtime.threads import usable_threads
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -19,7 +19,10 @@ from nin_edge.cli import main
 TINY = ("--size", "16", "--width", "0.01", "--batch-size", "16", "--device", "cpu")
 LONG = ("--preset", "nin", "--epochs", "12", *TINY)
 PATIENCE = 60.0  # seconds to wait for a child, on a busy machine
-FILES = {"best.safetensors", "config.json", "last.safetensors", "metrics.csv", "state.safetensors"}
+FILES = {
+    *("best.safetensors", "config.json", "confusion.png", "curves.png"),
+    *("last.safetensors", "metrics.csv", "state.safetensors"),
+}
 
 
 def invoke(*arguments: str | Path) -> Result:

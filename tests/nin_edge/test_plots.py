@@ -14,6 +14,7 @@ from nin_edge.plots import (
     COLOURS,
     calibration_figure,
     confusion_figure,
+    curves_figure,
     sensitivity_figure,
     to_png,
     to_svg,
@@ -26,6 +27,18 @@ def test_confusion_is_drawn_as_png() -> None:
     image = Image.open(io.BytesIO(to_png(confusion_figure(["a", "b"], CONFUSION, "title"))))
     assert image.format == "PNG"
     assert image.getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_curves_name_the_best_epoch() -> None:
+    scores = (0.5, 0.75, 0.75, 0.6)
+    history = [
+        {"epoch": epoch, "loss": 2 / epoch, "holdout_top1": score}
+        for epoch, score in enumerate(scores, start=1)
+    ]
+    for rows, shown in ((history, "75.00% in epoch 3"), (history[:1], "50.00% in epoch 1")):
+        figure = curves_figure(rows, "shapes")
+        assert shown in to_svg(figure, "", "x").replace("&#160;", " ")
+        assert Image.open(io.BytesIO(to_png(figure))).format == "PNG"
 
 
 def test_confusion_is_drawn_as_svg_with_its_numbers_and_names() -> None:

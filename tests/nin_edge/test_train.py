@@ -34,7 +34,10 @@ from nin_edge_runtime import ModelFileError, NinEdgeError
 LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
 SCORE_ROUNDING = 1e-9
 PIXEL_ROUNDING = 1e-4  # the preprocessing's numbers are kept to four decimals
-FILES = ["best.safetensors", "config.json", "last.safetensors", "metrics.csv", "state.safetensors"]
+FILES = [
+    *("best.safetensors", "config.json", "confusion.png", "curves.png"),
+    *("last.safetensors", "metrics.csv", "state.safetensors"),
+]
 SOURCE = DataSource("shapes", "CC0")
 # 20 steps an epoch: more than one report within it.
 SHORT = Recipe(epochs=2, batch_size=8, learning_rate=0.02)
