@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nin_edge_runtime.errors import ImageError
+from nin_edge_runtime.errors import ImageError, NinEdgeError
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource, load_image
 
 if TYPE_CHECKING:
@@ -72,7 +72,12 @@ def overlay(
 
     Raises:
         ImageError: the image cannot be read, or the prediction is of an image of another size.
+        NinEdgeError: the network has no class maps: it ends in a fully connected layer.
     """
+    if prediction.class_map.size == 1:
+        raise NinEdgeError(
+            "no heatmap: this network ends in a fully connected layer and has no class maps"
+        )
     pixels = load_image(image, bgr=bgr, max_pixels=max_pixels)
     height, width, _ = pixels.shape
     left, top, right, bottom = prediction.crop

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,12 +157,38 @@ def test_any_size_and_channel_count_in_range_works(size: int, channels: int) -> 
         ({"kernels": (5, 5)}, r"3 blocks\b.* 2 kernels: expected a kernel each"),
         ({"kernels": (4, 5, 3)}, r"kernel.* odd"),
         ({"blocks": ((8,), (), (8,))}, r"blocks"),
+        ({"head": "dense"}, r"head is 'dense': expected gap or fc"),
+        ({"block": "conv"}, r"block is 'conv': expected mlpconv or linear"),
+        ({"head_dropout": 1.0}, r"head_dropout is 1\.0: .* below 1"),
     ],
     ids=str,
 )
 def test_a_network_that_cannot_be_built_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         NetworkConfig.from_preset("nin", **{"classes": 10, **changes})  # type: ignore[arg-type]
+
+
+def test_linear_blocks_are_their_first_convolutions() -> None:
+    plain = NetworkConfig.from_preset("nin", classes=7, block="linear").layer_shapes()
+    assert plain == (((3, 192, 5),), ((192, 192, 5),), ((192, 192, 3), (192, 7, 1)))
+
+
+def test_a_fully_connected_head_takes_all_pixels_of_the_maps() -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig.from_preset(
+        "nin-bn", classes=3, width=0.05, size=18, head="fc", head_dropout=0.5
+    )
+    network = NiN(config).eval()
+    images = torch.rand(2, 3, 18, 18)
+    with torch.inference_mode():
+        maps = network.stages[:-2](images)  # before dropout and the head
+        assert maps.shape == (2, 3, 5, 5)
+        head = network.stages[-1]
+        expected = maps.flatten(1) @ head.weight.flatten(1).T + head.bias
+        torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-5)
+        assert network.class_maps(images).shape == (2, 3, 1, 1)
+    without = replace(config, head="gap")
+    assert config.multiply_adds() - without.multiply_adds() == 3 * 3 * 5 * 5
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:

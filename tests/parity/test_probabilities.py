@@ -117,6 +117,9 @@ def test_default_model_keeps_its_accuracy_in_int8(
         ("nin-bn", 10, 3, 32, 1.0, 0.7),
         ("nin-bn", 3, 1, 16, 0.05, None),
         ("nin-bn", 5, 3, 97, 0.1, 1.3),
+        ("nin-bn fc", 4, 3, 32, 0.1, 1.2),
+        ("nin fc", 4, 1, 18, 0.1, None),
+        ("nin-bn linear", 4, 3, 32, 0.1, None),
     ],
 )
 def test_every_kind_of_network_agrees_with_pytorch(
@@ -129,8 +132,15 @@ def test_every_kind_of_network_agrees_with_pytorch(
     embedded: str,
 ) -> None:
     torch.manual_seed(0)
+    preset, _, variant = preset.partition(" ")
     config = NetworkConfig.from_preset(
-        preset, classes=classes, channels=channels, size=size, width=width
+        preset,
+        classes=classes,
+        channels=channels,
+        size=size,
+        width=width,
+        head="fc" if variant == "fc" else "gap",
+        block="linear" if variant == "linear" else "mlpconv",
     )
     network = NiN(config)
     with torch.no_grad():  # statistics of real data, so that folding them is a test

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_edge_runtime import Classifier, ImageError, Prediction
+from nin_edge_runtime import Classifier, ImageError, NinEdgeError, Prediction
 from nin_edge_runtime.heatmap import MAX_SIDE, overlay
 from nin_edge_runtime.image import center_crop_box, load_image
 
@@ -297,6 +297,11 @@ class TestText:
 
 
 class TestErrors:
+    def test_a_network_without_class_maps_has_no_heatmap(self) -> None:
+        image = plain(20, 30)
+        with pytest.raises(NinEdgeError, match="ends in a fully connected layer"):
+            overlay(image, predicted(image.shape, np.ones((1, 1))))
+
     def test_prediction_of_another_image_is_refused(self) -> None:
         prediction = predicted((480, 640), np.zeros((8, 8)))
         with pytest.raises(ImageError, match=r"image of 64 x 48 pixels.*\(80, 0, 560, 480\)"):
