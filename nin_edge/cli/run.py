@@ -75,7 +75,7 @@ def command(
     An image that cannot be read is reported on stderr, and the exit code is then 1; the others are
     answered.
     """
-    if bool(images) == (video is not None):
+    if bool(images) == (video is not None) or video == "":
         raise click.UsageError("expected either images or --video")
     if every is not None and video is None:
         raise click.UsageError("--every goes with --video")
@@ -222,16 +222,22 @@ def _heatmap_paths(out: Path, images: tuple[str, ...], sources: Sources) -> list
         if isinstance(source, Path) and out.exists() and out.samefile(source):
             raise NinEdgeError(f"{out}: the image itself, expected another file for its heatmap")
         require_folder(out.parent)
+        out.parent.mkdir(parents=True, exist_ok=True)
         return [out]
     require_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    taken: dict[str, int] = {}
+    originals = {source.resolve() for _, source in sources if isinstance(source, Path)}
+    paths: dict[Path, None] = {}  # in their order
     for name, _ in sources:
-        plain = Path(name).name if name != "-" else "stdin"
-        taken[plain] = count = taken.get(plain, 0) + 1
-        paths.append(out / (f"{plain}.png" if count == 1 else f"{plain}-{count}.png"))
-    return paths
+        plain, count = Path(name).name if name != "-" else "stdin", 1
+        path = out / f"{plain}.png"
+        while path in paths:
+            count += 1
+            path = out / f"{plain}-{count}.png"
+        if path.resolve() in originals:
+            raise NinEdgeError(f"{path}: one of the images, expected another folder for heatmaps")
+        paths[path] = None
+    return list(paths)
 
 
 def _draw(source: Path | bytes, answer: Prediction, path: Path, size: int) -> None:

@@ -8,15 +8,16 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError
+from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError, ProviderError
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource, center_crop_box
 from nin_edge_runtime.metadata import ModelInfo, read_model
-from nin_edge_runtime.providers import create_session, runs_half_slowly
+from nin_edge_runtime.providers import create_session, cuda_is_required, runs_half_slowly
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -104,19 +105,25 @@ class Classifier:
             MissingDependencyError: ONNX Runtime is not installed.
             ValueError: `threads`, `min_score` or `max_pixels` is out of its range.
         """
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score is {min_score}: expected a probability, 0 to 1")
-        for name, value in (("threads", threads), ("max_pixels", max_pixels)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
+        if min_score is not None and not (
+            isinstance(min_score, (int, float)) and 0 <= min_score <= 1
+        ):
+            raise ValueError(f"min_score is {min_score!r}: expected a probability, 0 to 1")
+        for name, value, most in (("threads", threads, 1024), ("max_pixels", max_pixels, None)):
+            if value is None and name == "threads":
+                continue
+            if not isinstance(value, int) or value < 1 or value > (most or value):
+                above = "at least 1" if most is None else f"1 to {most}"
+                raise ValueError(f"{name} is {value!r}: expected a whole number, {above}")
         source = DEFAULT_MODEL if model is None else model
         data, self.info = read_model(source)
         self.name = (
             f"model of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
         )
-        self._session, self.provider = create_session(
-            data, self.name, provider=provider, threads=threads, spin=spin, arena=arena, tf32=tf32
+        start = partial(
+            create_session, data, self.name, threads=threads, spin=spin, arena=arena, tf32=tf32
         )
+        self._session, self.provider = start(provider=provider)
         if self.info.precision == "fp16" and runs_half_slowly(self.provider):
             _logger.warning(
                 "%s: this ONNX Runtime is slow at fp16 on a CPU; the fp32 or int8 file is the "
@@ -130,7 +137,17 @@ class Classifier:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._draft, self._max_pixels = draft, max_pixels
         self._process = os.getpid()
-        self._warm_up()
+        try:
+            self._warm_up()
+        except ModelFileError as error:
+            if self.provider == "cpu":
+                raise
+            # CUDA can start and still not run: no cuDNN, no memory left, no kernel for that GPU.
+            self._session, self.provider = start(provider="cpu")
+            self._warm_up()  # raises where it is the model after all
+            if cuda_is_required(provider):
+                raise ProviderError(f"provider cuda: it starts, but {error}") from error
+            _logger.warning("CUDA starts, but cannot run, going on with the CPU (%s)", error)
 
     name: str
     """What the model is called in messages: its path, or its size where it came as bytes."""
@@ -168,7 +185,9 @@ class Classifier:
         Raises:
             ImageError: one of them cannot be read; the message gives its index, and none is
                 classified.
+            TypeError: one image is given, not several.
         """
+        _require_several(images)
         rows = []
         for index, image in enumerate(images):
             try:
@@ -201,8 +220,10 @@ class Classifier:
             one that cannot be read. Closing it ends the threads and lets go of `images`.
 
         Raises:
+            TypeError: one image is given, not an iterable of them.
             ValueError: `batch_size` or `workers` is out of its range.
         """
+        _require_several(images)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1")
         if workers < 0:
@@ -297,10 +318,6 @@ class Classifier:
 
     def _run(self, pixels: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """Classify images as the network sees them, (N, S, S, C), of the given (height, width)."""
-        if os.getpid() != self._process:
-            raise NinEdgeError(
-                "a Classifier does not survive fork: create it in the process that uses it"
-            )
         probabilities, maps = self._infer(np.ascontiguousarray(self._feed(pixels)))
         predictions = []
         for row, (height, width) in enumerate(sizes):
@@ -325,6 +342,10 @@ class Classifier:
 
     def _infer(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The graph's outputs for any number of rows, also where the model fixes that number."""
+        if os.getpid() != self._process:
+            raise NinEdgeError(
+                "a Classifier does not survive fork: create it in the process that uses it"
+            )
         try:
             return self._infer_parts(fed)
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
@@ -348,6 +369,12 @@ class Classifier:
             np.concatenate(output)[: len(fed)] for output in zip(*parts, strict=True)
         )
         return probabilities, maps
+
+
+def _require_several(images: object) -> None:
+    """Refuse what can be iterated over, but is one image: a path would give its letters."""
+    if isinstance(images, (str, bytes, bytearray, os.PathLike)) or not hasattr(images, "__iter__"):
+        raise TypeError(f"{type(images).__name__}: expected several images, as a list of them")
 
 
 def _flattened(

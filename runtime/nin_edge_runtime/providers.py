@@ -107,6 +107,11 @@ def create_session(
     return session, "cpu"
 
 
+def cuda_is_required(provider: str) -> bool:
+    """Whether CUDA was asked for by name, in the call or by `NIN_EDGE_PROVIDER`."""
+    return "cuda" in (provider, provider == "auto" and os.environ.get("NIN_EDGE_PROVIDER"))
+
+
 def _start_with_cuda(
     onnxruntime: ModuleType, model: bytes, options: onnxruntime.SessionOptions, *, tf32: bool
 ) -> onnxruntime.InferenceSession:

@@ -86,7 +86,6 @@ def test_progress_shows_on_a_terminal_alone(folder: Path, tiny_model: Path) -> N
 @pytest.mark.parametrize("name", ["out.png", "new/out.jpg"])
 def test_a_heatmap_of_one_image_is_a_file(photo: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / name
-    out.parent.mkdir(exist_ok=True)
     assert _run(photo, "--heatmap", out).exit_code == 0
     with Image.open(out) as drawn, Image.open(photo) as whole:
         assert drawn.format == ("PNG" if out.suffix == ".png" else "JPEG")
@@ -120,6 +119,26 @@ def test_a_heatmap_never_replaces_its_own_image(photo: Path, tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "the image itself" in result.stderr
     assert mine.read_bytes() == photo.read_bytes()
+
+
+def test_heatmaps_never_replace_an_image_of_the_folder(folder: Path, tiny_model: Path) -> None:
+    shutil.copy(folder / "a.png", folder / "a.png.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    result = _run(folder, "--heatmap", folder, "--model", tiny_model)
+    assert result.exit_code == 1
+    assert "one of the images" in result.stderr
+    assert not result.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_every_image_gets_a_heatmap_of_its_own(
+    folder: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    shutil.copy(folder / "a.png", folder / "a.png-2")
+    images = (folder / "a.png", folder / "inside" / "a.png", folder / "a.png-2")
+    assert _run(*images, "--heatmap", tmp_path / "out", "--model", tiny_model).exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.png-2-2.png", "a.png-2.png", "a.png.png"]
 
 
 def test_a_heatmap_that_cannot_be_written_is_named_first(
@@ -193,6 +212,7 @@ def test_opencv_that_is_missing_is_named_with_its_command(
         [],
         ["photo.jpg", "--video", "clip.avi"],
         ["photo.jpg", "--every", "2"],
+        ["--video", ""],
         ["--video", "clip.avi", "--every", "0"],
         ["--video", "clip.avi", "--heatmap", "out.png"],
     ],

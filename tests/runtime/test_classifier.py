@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,9 +23,11 @@ from nin_edge_runtime import (
     ImageError,
     ModelFileError,
     Prediction,
+    ProviderError,
     read_model,
 )
 from nin_edge_runtime.golden import golden_image, replay
+from nin_edge_runtime.providers import create_session
 
 SUM_TOLERANCE = 1e-5
 """Largest difference of the probabilities' sum from 1."""
@@ -343,10 +347,53 @@ class TestSettings:
         with pytest.raises(ValueError, match=f"min_score is {min_score}"):
             Classifier(tiny_model, min_score=min_score)
 
-    @pytest.mark.parametrize("threads", [0, -2])
-    def test_threads_below_one_are_refused(self, tiny_model: Path, threads: int) -> None:
-        with pytest.raises(ValueError, match=f"threads is {threads}"):
+    @pytest.mark.parametrize("threads", [0, -2, 1025, 2**31, 1.5, "2"])
+    def test_threads_are_a_whole_number_in_range(self, tiny_model: Path, threads: Any) -> None:
+        with pytest.raises(ValueError, match=f"threads is {threads!r}: .* 1 to 1024"):
             Classifier(tiny_model, threads=threads)
+
+    @pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg"), None, 3])
+    def test_one_image_is_not_several(self, classify: Classifier, one: Any) -> None:
+        with pytest.raises(TypeError, match="expected several images"):
+            classify.stream(one)
+        with pytest.raises(TypeError, match="expected several images"):
+            classify.batch(one)
+
+    @pytest.mark.parametrize("variable", [None, "cuda"])
+    def test_cuda_that_starts_but_cannot_run_is_not_the_models_fault(
+        self,
+        tiny_model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        variable: str | None,
+    ) -> None:
+        class Broken:
+            def get_inputs(self) -> list[Any]:
+                return [SimpleNamespace(shape=["N", "H", "W", 3])]
+
+            def run(self, *_: Any) -> None:
+                raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
+
+        def create(*given: Any, provider: str, **options: Any) -> tuple[Any, str]:
+            if provider == "cpu":
+                return create_session(*given, provider=provider, **options)
+            return Broken(), "cuda"
+
+        monkeypatch.setattr("nin_edge_runtime.classifier.create_session", create)
+        if variable:
+            monkeypatch.setenv("NIN_EDGE_PROVIDER", variable)
+        else:
+            monkeypatch.delenv("NIN_EDGE_PROVIDER", raising=False)
+        with pytest.raises(ProviderError, match="CUDNN_STATUS_NOT_INITIALIZED"):
+            Classifier(tiny_model, provider="cuda", threads=1)
+        if variable:
+            with pytest.raises(ProviderError):
+                Classifier(tiny_model, threads=1)
+            return
+        classify = Classifier(tiny_model, threads=1)
+        assert classify.provider == "cpu"
+        assert classify(golden_image(0, 20, 30)).label
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     @pytest.mark.parametrize("most", [0, -2])
     def test_a_limit_of_no_pixels_is_refused(self, tiny_model: Path, most: int) -> None:

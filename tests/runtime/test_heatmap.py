@@ -13,7 +13,7 @@ from nin_edge_runtime import Classifier, ImageError, NinEdgeError, Prediction
 from nin_edge_runtime.heatmap import MAX_SIDE, overlay
 from nin_edge_runtime.image import center_crop_box, load_image
 
-CENTRE_TOLERANCE = 0.5
+CENTRE_TOLERANCE = 0.75
 """Pixels of the network's input; enlarging the map like a photo is off by 1.5."""
 PLACE_TOLERANCE = 2.0
 """Pixels of the picture: several share the brightest colour."""
