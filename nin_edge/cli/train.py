@@ -225,7 +225,7 @@ def keep_memory() -> None:
     """Have the C library keep the memory that a step frees for the next one.
 
     By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
-    they are asked for again: a third to a half of a step's time on a CPU (docs/results.md).
+    they are asked for again: more than a third of a step on a CPU (docs/results.md).
     """
     import ctypes
 
