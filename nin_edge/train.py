@@ -40,6 +40,9 @@ CALIBRATION_IMAGES: Final = 512
 DEFAULT_LEARNING_RATES: Final = {"nin": 0.02, "nin-bn": 0.2}
 """Peak learning rate by preset: without batch normalisation ten times as much diverges."""
 
+DEFAULT_BATCH_SIZES: Final = {"nin": 128, "nin-bn": 250}
+"""Images a step by preset: Muon takes larger batches; SGD alone then learns too little an epoch."""
+
 _WEIGHTS: Final = "weights/"  # prefixes of the tensors in a training state
 _MOMENTA: Final = "momenta/"
 _STATE_SECONDS = 180.0  # between training states within an epoch: what a power cut can cost

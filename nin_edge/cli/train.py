@@ -61,7 +61,9 @@ _RECIPE_OPTIONS = {
 @click.option(
     "--epochs", type=int, default=10, show_default=True, help="Passes over the training images."
 )
-@click.option("--batch-size", type=int, default=250, show_default=True, help="Images a step.")
+@click.option(
+    "--batch-size", type=int, help="Images a step; 250 for nin-bn, 128 for nin if not given."
+)
 @click.option(
     "--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given."
 )
@@ -166,15 +168,19 @@ def command(
 def _settings(options: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
     """Network, recipe and data source from the options; what is out of range is a usage error."""
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import DEFAULT_LEARNING_RATES, Recipe
+    from nin_edge.train import DEFAULT_BATCH_SIZES, DEFAULT_LEARNING_RATES, Recipe
 
     try:
         # The number of classes is known once the data set is open.
         network = {field: options[name] for name, field in _NETWORK_OPTIONS.items()}
         config = NetworkConfig.from_preset(classes=2, **network)
         recipe = {field: options[name] for name, field in _RECIPE_OPTIONS.items()}
-        if recipe["learning_rate"] is None:
-            recipe["learning_rate"] = DEFAULT_LEARNING_RATES[config.preset]
+        for field, defaults in (
+            ("learning_rate", DEFAULT_LEARNING_RATES),
+            ("batch_size", DEFAULT_BATCH_SIZES),
+        ):
+            if recipe[field] is None:
+                recipe[field] = defaults[config.preset]
         return (
             config,
             Recipe(**recipe),
