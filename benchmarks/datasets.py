@@ -62,7 +62,8 @@ def limited(folder: Path, headroom: int) -> None:
     """Open and train under the limit, and print what it took."""
     from nin_edge.checkpoint import DataSource
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import Recipe, train
+    from nin_edge.recipe import Recipe
+    from nin_edge.train import train
 
     one_epoch = Recipe(epochs=1, batch_size=32)
     config = NetworkConfig.from_preset("nin-bn", classes=2, width=1 / 32, size=SIZE)

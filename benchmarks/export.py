@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe, interleave, report, run_step, timed
-from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import golden_image
 

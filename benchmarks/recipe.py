@@ -23,7 +23,8 @@ from nin_edge.checkpoint import DataSource
 from nin_edge.cli.train import keep_memory
 from nin_edge.datasets import Dataset, open_dataset
 from nin_edge.network import NetworkConfig
-from nin_edge.train import Progress, Recipe, train
+from nin_edge.recipe import Recipe
+from nin_edge.train import Progress, train
 
 HELD_OUT: Final = 5000
 

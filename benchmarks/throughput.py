@@ -30,7 +30,7 @@ def bare(width: float, *, keep: bool) -> float:
 
     from nin_edge.cli.train import keep_memory
     from nin_edge.network import NetworkConfig, NiN
-    from nin_edge.train import Recipe, make_optimizers
+    from nin_edge.recipe import Recipe, make_optimizers
 
     if keep:
         keep_memory()
@@ -59,7 +59,8 @@ def real(data: Path, width: float) -> float:
     from nin_edge.cli.train import keep_memory
     from nin_edge.datasets import open_dataset
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import Progress, Recipe, TrainingStoppedError, train
+    from nin_edge.recipe import Recipe
+    from nin_edge.train import Progress, TrainingStoppedError, train
 
     keep_memory()
     seen: list[Progress] = []

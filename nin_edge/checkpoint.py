@@ -102,6 +102,10 @@ class Checkpoint:
         network.load_state_dict(dict(self.weights))
         return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights with their names, types and shapes, in hexadecimal."""
+        return _digest(self.weights, {})
+
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically.
 
@@ -133,21 +137,13 @@ class Checkpoint:
         """
         tensors, header = read_tensors(path, "checkpoint")
         try:
-            network = header["network"]
-            network["blocks"] = tuple(tuple(block) for block in network["blocks"])
-            network["kernels"] = tuple(network["kernels"])
-            preprocessing = header["preprocessing"]
-            preprocessing["mean"], preprocessing["std"] = (
-                tuple(preprocessing["mean"]),
-                tuple(preprocessing["std"]),
-            )
             checkpoint = cls(
-                config=NetworkConfig(**network),
+                config=read_config(header["network"]),
                 weights={
                     name: value for name, value in tensors.items() if not name.startswith(_RANGES)
                 },
                 labels=tuple(_expect(header, "labels", list)),
-                preprocessing=Preprocessing(**preprocessing),
+                preprocessing=read_preprocessing(header["preprocessing"]),
                 data=DataSource(**header["data"]),
                 ranges={
                     name.removeprefix(_RANGES): ActivationRange(*value.tolist())
@@ -196,6 +192,25 @@ class Checkpoint:
                     f"tensor {name!r} has shape {found.get(name, 'none (it is missing)')}, "
                     f"the network in the header wants {expected.get(name, 'no such tensor')}"
                 )
+
+
+def read_config(stored: Mapping[str, Any]) -> NetworkConfig:
+    """A network's configuration from JSON, which knows lists alone.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    blocks = tuple(tuple(block) for block in stored["blocks"])
+    return NetworkConfig(**{**stored, "blocks": blocks, "kernels": tuple(stored["kernels"])})
+
+
+def read_preprocessing(stored: Mapping[str, Any]) -> Preprocessing:
+    """A preprocessing from JSON, which knows lists alone.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 
 def write_tensors(

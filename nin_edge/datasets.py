@@ -236,6 +236,29 @@ def fetch(
         download.download(files, folder, progress=progress)
 
 
+def own_shape(path: Path, kind: str | None = None, *, cache: Path | None = None) -> tuple[int, int]:
+    """Side and channels that a data set is best trained at, found without unpacking anything.
+
+    Args:
+        path: see `open_dataset`.
+        kind: what it has to be, or None.
+        cache: see `open_dataset`.
+
+    Returns:
+        Those of an official archive's images, where its name or those of its files tell; 32 and 3,
+        RGB, for anything else.
+    """
+    kind = _named_kind(path, kind)
+    try:
+        place = path if kind else _locate(path, None, cache or default_cache())
+        if kind is None and place.is_dir():
+            found = _find_official(place, open_source(place).names(), None)
+            kind = found.kind if found else None
+    except DatasetError:
+        return formats.SHAPES["cifar10"]  # `open_dataset` will say what is wrong
+    return formats.SHAPES.get(kind or formats.ARCHIVES.get(place.name, ""), (32, 3))
+
+
 def _named_kind(path: Path, kind: str | None) -> str | None:
     """The kind that is asked for, by the path where that is a name."""
     if not is_name(path):
@@ -289,17 +312,21 @@ class _Plan:
 def _plan(path: Path, source: Source, kind: str | None) -> _Plan:
     """Look into the source: an official archive, or files in folders."""
     names = source.names()
-    if kind != "folder":
-        shown = any(
-            name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not _is_hidden(name) for name in names
-        )
-        if found := formats.find(path, names, kind, pictures=shown):
-            return _official_plan(found.kind, formats.read(path, source, found))
+    if kind != "folder" and (found := _find_official(path, names, kind)):
+        return _official_plan(found.kind, formats.read(path, source, found))
     layout = _layout(path, names)
     wanted = {member.name for member in layout.members}
     return _Plan(
         "folder", layout.members, sorted(layout.labels), layout.loose, lambda: source.read(wanted)
     )
+
+
+def _find_official(path: Path, names: Sequence[str], kind: str | None) -> formats.Found | None:
+    """Look for an official archive's files, beside which there may be image files."""
+    shown = any(
+        name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not _is_hidden(name) for name in names
+    )
+    return formats.find(path, names, kind, pictures=shown)
 
 
 def _official_plan(kind: str, official: formats.Official) -> _Plan:

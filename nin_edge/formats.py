@@ -43,6 +43,14 @@ ARCHIVES: Final = {
 }
 """Names that archives are published under; a folder that holds one stands for it."""
 
+SHAPES: Final = {
+    "cifar10": (32, 3),
+    "cifar100": (32, 3),
+    "mnist": (28, 1),
+    "fashion-mnist": (28, 1),
+}
+"""Side and channels of their images."""
+
 _CLASSES: Final = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,23 +24,25 @@ from torch import Tensor, nn
 
 from nin_edge import evaluate, metrics
 from nin_edge.augment import alternating_flip, augment
-from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
+from nin_edge.checkpoint import (
+    Checkpoint,
+    DataSource,
+    read_preprocessing,
+    read_tensors,
+    write_tensors,
+)
 from nin_edge.datasets import Dataset
 from nin_edge.files import write_atomically
-from nin_edge.muon import Muon
 from nin_edge.network import NetworkConfig, NiN
+from nin_edge.recipe import Recipe, make_optimizers, one_cycle, small_side
+from nin_edge.sampling import epoch_order
 from nin_edge.text import printable
+from nin_edge.transfer import Initial, freeze, hold
 from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.image import Preprocessing
 
 CALIBRATION_IMAGES: Final = 512
 """Training images, unaugmented, that the activation ranges for int8 are recorded on."""
-
-DEFAULT_LEARNING_RATES: Final = {"nin": 0.02, "nin-bn": 0.2}
-"""Peak learning rate by preset: without batch normalisation ten times as much diverges."""
-
-DEFAULT_BATCH_SIZES: Final = {"nin": 128, "nin-bn": 250}
-"""Images a step by preset: Muon takes larger batches; SGD alone then learns too little an epoch."""
 
 _WEIGHTS: Final = "weights/"  # prefixes of the tensors in a training state
 _MOMENTA: Final = "momenta/"
@@ -55,66 +56,6 @@ class TrainingError(NinEdgeError, RuntimeError):
 
 class TrainingStoppedError(NinEdgeError):
     """Training was asked to stop and saved its state; `--resume` continues it."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; with network, data and machine it fixes the result.
-
-    Convolutions whose output is normalised are trained by Muon, all else by SGD. The figures behind
-    the defaults are in docs/results.md.
-    """
-
-    epochs: int = 10
-    """Passes over the training images."""
-    batch_size: int = 250
-    """Images a step."""
-    learning_rate: float = 0.2
-    """Peak of the one-cycle schedule for SGD; Muon takes `muon_rate` times as much."""
-    warmup: float = 0.05
-    """Part of all steps in which the learning rate rises to its peak; then it falls to 0."""
-    momentum: float = 0.9
-    """Nesterov momentum of SGD."""
-    weight_decay: float = 5e-4
-    """L2 penalty on the convolutions' weights that SGD trains (Muon keeps the length of its)."""
-    muon_rate: float = 0.4
-    """Muon's learning rate over SGD's; 0 trains everything by SGD."""
-    muon_momentum: float = 0.6
-    """Nesterov momentum of Muon."""
-    label_smoothing: float = 0.2
-    """Part of the target spread evenly over all classes."""
-    crop: int = 2
-    """Largest random shift of an image, in pixels per 32 of its side."""
-    flip: bool = True
-    """Mirror images left to right in every other epoch."""
-    bf16: bool = False
-    """Compute convolutions in bfloat16, fast on AMX and recent GPUs; weights stay float32."""
-    seed: int = 0
-    """Seeds the weights, the order of the images, their augmentation and dropout."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot train.
-
-        Raises:
-            ValueError: a field is out of its range; the message names it.
-        """
-        for name, low, high in (
-            ("epochs", 1, 100_000),
-            ("batch_size", 2, 65_536),
-            ("learning_rate", 1e-9, 1e3),
-            ("warmup", 0, 1),
-            ("momentum", 0, 0.9999),
-            ("weight_decay", 0, 1),
-            ("muon_rate", 0, 100),
-            ("muon_momentum", 0, 0.9999),
-            ("label_smoothing", 0, 0.99),
-            ("crop", 0, 16),
-            ("seed", 0, 2**31 - 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(
-                    f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {low} to {high}"
-                )
 
 
 @dataclass(frozen=True)
@@ -173,6 +114,7 @@ def train(
     source: DataSource,
     run: Path,
     *,
+    init: Initial | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -188,6 +130,8 @@ def train(
         recipe: how to train it.
         source: what the checkpoint says of its data.
         run: folder to write to, made if missing; a state in it is resumed.
+        init: weights to start from, of the same layers; where their classes are others, the last
+            layer is new. Their normalisation of the input stays. Not needed to resume.
         device: where to compute.
         report: told how it goes, every few steps and at the end of each epoch.
         should_stop: asked after each step.
@@ -202,7 +146,7 @@ def train(
         TrainingStoppedError: `should_stop` said so; the state is saved.
         OSError: a file could not be written.
     """
-    loop = _Loop(dataset, config, recipe, source, run, torch.device(device), report)
+    loop = _Loop(dataset, config, recipe, source, run, init, torch.device(device), report)
     loop.resume()
     loop.fit(should_stop)
     return loop.finish()
@@ -218,12 +162,18 @@ class _Loop:
         recipe: Recipe,
         source: DataSource,
         run: Path,
+        init: Initial | None,
         device: torch.device,
         report: Callable[[Progress], None],
     ) -> None:
         if not len(dataset.holdout):
             raise TrainingError(
                 f"{dataset.name}: no images left to hold out, expected at least 3 a class"
+            )
+        if recipe.frozen_blocks >= len(config.blocks):
+            raise TrainingError(
+                f"{recipe.frozen_blocks} blocks to freeze of {len(config.blocks)}: expected fewer, "
+                "the last one has to learn"
             )
         self.dataset, self.config, self.recipe = dataset, config, recipe
         self.run, self.device, self.report = run, device, report
@@ -233,10 +183,20 @@ class _Loop:
         # What does not fill a batch is left out: another part in every epoch.
         self.steps_per_epoch = len(dataset.fit) // self.batch_size
         self.steps = recipe.epochs * self.steps_per_epoch
-        self.preprocessing = measure_preprocessing(dataset, config.size, config.channels)
-        self.transform = evaluate.InputTransform(self.preprocessing, device)
+        # Only a global average takes maps of any size.
+        small = recipe.small_images if config.head == "gap" else 0.0
+        self.small_steps = round(small * self.steps)
+        self._use(
+            replace(init.checkpoint.preprocessing, size=config.size)
+            if init
+            else measure_preprocessing(dataset, config.size, config.channels)
+        )
         torch.manual_seed(recipe.seed)
-        self.network = NiN(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = NiN(config)
+        if init:
+            init.copy_to(network, dataset.labels)
+        freeze(network, recipe.frozen_blocks)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = make_optimizers(self.network, recipe)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
@@ -246,7 +206,17 @@ class _Loop:
             "recipe": asdict(recipe),
             "labels": list(dataset.labels),
             "data": asdict(self.source),
+            "init": init
+            and {
+                "weights": init.name,
+                "sha256": init.checkpoint.fingerprint(),
+                "new_head": not init.keeps_head(config, dataset.labels),
+            },
         }
+
+    def _use(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self.transform = evaluate.InputTransform(preprocessing, self.device)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -254,9 +224,14 @@ class _Loop:
         """Run the remaining steps."""
         started, first, saved = time.monotonic(), self.state.step, time.monotonic()
         before = self.state.seconds
-        while self.state.step < self.steps:
+        while self.state.step < self.steps and not self._is_stale():
             epoch, place = divmod(self.state.step, self.steps_per_epoch)
-            order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.dataset.fit)
+            order = epoch_order(
+                self.dataset.targets,
+                self.dataset.fit,
+                balanced=self.recipe.balanced,
+                rng=np.random.default_rng([self.recipe.seed, epoch]),
+            )
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             for batch in range(place, self.steps_per_epoch):
                 chosen = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
@@ -270,14 +245,15 @@ class _Loop:
                 if save or batch % _REPORT_STEPS == 0:
                     self.state.loss_sum += self._checked(total, weights=save)
                     total.zero_()
-                    rate = (self.state.step - first) / elapsed
+                    work = self._work(self.state.step)
+                    left = (self._work(self.steps) - work) / (work - self._work(first))
                     where = Progress(
                         epoch=epoch + 1,
                         epochs=self.recipe.epochs,
                         done=self.state.step / self.steps,
                         loss=self.state.loss_sum / (batch + 1),
-                        images_per_second=rate * self.batch_size,
-                        seconds_left=(self.steps - self.state.step) / rate,
+                        images_per_second=(self.state.step - first) * self.batch_size / elapsed,
+                        seconds_left=left * elapsed,
                         holdout_top1=None,
                     )
                     if last:
@@ -293,6 +269,20 @@ class _Loop:
                         f"after step {self.state.step} of {self.steps}"
                     )
 
+    def _is_stale(self) -> bool:
+        """Whether the hold-out's score has not risen for as long as the recipe is patient."""
+        # While images are small, a score at full size says little.
+        small_epochs = math.ceil(self.small_steps / self.steps_per_epoch)
+        scores = [row["holdout_top1"] for row in self.state.history[small_epochs:]]
+        if not self.recipe.patience or not scores:
+            return False
+        return len(scores) - scores.index(max(scores)) > self.recipe.patience
+
+    def _work(self, steps: int) -> float:
+        """What the first `steps` steps cost, in steps at full size."""
+        small = min(steps, self.small_steps)
+        return steps - small + small * (small_side(self.config.size) / self.config.size) ** 2
+
     def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
         """One update from the chosen images; returns the loss, on the device."""
         recipe = self.recipe
@@ -307,9 +297,16 @@ class _Loop:
             rng=np.random.default_rng([recipe.seed, self.state.step, 1]),
         )
         targets = torch.from_numpy(self.dataset.targets[chosen]).to(self.device)
+        inputs = self.transform(pixels)
+        if self.state.step < self.small_steps:
+            side = small_side(self.config.size)
+            inputs = nn.functional.interpolate(
+                inputs, (side, side), mode="bilinear", antialias=True
+            )
         self.network.train()
+        hold(self.network, recipe.frozen_blocks)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
-            logits = self.network(self.transform(pixels))
+            logits = self.network(inputs)
         loss: Tensor = self.loss(logits.float(), targets)
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -377,6 +374,7 @@ class _Loop:
             "holdout_images": len(data.holdout),
             "train_images": len(data.fit),
             "train_seconds": round(self.state.seconds, 1),
+            "epochs": len(self.state.history),
         }
         for split, indices in (("holdout", data.holdout), ("test", data.test)):
             logits = (
@@ -435,24 +433,30 @@ class _Loop:
         path = self.run / "state.safetensors"
         if not path.exists():
             self.run.mkdir(parents=True, exist_ok=True)
+            if self.identity["init"]:
+                self._save_state()  # so that going on never needs the other weights again
             text = json.dumps(
                 {**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2
             )
             write_atomically(self.run / "config.json", text.encode())
             return
         tensors, header = read_tensors(path, "training state")
+        stored = header.get("identity", {})
+        if not self.identity["init"]:
+            self.identity["init"] = stored.get("init")
         for key, value in self.identity.items():
-            stored = header.get("identity", {}).get(key)
-            if key == "data" and stored and stored["fingerprint"] != self.source.fingerprint:
+            was = stored.get(key)
+            if key == "data" and was and was["fingerprint"] != self.source.fingerprint:
                 raise TrainingError(
-                    f"{path}: was trained on other images than these, on {stored['name']!r}"
+                    f"{path}: was trained on other images than these, on {was['name']!r}"
                 )
-            if stored != json.loads(json.dumps(value)):
-                raise TrainingError(f"{path}: was trained with another {key}: expected {stored}")
+            if was != json.loads(json.dumps(value)):
+                raise TrainingError(f"{path}: was trained with another {key}: expected {was}")
         try:
-            self._restore(tensors)
             self.state = _State(**header["state"])
-        except (KeyError, TypeError, RuntimeError) as error:
+            self._restore(tensors)
+            self._use(read_preprocessing(header["preprocessing"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"{path}: a damaged training state ({error})") from error
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -465,7 +469,7 @@ class _Loop:
         }
         self.network.load_state_dict(weights)
         names = {weight: name for name, weight in self.network.named_parameters()}
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers if self.state.step else ():  # no momentum before the first
             for group in optimizer.param_groups:
                 for weight in group["params"] if group["momentum"] else ():
                     # In the weight's own memory format, which the file does not keep.
@@ -481,7 +485,11 @@ class _Loop:
                 if (momentum := state.get("momentum_buffer")) is not None:
                     tensors[_MOMENTA + names[weight]] = momentum
         tensors["generator"] = torch.get_rng_state()
-        header = {"identity": self.identity, "state": asdict(self.state)}
+        header = {
+            "identity": self.identity,
+            "state": asdict(self.state),
+            "preprocessing": asdict(self.preprocessing),
+        }
         write_tensors(self.run / "state.safetensors", "training state", tensors, header)
 
     def _checkpoint(self, **metrics: float) -> Checkpoint:
@@ -496,51 +504,3 @@ class _Loop:
             data=self.source,
             metrics=metrics,
         )
-
-
-def make_optimizers(network: NiN, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions that are normalised, if there are any, and SGD for the rest.
-
-    Each group has its peak learning rate as `peak_lr`.
-    """
-    normalised = [
-        next(module.parameters())
-        for module, after in pairwise(network.modules())
-        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d) and recipe.muon_rate
-    ]
-    chosen = set(normalised)
-    rest = [weight for weight in network.parameters() if weight not in chosen]
-    rate = recipe.learning_rate
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.SGD(
-            [
-                {"params": [w for w in rest if w.ndim > 1], "weight_decay": recipe.weight_decay},
-                {"params": [w for w in rest if w.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-        )
-    ]
-    if normalised:
-        muon = Muon(normalised, rate * recipe.muon_rate, recipe.muon_momentum, bf16=recipe.bf16)
-        optimizers.append(muon)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
-    return optimizers
-
-
-def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: a straight rise, then a straight fall (arXiv:1708.07120).
-
-    Args:
-        step: counted from 0.
-        steps: in all.
-        warmup: part of the steps that the rise takes.
-
-    Returns:
-        Above 0, at most 1.
-    """
-    rise = max(1.0, warmup * steps)
-    return min((step + 1) / rise, (steps - step) / max(1.0, steps - rise), 1.0)

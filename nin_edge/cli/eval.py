@@ -20,6 +20,7 @@ from nin_edge.cli._data import (
     show_progress,
     torch_device,
 )
+from nin_edge.weights import find_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +84,8 @@ def command(
 ) -> None:
     """Score MODEL on DATA: accuracy, calibration error, thresholds, each class, confusion matrix.
 
-    MODEL is a checkpoint (.safetensors), which PyTorch runs, or an exported model (.onnx). DATA is
+    MODEL is a checkpoint (.safetensors, or a name such as nin-cifar10), which PyTorch runs, or an
+    exported model (.onnx). DATA is
     a folder or archive of <class>/* or train/<class>/* and test/<class>/*, or an official archive
     as `nin-edge train` takes it; its classes are the model's.
     """
@@ -140,9 +142,10 @@ def _check_plot(plot: Path) -> None:
 
 
 def _open(path: Path, provider: str) -> _Model:
-    """Load a checkpoint or a model file, whichever it is by its name."""
+    """Load a checkpoint or a model file, whichever it is by its name, or weights that ship."""
     from nin_edge_runtime.errors import ModelFileError
 
+    path = path if path.suffix else find_weights(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return _open_checkpoint(path, provider)

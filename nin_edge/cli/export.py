@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nin_edge.cli import PATH, NumberRange, printable, shell_quoted
+from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 
 if TYPE_CHECKING:
     from nin_edge_export import ExportedModel
 
 _LOSS_WORTH_A_WARNING = 1.0  # percentage points
-
-DEFAULT_WEIGHTS = Path(__file__).parent.parent / "weights" / "nin-cifar10.safetensors"
 
 
 @click.command("export")
@@ -79,7 +78,10 @@ def command(
     output: Path,
     **options: Any,
 ) -> None:
-    """Export WEIGHTS, from `nin-edge train` (the default ones if not given), to model files.
+    """Export WEIGHTS to model files.
+
+    They are a checkpoint of `nin-edge train`, or go by name where they ship with it: nin-cifar10
+    (the default) and nin-cifar10-quarter.
 
     Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and report.json. Every model
     is compared with PyTorch before any is written; beyond the tolerance or the budget nothing is,
@@ -97,6 +99,7 @@ def command(
     from nin_edge.datasets import open_dataset
     from nin_edge.files import write_atomically
 
+    weights = find_weights(weights)
     checkpoint = Checkpoint.load(weights)
     require_folder(output)
     steps = checkpoint.preprocessing

@@ -6,10 +6,11 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -23,23 +24,36 @@ from nin_edge.cli._data import (
 )
 
 if TYPE_CHECKING:
+    from nin_edge.datasets import Dataset
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import Progress, Recipe
+    from nin_edge.recipe import Recipe
+    from nin_edge.train import Progress
+    from nin_edge.transfer import Initial
 
-_NETWORK_OPTIONS = {"preset": "preset", "width": "width", "size": "size", "channels": "channels"}
-_RECIPE_OPTIONS = {
-    "epochs": "epochs",
-    "batch_size": "batch_size",
+_NETWORK_OPTIONS: Final = ("preset", "width", "size", "channels")
+# Options whose field has another name.
+_FIELDS: Final = {
     "lr": "learning_rate",
-    "bf16": "bf16",
-    "seed": "seed",
+    "freeze": "frozen_blocks",
+    "balance": "balanced",
 }
+_RECIPE_OPTIONS: Final = (
+    *("epochs", "batch_size", "lr", "flip", "balance", "patience", "freeze", "bf16", "seed"),
+)
+_PATIENCE: Final = 10  # epochs, where training starts from trained weights
 
 
 @click.command("train")
 @click.argument("data", type=PATH)
 @dataset_option
 @download_option
+@click.option(
+    "--init",
+    type=PATH,
+    metavar="WEIGHTS",
+    help="Start from trained weights: a checkpoint, or a name such as nin-cifar10.",
+)
+@click.option("--freeze", type=int, help="Blocks, from the first, that keep the weights of --init.")
 @click.option(
     "--preset",
     default="nin-bn",
@@ -51,21 +65,37 @@ _RECIPE_OPTIONS = {
 @click.option(
     "--size",
     type=int,
-    default=32,
-    show_default=True,
-    help="Side of the input in pixels, 16 to 512.",
+    help="Side of the input in pixels, 16 to 512; 32, the weights' or an official archive's own "
+    "if not given.",
 )
 @click.option(
-    "--channels", type=int, default=3, show_default=True, help="3 for colour, 1 for grey."
+    "--channels", type=int, help="3 for colour, 1 for grey; found as the size is if not given."
 )
 @click.option(
     "--epochs", type=int, default=10, show_default=True, help="Passes over the training images."
+)
+@click.option(
+    "--patience",
+    type=int,
+    help="Epochs without a better score on the hold-out that end the run early, 0 for never; "
+    f"{_PATIENCE} with --init, else 0 if not given.",
 )
 @click.option(
     "--batch-size", type=int, help="Images a step; 250 for nin-bn, 128 for nin if not given."
 )
 @click.option(
     "--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given."
+)
+@click.option(
+    "--flip/--no-flip",
+    default=None,
+    help="Mirror images left to right in every other epoch; all but digits (MNIST) if not given.",
+)
+@click.option(
+    "--balance/--no-balance",
+    default=None,
+    help="Show all classes equally often; where one has 1.5 times as many images as another if "
+    "not given.",
 )
 @click.option(
     "--bf16",
@@ -85,6 +115,9 @@ _RECIPE_OPTIONS = {
     "--data-licence", default="not stated", show_default=True, help="Note on the images' licence."
 )
 @click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard's files, too, to RUN/tensorboard."
+)
+@click.option(
     "--resume", is_flag=True, help="Go on with the run in the output folder, with its own settings."
 )
 @click.option(
@@ -99,13 +132,17 @@ def command(
     download: bool,
     device: str,
     resume: bool,
+    tensorboard: bool,
     output: Path | None,
+    init: Path | None,
     **options: Any,
 ) -> None:
     """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
 
     Or the official CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST, by path or as cifar10, cifar100,
     mnist, fashion-mnist.
+
+    With --init, DATA's images fine-tune trained weights, which takes fewer of them and less time.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the
     run folder. Ctrl-C saves the state; --resume goes on to the same result as without the
@@ -114,26 +151,44 @@ def command(
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import dataset_name
     from nin_edge.train import TrainingStoppedError, train
+    from nin_edge.transfer import Initial
     from nin_edge_runtime import NinEdgeError
 
     run = output or Path("runs") / dataset_name(data)
     require_folder(run)
     ctx = click.get_current_context()
     given = {
-        name
-        for name in options
+        name: value
+        for name, value in {**options, "init": init and str(init)}.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    config, recipe, source = (
-        _settings(options) if not resume else _stored(run, {name: options[name] for name in given})
-    )
-    if not resume and run.exists() and any(run.iterdir()):
-        raise NinEdgeError(
-            f"{run}: already used; go on with it by --resume, or name another folder with -o"
-        )
+    if resume:
+        initial = None  # its weights are in the run's state
+        config, recipe, source = _stored(run, given)
+    else:
+        if run.exists() and any(run.iterdir()):
+            raise NinEdgeError(
+                f"{run}: already used; go on with it by --resume, or name another folder with -o"
+            )
+        initial = Initial.load(init) if init else None
+        config, recipe = _settings(data, kind, initial, options, given)
+        source = {"name": options["data_name"], "licence": options["data_licence"]}
     where = torch_device("--device", device)
+    reporters: list[Callable[[Progress], None]] = [_Reporter()]
+    if tensorboard:
+        from nin_edge.tensorboard import TensorBoard
+
+        reporters.append(TensorBoard(run / "tensorboard"))
     dataset = open_data(data, size=config.size, channels=config.channels, kind=kind, fetch=download)
     config = replace(config, classes=len(dataset.labels))
+    if not resume:
+        recipe = _suited(recipe, dataset, given)
+        _say_head(initial, config, dataset)
+
+    def report(progress: Progress) -> None:
+        for reporter in reporters:
+            reporter(progress)
+
     keep_memory()
     stop = _StopOnSignal()
     started = time.monotonic()
@@ -144,8 +199,9 @@ def command(
             recipe,
             DataSource(source["name"] or dataset.name, source["licence"]),
             run,
+            init=initial,
             device=where,
-            report=_Reporter(),
+            report=report,
             should_stop=stop,
         )
     except TrainingStoppedError as stopped:
@@ -157,6 +213,12 @@ def command(
     finally:
         stop.restore()
     figures = best.metrics
+    if figures["epochs"] < recipe.epochs:
+        click.echo(
+            f"ended after {figures['epochs']} of {recipe.epochs} epochs: "
+            f"no better score on the hold-out in {recipe.patience}",
+            err=True,
+        )
     scores = [f"top-1 {figures['holdout_top1']:.2%} on the hold-out"]
     if "test_top1" in figures:
         scores.append(f"{figures['test_top1']:.2%} on {figures['test_images']:,} test images")
@@ -165,47 +227,102 @@ def command(
     click.echo(f"next: nin-edge export {shell_quoted(run / 'best.safetensors')}")
 
 
-def _settings(options: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
-    """Network, recipe and data source from the options; what is out of range is a usage error."""
+def _settings(
+    data: Path,
+    kind: str | None,
+    initial: Initial | None,
+    options: dict[str, Any],
+    given: dict[str, Any],
+) -> tuple[NetworkConfig, Recipe]:
+    """Network and recipe of a new run; what is out of range is a usage error."""
+    from nin_edge.datasets import own_shape
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import DEFAULT_BATCH_SIZES, DEFAULT_LEARNING_RATES, Recipe
+    from nin_edge.recipe import RECIPES
 
+    if options["freeze"] and not initial:
+        raise click.UsageError("--freeze keeps the weights of --init WEIGHTS, which is missing")
     try:
-        # The number of classes is known once the data set is open.
-        network = {field: options[name] for name, field in _NETWORK_OPTIONS.items()}
-        config = NetworkConfig.from_preset(classes=2, **network)
-        recipe = {field: options[name] for name, field in _RECIPE_OPTIONS.items()}
-        for field, defaults in (
-            ("learning_rate", DEFAULT_LEARNING_RATES),
-            ("batch_size", DEFAULT_BATCH_SIZES),
-        ):
-            if recipe[field] is None:
-                recipe[field] = defaults[config.preset]
-        return (
-            config,
-            Recipe(**recipe),
-            {"name": options["data_name"], "licence": options["data_licence"]},
-        )
+        if initial:
+            config = initial.checkpoint.config
+            for name in ("preset", "width", "channels"):
+                if given.get(name) not in (None, getattr(config, name)):
+                    raise click.UsageError(
+                        f"--{name} {given[name]}: the weights of --init have "
+                        f"{getattr(config, name)}"
+                    )
+            config = replace(config, size=options["size"] or config.size)
+        else:
+            shape = own_shape(data, kind)
+            size, channels = (
+                own if options[name] is None else options[name]
+                for name, own in zip(("size", "channels"), shape, strict=True)
+            )
+            # The number of classes is known once the data set is open.
+            config = NetworkConfig.from_preset(
+                options["preset"], classes=2, width=options["width"], size=size, channels=channels
+            )
+        changes = {
+            _FIELDS.get(name, name): options[name]
+            for name in _RECIPE_OPTIONS
+            if options[name] is not None
+        }
+        if initial:
+            changes = {"patience": _PATIENCE} | changes
+        recipe = replace(RECIPES[config.preset], **changes)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if recipe.frozen_blocks >= len(config.blocks):
+        raise click.UsageError(
+            f"--freeze {recipe.frozen_blocks}: the network has {len(config.blocks)} blocks, "
+            "the last of which has to learn"
+        )
+    return config, recipe
+
+
+def _suited(recipe: Recipe, dataset: Dataset, given: dict[str, Any]) -> Recipe:
+    """The recipe with what the data themselves ask for, where no option says otherwise."""
+    from nin_edge.sampling import is_unequal
+
+    if "flip" not in given and dataset.kind == "mnist":
+        recipe = replace(recipe, flip=False)
+        click.echo("images are not mirrored, they are digits; --flip mirrors them", err=True)
+    if "balance" not in given and is_unequal(dataset.targets[dataset.fit]):
+        recipe = replace(recipe, balanced=True)
+        click.echo(
+            "classes differ much in size and are shown equally often; "
+            "--no-balance shows each image once",
+            err=True,
+        )
+    return recipe
+
+
+def _say_head(initial: Initial | None, config: NetworkConfig, dataset: Dataset) -> None:
+    """Say where the weights' own classes are given up."""
+    if initial and not initial.keeps_head(config, dataset.labels):
+        old = len(initial.checkpoint.labels)
+        click.echo(
+            printable(
+                f"{initial.name}: a new last layer for {len(dataset.labels)} classes, "
+                f"the weights' own {old} are others"
+                if dataset.labels != initial.checkpoint.labels
+                else f"{initial.name}: new last layers, the weights' own are for another size"
+            ),
+            err=True,
+        )
 
 
 def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
     """Settings of the run to resume; options that say otherwise are a usage error."""
-    from nin_edge.network import NetworkConfig
-    from nin_edge.train import Recipe
+    from nin_edge.checkpoint import read_config
+    from nin_edge.recipe import Recipe
     from nin_edge_runtime import NinEdgeError
 
     path = run / "config.json"
     try:
         stored = json.loads(path.read_text("utf-8"))
-        network = stored["network"]
-        network["blocks"], network["kernels"] = (
-            tuple(map(tuple, network["blocks"])),
-            tuple(network["kernels"]),
-        )
-        config, recipe = NetworkConfig(**network), Recipe(**stored["recipe"])
+        config, recipe = read_config(stored["network"]), Recipe(**stored["recipe"])
         source = {"name": stored["data"]["name"], "licence": stored["data"]["licence"]}
+        init = stored["init"] and stored["init"]["weights"]
     except FileNotFoundError:
         raise NinEdgeError(
             f"{run}: nothing to resume, expected a run folder with config.json in it"
@@ -217,9 +334,10 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
         **asdict(recipe),
         "data_name": source["name"],
         "data_licence": source["licence"],
+        "init": init,
     }
     for name, value in given.items():
-        was = known[_NETWORK_OPTIONS.get(name) or _RECIPE_OPTIONS.get(name) or name]
+        was = known[_FIELDS.get(name, name)]
         if value != was:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}"

@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.cli.export import DEFAULT_WEIGHTS
 from nin_edge.datasets import Dataset, DatasetError, open_dataset
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import ExportedModel, ExportOptions, certificate, export_models, pipeline
 from nin_edge_export.artifact import processor
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, GateError, read_model

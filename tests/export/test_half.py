@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export.certificate import MARGIN, TOLERANCES
 from nin_edge_export.graph import build_graph, network_nodes
 from nin_edge_export.half import to_half

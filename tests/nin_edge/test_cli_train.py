@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
@@ -73,6 +77,20 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--batch-size", "1"), "batch size is 1: expected 2"),
         (("--lr", "nan"), "learning rate is nan: expected"),
         (("--seed", "-1"), "seed is -1: expected 0"),
+        (("--patience", "-1"), "patience is -1: expected 0"),
+        (("--freeze", "1"), "--freeze keeps the weights of --init WEIGHTS, which is missing"),
+        (("--init", "nin-cifar10", "--freeze", "3"), "--freeze 3: the network has 3 blocks"),
+        (("--init", "nin-cifar10", "--freeze", "-1"), "frozen blocks is -1: expected 0"),
+        (
+            ("--init", "nin-cifar10", "--width", "0.25"),
+            "--width 0.25: the weights of --init have 0.5",
+        ),
+        (("--init", "nin-cifar10", "--preset", "nin"), "--preset nin: the weights of --init have"),
+        (
+            ("--init", "nin-cifar10", "--channels", "1"),
+            "--channels 1: the weights of --init have 3",
+        ),
+        (("--init", "nin-cifar10", "--size", "8"), "size is 8: expected 16 to 512"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--colour", "red"), "No such option"),
         (("more",), "unexpected extra argument"),
@@ -215,3 +233,105 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
     assert {file.name for file in run.iterdir()} == FILES
     with (run / "metrics.csv").open() as file:
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(1, 13))
+
+
+# --- your own photos ------------------------------------------------------------------------------
+
+
+def test_fine_tuning_shipped_weights_takes_a_new_last_layer_and_says_so(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = ("--init", "nin-cifar10", "--size", "16", "--freeze", "2", "--epochs", "3")
+    result = invoke(shapes_folder, *options, "--lr", "0.05", "--batch-size", "16", "-o", run)
+    assert result.exit_code == 0, result.output
+    assert "nin-cifar10: a new last layer for 3 classes, the weights' own 10" in result.stderr
+    best = Checkpoint.load(run / "best.safetensors")
+    assert (best.config.width, best.config.size, best.config.classes) == (0.5, 16, 3)
+    assert best.metrics["test_top1"] > 0.6  # three classes of plain shapes, at half their size
+    recipe = json.loads((run / "config.json").read_text())["recipe"]
+    assert (recipe["frozen_blocks"], recipe["patience"]) == (2, 10)
+
+    # Going on needs no --init, takes the same one, and no other.
+    assert invoke(shapes_folder, "-o", run, "--resume", "--init", "nin-cifar10").exit_code == 0
+    failed(
+        invoke(shapes_folder, "-o", run, "--resume", "--init", "other"),
+        2,
+        "--init other: the run to resume was started with nin-cifar10",
+    )
+    # The same classes at the same size: the network goes on as it is.
+    again = tmp_path / "again"
+    options = ("--init", run / "best.safetensors", "--epochs", "1")
+    result = invoke(shapes_folder, *options, "--batch-size", "16", "-o", again)
+    assert result.exit_code == 0, result.output
+    assert "new last layer" not in result.stderr
+    assert Checkpoint.load(again / "best.safetensors").config.size == 16
+
+
+@pytest.mark.parametrize("weights", ["vgg", "missing.safetensors", "text.safetensors"])
+def test_weights_to_start_from_that_are_none_are_refused(
+    shapes_folder: Path, tmp_path: Path, weights: str
+) -> None:
+    (tmp_path / "text.safetensors").write_text("I am text")
+    name = weights if weights == "vgg" else tmp_path / weights
+    failed(invoke(shapes_folder, "--init", name, "-o", tmp_path / "run"), 1, str(name))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "balanced"), [((), True), (("--no-balance",), False), (("--balance",), True)]
+)
+def test_unequal_classes_are_shown_equally_often(
+    tmp_path: Path, make_folder: Callable[..., Path], option: tuple[str, ...], balanced: bool
+) -> None:
+    data = make_folder(tmp_path / "data", {"circle": 30, "square": 10})
+    result = invoke(data, *option, "--epochs", "1", *TINY, "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert ("--no-balance shows each image once" in result.stderr) is not bool(option)
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert recipe["balanced"] is balanced
+
+
+def test_a_run_that_learns_no_more_ends_early_and_says_so(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    options = ("--preset", "nin", "--lr", "1e-9", "--epochs", "9", "--patience", "1")
+    result = invoke(shapes_folder, *options, *TINY, "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "ended after 2 of 9 epochs: no better score on the hold-out in 1" in result.stderr
+
+
+def test_tensorboard_files_by_flag(shapes_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = invoke(shapes_folder, "--tensorboard", "--epochs", "1", *TINY, "-o", run)
+    assert result.exit_code == 0, result.output
+    assert list((run / "tensorboard").glob("events.out.*"))
+
+
+def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+def test_digits_keep_their_own_size_and_are_not_mirrored(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for split, count in (("train", 300), ("t10k", 50)):
+        pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        write_idx(folder / f"{split}-images-idx3-ubyte", pixels)
+        write_idx(folder / f"{split}-labels-idx1-ubyte", np.arange(count).astype(np.uint8) % 10)
+    run = tmp_path / "run"
+    result = invoke(folder, "--epochs", "1", "--width", "0.01", "-o", run, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "not mirrored, they are digits" in result.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert (config["network"]["size"], config["network"]["channels"]) == (28, 1)
+    assert config["recipe"]["flip"] is False
+    mirrored = invoke(
+        folder, "--flip", "--size", "32", "--epochs", "1", "--width", "0.01", "-o", tmp_path / "two"
+    )
+    assert mirrored.exit_code == 0, mirrored.output
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert (config["network"]["size"], config["recipe"]["flip"]) == (32, True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nin_edge.datasets import KINDS, Dataset, DatasetError, open_dataset
+from nin_edge.datasets import KINDS, Dataset, DatasetError, open_dataset, own_shape
 from nin_edge_runtime.image import Preprocessing, load_image
 
 CIFAR10 = (
@@ -288,6 +288,37 @@ def test_fashion_mnist_is_told_by_a_name(
     check(dataset, digits, "t10k", CLOTHES)
     forced = read(path, size=28, channels=1, kind="mnist")
     assert (forced.kind, forced.labels[0]) == ("mnist", "0")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "shape"),
+    [
+        ("raw", None, (28, 1)),
+        ("fashion-mnist", None, (28, 1)),
+        ("mnist", "mnist", (28, 1)),
+        ("mnist", None, (28, 1)),
+        ("cifar10", None, (32, 3)),
+        ("nowhere", None, (32, 3)),
+        ("photos", None, (32, 3)),
+        ("cifar-100-binary.tar.gz", None, (32, 3)),
+    ],
+)
+def test_an_archives_own_shape_is_known_without_unpacking_it(
+    tmp_path: Path,
+    digits: Truth,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    kind: str | None,
+    shape: tuple[int, int],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if place in ("raw", "fashion-mnist"):
+        put(tmp_path / place, idx_files(digits))
+    elif place == "photos":
+        put(tmp_path / place / "cat", {"1.jpg": b""})
+    elif place.endswith("gz"):
+        Path(place).write_bytes(b"not even an archive")
+    assert own_shape(Path(place), kind) == shape
 
 
 def test_the_very_mnist_opens(data_dir: Path) -> None:

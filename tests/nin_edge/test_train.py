@@ -18,17 +18,16 @@ from nin_edge import train as training
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset, open_dataset
 from nin_edge.metrics import THRESHOLDS, softmax
-from nin_edge.network import NetworkConfig
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.recipe import Recipe
 from nin_edge.train import (
-    DEFAULT_LEARNING_RATES,
     Progress,
-    Recipe,
     TrainingError,
     TrainingStoppedError,
     measure_preprocessing,
-    one_cycle,
     train,
 )
+from nin_edge.transfer import Initial
 from nin_edge_runtime import ModelFileError, NinEdgeError
 
 LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
@@ -398,6 +397,170 @@ def test_a_state_is_no_checkpoint(shapes: Dataset, tmp_path: Path) -> None:
         Checkpoint.load(tmp_path / "state.safetensors")
 
 
+# --- the recipe's choices -------------------------------------------------------------------------
+
+
+def sides_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by the side of every batch that a network is trained on."""
+    seen: list[int] = []
+    forward = NiN.forward
+
+    def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.append(images.shape[-1])
+        return forward(self, images)
+
+    monkeypatch.setattr(NiN, "forward", spy)
+    return seen
+
+
+@pytest.mark.parametrize(("head", "small"), [("gap", 20), ("fc", 0)])
+def test_the_first_steps_see_small_images(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, small: int
+) -> None:
+    dataset = open_dataset(shapes_folder, size=32)
+    seen = sides_seen(monkeypatch)
+    train(dataset, network(size=32, head=head), SHORT, SOURCE, tmp_path)
+    assert seen == [20] * small + [32] * (40 - small)
+
+
+def test_the_time_left_counts_small_images_as_less_work(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    dataset = open_dataset(shapes_folder, size=32)
+    reports: list[Progress] = []
+    train(dataset, network(size=32), SHORT, SOURCE, tmp_path, report=reports.append)
+    first = next(report for report in reports if report.holdout_top1 is not None)
+    # 20 steps of 20 x 20 are done, 20 of 32 x 32 are left: 2.56 times as much.
+    done = 20 * SHORT.batch_size / first.images_per_second
+    assert first.seconds_left / done == pytest.approx((32 / 20) ** 2)
+
+
+def test_no_better_score_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
+    # Nothing is learnt at this rate: the first score stays the best.
+    recipe = replace(SHORT, epochs=9, learning_rate=1e-9, small_images=0.0, patience=2)
+    best = train(shapes, network("nin"), recipe, SOURCE, tmp_path)
+    scores = [float(row["holdout_top1"]) for row in metrics(tmp_path)]
+    assert len(scores) == 3
+    assert scores.index(max(scores)) == 0
+    assert best.metrics["epochs"] == 3
+    before = outcome(tmp_path)
+    train(shapes, network("nin"), recipe, SOURCE, tmp_path)  # it has ended for good
+    assert outcome(tmp_path) == before
+
+
+def test_patience_starts_with_images_of_full_size(shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(SHORT, epochs=6, learning_rate=1e-9, small_images=0.5, patience=1)
+    assert train(shapes, network("nin"), recipe, SOURCE, tmp_path).metrics["epochs"] == 5
+
+
+def test_classes_are_balanced_where_asked(
+    tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "data", {"circle": 60, "square": 8})
+    dataset = open_dataset(folder, size=16)
+    shown: list[int] = []
+    monkeypatch.setattr(
+        training, "augment", lambda images, **_: shown.append(len(images)) or images
+    )
+    targets: list[int] = []
+    original = torch.nn.CrossEntropyLoss.forward
+
+    def spy(self: Any, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        targets.extend(wanted.tolist())
+        return original(self, logits, wanted)
+
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", spy)
+    recipe = replace(SHORT, epochs=1, balanced=True)
+    train(dataset, network(classes=2), recipe, SOURCE, tmp_path / "run")
+    assert sum(shown) == len(targets) == len(dataset.fit) // 8 * 8
+    assert abs(targets.count(0) - targets.count(1)) <= 8  # what does not fill a batch is left out
+
+
+# --- starting from trained weights ----------------------------------------------------------------
+
+
+def start_of(checkpoint: Checkpoint) -> Initial:
+    return Initial("shapes", checkpoint)
+
+
+def test_trained_weights_are_a_head_start_on_new_classes(
+    trained: tuple[Path, Checkpoint, Any],
+    tmp_path: Path,
+    make_folder: Callable[..., Path],
+) -> None:
+    # The same shapes by other names: what the network knows of them is enough from the first.
+    folder = make_folder(tmp_path / "data", {"circle": 40, "square": 40})
+    dataset = open_dataset(folder, size=16)
+    _, checkpoint, _ = trained
+    config = replace(checkpoint.config, classes=2)
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.05, frozen_blocks=2)
+    best = train(dataset, config, recipe, SOURCE, tmp_path / "run", init=start_of(checkpoint))
+    assert best.metrics["test_top1"] >= LEARNT
+    assert best.labels == ("circle", "square")
+    assert best.preprocessing == checkpoint.preprocessing
+    for name, weight in best.weights.items():
+        same = torch.equal(weight, checkpoint.weights[name]) if "6.6" not in name else False
+        assert same == name.startswith(("stages.0.", "stages.3.")), name
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())["init"]
+    assert stored == {
+        "weights": "shapes",
+        "sha256": checkpoint.fingerprint(),
+        "new_head": True,
+    }
+
+
+@pytest.mark.parametrize("cut", ["before the first step", "within"])
+def test_fine_tuning_goes_on_without_the_weights_it_started_from(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset, tmp_path: Path, cut: str
+) -> None:
+    _, checkpoint, _ = trained
+    recipe, start = replace(SHORT, frozen_blocks=1), start_of(checkpoint)
+    train(shapes, checkpoint.config, recipe, SOURCE, tmp_path / "whole", init=start)
+    run = tmp_path / "parts"
+    if cut == "within":
+        with pytest.raises(TrainingStoppedError):
+            train(
+                *(shapes, checkpoint.config, recipe, SOURCE, run),
+                init=start,
+                should_stop=StopAfter(7),
+            )
+    else:
+        with pytest.raises(ZeroDivisionError):
+            train(
+                *(shapes, checkpoint.config, recipe, SOURCE, run),
+                init=start,
+                should_stop=StopAfter(1, ZeroDivisionError),
+            )
+    train(shapes, checkpoint.config, recipe, SOURCE, run)
+    found, expected = outcome(run), outcome(tmp_path / "whole")
+    for key in expected:
+        assert found[key] == expected[key], key
+
+
+def test_resuming_from_other_weights_is_refused(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset, tmp_path: Path
+) -> None:
+    _, checkpoint, _ = trained
+    with pytest.raises(TrainingStoppedError):
+        train(
+            *(shapes, checkpoint.config, SHORT, SOURCE, tmp_path),
+            init=start_of(checkpoint),
+            should_stop=StopAfter(1),
+        )
+    weights = {name: torch.zeros_like(value) for name, value in checkpoint.weights.items()}
+    other = start_of(replace(checkpoint, weights=weights))
+    with pytest.raises(TrainingError, match=r"state\.safetensors: was trained with another init"):
+        train(shapes, checkpoint.config, SHORT, SOURCE, tmp_path, init=other)
+
+
+def test_not_all_blocks_can_be_frozen(shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(SHORT, frozen_blocks=3)
+    with pytest.raises(TrainingError, match="3 blocks to freeze of 3: expected fewer"):
+        train(shapes, network(), recipe, SOURCE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # --- what cannot go well --------------------------------------------------------------------------
 
 
@@ -457,30 +620,3 @@ def test_recipes_at_the_ends_of_their_ranges_run(
 ) -> None:
     recipe = replace(SHORT, epochs=1, batch_size=64, **changes)
     assert train(shapes, network(), recipe, SOURCE, tmp_path).metrics["epoch"] == 1
-
-
-# --- the schedule ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_learning_rate_rises_to_its_peak_and_falls_towards_zero(
-    steps: int, warmup: float
-) -> None:
-    rates = [one_cycle(step, steps, warmup) for step in range(steps)]
-    peak = int(np.argmax(rates))
-    assert all(0 < rate <= 1 for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert abs(peak - warmup * steps) <= 1
-
-
-def test_the_ends_of_the_schedule() -> None:
-    rates = [one_cycle(step, 100, 0.2) for step in range(100)]
-    assert rates[0] == pytest.approx(1 / 20)
-    assert rates[19] == 1
-    assert rates[99] == pytest.approx(1 / 80)
-
-
-def test_each_preset_has_its_learning_rate() -> None:
-    assert DEFAULT_LEARNING_RATES["nin"] < DEFAULT_LEARNING_RATES["nin-bn"]

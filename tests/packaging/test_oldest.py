@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import PRECISIONS, export_models
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import TOLERANCES, golden_image

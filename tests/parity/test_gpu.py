@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.cli.export import DEFAULT_WEIGHTS
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import PRECISIONS, ExportedModel, export_models
 from nin_edge_runtime import Classifier, ProviderError
 from nin_edge_runtime.golden import TOLERANCES, golden_image, replay

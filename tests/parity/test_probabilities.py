@@ -11,9 +11,9 @@ import torch
 
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.cli.export import DEFAULT_WEIGHTS
 from nin_edge.datasets import Dataset
 from nin_edge.network import NetworkConfig, NiN
+from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
 from nin_edge_runtime.golden import golden_image

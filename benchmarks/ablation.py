@@ -1,0 +1,183 @@
+"""What do mlpconv and global average pooling bring? The comparisons of the paper's section 4.
+
+    python -m benchmarks.ablation DATA [--full] [--images 10000] [--epochs 10] [--width 0.25]
+        [--seeds 1] [--plot ablation.png]
+
+Five networks by one recipe, without augmentation as in the paper's comparison of heads: mlpconv
+with global average pooling; one linear filter and ReLU a layer (a generalised linear model, GLM)
+with as many parameters, and with as many multiply-adds; and mlpconv under a fully connected head,
+without and with dropout. The default takes 10,000 of the images to fit, and some minutes on two
+cores; `--full` takes all of them, full width, 100 epochs and three seeds, for a GPU. Errors are
+those of the test split, on which nothing is chosen. DATA is anything that `nin-edge train` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from nin_edge.checkpoint import DataSource
+from nin_edge.cli.train import keep_memory
+from nin_edge.datasets import Dataset, open_dataset, own_shape
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.recipe import Recipe
+from nin_edge.train import train
+
+FULL: Final = {"images": 0, "epochs": 100, "width": 1.0, "seeds": 3}
+SMALL: Final = {"images": 10_000, "epochs": 10, "width": 0.25, "seeds": 1}
+CHANNELS: Final = range(8, 1025, 8)  # what a layer may have
+SPREAD: Final = 2  # steps of `CHANNELS` by which the layers of a GLM may differ
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network of the comparison."""
+
+    name: str
+    """What the table calls it."""
+    config: NetworkConfig
+    """Its shape."""
+
+    @property
+    def parameters(self) -> int:
+        """Its weights and biases."""
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in NiN(self.config).parameters())
+
+
+def linear(like: NetworkConfig, *, by: str) -> NetworkConfig:
+    """The plain network whose parameters or multiply-adds come closest to those of `like`.
+
+    Args:
+        like: a network of mlpconv blocks.
+        by: `parameters` or `multiply-adds`.
+    """
+
+    def size(config: NetworkConfig) -> int:
+        return config.multiply_adds() if by == "multiply-adds" else Candidate("", config).parameters
+
+    def plain(channels: tuple[int, ...]) -> NetworkConfig:
+        blocks = tuple((count,) for count in channels)
+        return replace(like, block="linear", width=1.0, blocks=blocks)
+
+    layers, wanted = len(like.blocks), size(like)
+    equal = min(CHANNELS, key=lambda count: abs(size(plain((count,) * layers)) - wanted))
+    near = [equal + 8 * step for step in range(-SPREAD, SPREAD + 1) if equal + 8 * step > 0]
+    choices = itertools.product(near, repeat=layers)
+    return min(map(plain, choices), key=lambda config: abs(size(config) - wanted))
+
+
+def candidates(dataset: Dataset, size: int, channels: int, width: float) -> list[Candidate]:
+    """The five networks."""
+    mlpconv = NetworkConfig.from_preset(
+        "nin-bn", classes=len(dataset.labels), size=size, channels=channels, width=width
+    )
+    return [
+        Candidate("mlpconv, global average pooling", mlpconv),
+        Candidate("GLM, as many parameters", linear(mlpconv, by="parameters")),
+        Candidate("GLM, as many multiply-adds", linear(mlpconv, by="multiply-adds")),
+        Candidate("mlpconv, fully connected", replace(mlpconv, head="fc")),
+        Candidate(
+            "mlpconv, fully connected, dropout 0.5", replace(mlpconv, head="fc", head_dropout=0.5)
+        ),
+    ]
+
+
+def subset(dataset: Dataset, images: int) -> Dataset:
+    """The data set with so many images to fit, drawn once for all; with all of them if 0."""
+    if not 0 < images < len(dataset.fit):
+        return dataset
+    drawn = np.random.default_rng(0).permutation(dataset.fit)[:images]
+    return replace(dataset, fit=np.sort(drawn))
+
+
+def plot(path: Path, rows: list[tuple[Candidate, list[float]]], title: str) -> None:
+    """Draw the errors as bars, with each seed's as a dot."""
+    from matplotlib.figure import Figure
+
+    from nin_edge.plots import COLOURS, to_png
+
+    figure = Figure(figsize=(7, 2.6), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    means = [100 * statistics.mean(errors) for _, errors in rows]
+    bars = axes.barh(
+        [candidate.name for candidate, _ in rows], means, color=COLOURS["accent"], height=0.6
+    )
+    axes.bar_label(bars, [f"{mean:.2f}%" for mean in means], padding=4, fontsize=8)
+    for place, (_, errors) in enumerate(rows):
+        axes.plot(
+            [100 * error for error in errors], [place] * len(errors), ".", color=COLOURS["ink"]
+        )
+    axes.invert_yaxis()
+    axes.set(xlabel="test error, %", xlim=(0, 1.15 * max(means)))
+    axes.set_title(title, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.write_bytes(to_png(figure))
+
+
+def main() -> None:
+    """Train, print and draw."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--full", action="store_true", help=f"{FULL}")
+    parser.add_argument("--images", type=int, help="images to fit, 0 for all")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--width", type=float)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    budget = {
+        name: default if getattr(options, name) is None else getattr(options, name)
+        for name, default in (FULL if options.full else SMALL).items()
+    }
+    keep_memory()
+    size, channels = own_shape(options.data)
+    dataset = subset(
+        open_dataset(options.data, size=size, channels=channels), int(budget["images"])
+    )
+    print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
+    what = (
+        f"{dataset.name}: {len(dataset.fit):,} images to fit, width {budget['width']:g}, "
+        f"{budget['epochs']} epochs, {budget['seeds']} seeds"
+    )
+    print(what)
+    recipe = Recipe(epochs=int(budget["epochs"]), small_images=0.0, crop=0, flip=False)
+    rows = []
+    for candidate in candidates(dataset, size, channels, budget["width"]):
+        errors, started = [], time.monotonic()
+        for seed in range(int(budget["seeds"])):
+            with tempfile.TemporaryDirectory() as run:
+                best = train(
+                    dataset,
+                    candidate.config,
+                    replace(recipe, seed=seed),
+                    DataSource(dataset.name),
+                    Path(run),
+                    device=options.device,
+                )
+            errors.append(1 - best.metrics["test_top1"])
+        rows.append((candidate, errors))
+        print(
+            f"{candidate.name:38} {candidate.parameters:9,} parameters "
+            f"{candidate.config.multiply_adds() / 1e6:7.1f} M multiply-adds  "
+            f"error {statistics.mean(errors):.2%} ({', '.join(f'{e:.2%}' for e in errors)})  "
+            f"{time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+    if options.plot:
+        plot(options.plot, rows, what)
+
+
+if __name__ == "__main__":
+    main()
