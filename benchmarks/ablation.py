@@ -142,7 +142,7 @@ def main() -> None:
         for name, default in (FULL if options.full else SMALL).items()
     }
     keep_memory()
-    size, channels = own_shape(options.data)
+    size, channels = own_shape(options.data) or (32, 3)
     dataset = subset(
         open_dataset(options.data, size=size, channels=channels), int(budget["images"])
     )

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.machine import describe
-from nin_edge.augment import augment
+from nin_edge.augment import augment, random_shifts
 
 ROUNDS, BATCH = 200, 128
 
@@ -27,7 +27,8 @@ def main() -> None:
         seconds = []
         for _ in range(ROUNDS):
             started = time.perf_counter()
-            augment(images, crop=crop, flip=rng.random(BATCH) < 0.5, rng=rng)
+            shift = random_shifts(BATCH, crop, rng)
+            augment(images, crop=crop, shift=shift, flip=rng.random(BATCH) < 0.5)
             seconds.append(time.perf_counter() - started)
         print(f"crop {crop}: {BATCH / statistics.median(seconds):,.0f} images/s ({ROUNDS} rounds)")
 

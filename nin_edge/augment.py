@@ -14,16 +14,16 @@ def augment(
     images: NDArray[np.uint8],
     *,
     crop: int,
+    shift: NDArray[np.int64],
     flip: NDArray[np.bool_] | None,
-    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Shift images by up to `crop` pixels on each axis, mirroring borders, and flip those marked.
 
     Args:
         images: (N, S, S, C).
         crop: largest shift in pixels, 0 to S - 1; 0 leaves the images in place.
+        shift: (N, 2), of rows and of columns, 0 to 2 `crop`; `crop` leaves an image in place.
         flip: (N,), which images to mirror left to right; None for none.
-        rng: draws the shifts.
 
     Returns:
         (N, S, S, C), a new array.
@@ -34,9 +34,8 @@ def augment(
         if crop
         else images
     )
-    shift = rng.integers(0, 2 * crop + 1, size=(2, count, 1))
-    rows = shift[0] + np.arange(side)  # (N, S)
-    columns = shift[1] + np.arange(side)
+    rows = shift[:, :1] + np.arange(side)  # (N, S)
+    columns = shift[:, 1:] + np.arange(side)
     if flip is not None:
         columns = np.where(flip[:, np.newaxis], columns[:, ::-1], columns)
     # A flat gather of whole pixels is several times as fast as indexing with four arrays.
@@ -47,6 +46,20 @@ def augment(
         base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]
     ]  # (N, S, S, C)
     return result
+
+
+def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Shifts for `augment`, of all sizes alike.
+
+    Args:
+        count: N.
+        crop: largest shift in pixels.
+        rng: draws them.
+
+    Returns:
+        (N, 2), 0 to 2 `crop`.
+    """
+    return rng.integers(0, 2 * crop + 1, size=(count, 2))
 
 
 def alternating_flip(first: NDArray[np.bool_], epoch: int) -> NDArray[np.bool_]:

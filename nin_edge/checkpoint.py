@@ -200,8 +200,12 @@ def read_config(stored: Mapping[str, Any]) -> NetworkConfig:
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
-    blocks = tuple(tuple(block) for block in stored["blocks"])
-    return NetworkConfig(**{**stored, "blocks": blocks, "kernels": tuple(stored["kernels"])})
+    lists = {
+        "blocks": tuple(tuple(block) for block in stored["blocks"]),
+        "kernels": tuple(stored["kernels"]),
+        "pools": tuple(stored.get("pools", NetworkConfig.pools)),  # older files do not name them
+    }
+    return NetworkConfig(**{**stored, **lists})
 
 
 def read_preprocessing(stored: Mapping[str, Any]) -> Preprocessing:

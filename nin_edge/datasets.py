@@ -236,8 +236,10 @@ def fetch(
         download.download(files, folder, progress=progress)
 
 
-def own_shape(path: Path, kind: str | None = None, *, cache: Path | None = None) -> tuple[int, int]:
-    """Side and channels that a data set is best trained at, found without unpacking anything.
+def own_shape(
+    path: Path, kind: str | None = None, *, cache: Path | None = None
+) -> tuple[int, int] | None:
+    """Side and channels of an official archive's images, found without unpacking anything.
 
     Args:
         path: see `open_dataset`.
@@ -245,8 +247,7 @@ def own_shape(path: Path, kind: str | None = None, *, cache: Path | None = None)
         cache: see `open_dataset`.
 
     Returns:
-        Those of an official archive's images, where its name or those of its files tell; 32 and 3,
-        RGB, for anything else.
+        None for anything else, and where neither its name nor those of its files tell.
     """
     kind = _named_kind(path, kind)
     try:
@@ -255,8 +256,8 @@ def own_shape(path: Path, kind: str | None = None, *, cache: Path | None = None)
             found = _find_official(place, open_source(place).names(), None)
             kind = found.kind if found else None
     except DatasetError:
-        return formats.SHAPES["cifar10"]  # `open_dataset` will say what is wrong
-    return formats.SHAPES.get(kind or formats.ARCHIVES.get(place.name, ""), (32, 3))
+        return None  # `open_dataset` will say what is wrong
+    return formats.SHAPES.get(kind or formats.ARCHIVES.get(place.name, ""))
 
 
 def _named_kind(path: Path, kind: str | None) -> str | None:

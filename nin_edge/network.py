@@ -41,6 +41,10 @@ class NetworkConfig:
     """Output channels of each mlpconv's convolutions at width 1; the very last, K, is left out."""
     kernels: tuple[int, ...] = (5, 5, 3)
     """Side of each mlpconv's first kernel; the other two are 1."""
+    stride: int = 1
+    """Step of the very first convolution, in pixels."""
+    pools: tuple[str, ...] = ("max", "avg")
+    """Pooling after each block but the last: the maximum, or the average without the padding."""
     batch_norm: bool = False
     """Batch normalisation between each convolution and its ReLU, but for the last convolution."""
     last_relu: bool = True
@@ -84,6 +88,12 @@ class NetworkConfig:
             raise ValueError(
                 f"{len(self.blocks)} blocks, {len(self.kernels)} kernels: expected a kernel each"
             )
+        if len(self.pools) != len(self.blocks) - 1 or not set(self.pools) <= {"max", "avg"}:
+            raise ValueError(
+                f"pools are {self.pools}: expected max or avg between the {len(self.blocks)} blocks"
+            )
+        if not 1 <= self.stride <= 8:
+            raise ValueError(f"stride is {self.stride}: expected 1 to 8 pixels")
 
     @classmethod
     def from_preset(cls, preset: str, *, classes: int, **changes: object) -> NetworkConfig:
@@ -115,8 +125,9 @@ class NetworkConfig:
 
     def map_sides(self) -> tuple[int, ...]:
         """Side, in pixels, of what each block gives; the last one's is that of the K maps."""
-        # Every pooling halves the side, rounding up.
-        return tuple(math.ceil(self.size / 2**index) for index in range(len(self.blocks)))
+        # The first convolution divides the side by its stride, every pooling by two; both round up.
+        first = math.ceil(self.size / self.stride)
+        return tuple(math.ceil(first / 2**index) for index in range(len(self.blocks)))
 
     def multiply_adds(self) -> int:
         """Multiply-adds of all layers for one image (bias, pooling and softmax left out)."""
@@ -135,6 +146,19 @@ PRESETS: Final = {
     # With batch normalisation, dropout no longer pays in short runs; a linear last layer trains
     # faster and makes the maps true class activation maps (docs/results.md).
     "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
+    # The authors' published network for ImageNet, with the normalisation and the end of nin-bn.
+    "nin-imagenet": NetworkConfig(
+        "nin-imagenet",
+        classes=1000,
+        size=224,
+        blocks=((96, 96, 96), (256, 256, 256), (384, 384, 384), (1024, 1024)),
+        kernels=(11, 5, 3, 3),
+        stride=4,
+        pools=("max", "max", "max"),
+        batch_norm=True,
+        last_relu=False,
+        dropout=0.0,
+    ),
 }
 
 
@@ -148,6 +172,7 @@ class MlpConv(nn.Sequential):
         self,
         shapes: tuple[tuple[int, int, int], ...],
         *,
+        stride: int,
         batch_norm: bool,
         plain_last: bool,
         last_relu: bool,
@@ -156,6 +181,7 @@ class MlpConv(nn.Sequential):
 
         Args:
             shapes: (input channels, output channels, odd kernel side) of each convolution.
+            stride: of the first convolution, in pixels.
             batch_norm: normalise each convolution's output before its ReLU.
             plain_last: leave the last convolution's output as it is, but for `last_relu`.
             last_relu: with `plain_last`, whether it still passes a ReLU.
@@ -165,7 +191,12 @@ class MlpConv(nn.Sequential):
             plain = plain_last and index == len(shapes) - 1
             normalise = batch_norm and not plain
             convolution = nn.Conv2d(
-                inputs, outputs, kernel, padding=kernel // 2, bias=not normalise
+                inputs,
+                outputs,
+                kernel,
+                stride=stride if index == 0 else 1,
+                padding=kernel // 2,
+                bias=not normalise,
             )
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             if convolution.bias is not None:
@@ -179,10 +210,10 @@ class MlpConv(nn.Sequential):
 
 
 class NiN(nn.Module):
-    """Three mlpconv blocks, overlapping pooling and dropout between them, global average pooling.
+    """Mlpconv blocks, overlapping pooling and dropout between them, global average pooling.
 
-    Both poolings are 3 x 3 with stride 2 and padding 1, the first a maximum, the second an average
-    that leaves the padding out of its count.
+    Poolings are 3 x 3 with stride 2 and padding 1. CIFAR's networks have three blocks; the first
+    pooling is a maximum, the second an average that leaves the padding out of its count.
 
     With the head `fc`, a fully connected layer takes the flattened maps (section 4.6). It is the
     convolution whose kernel is as large as the maps: K maps of one pixel, which are the logits and
@@ -199,7 +230,11 @@ class NiN(nn.Module):
             last = index == len(shapes) - 1
             stages.append(
                 MlpConv(
-                    block, batch_norm=config.batch_norm, plain_last=last, last_relu=config.last_relu
+                    block,
+                    stride=config.stride if index == 0 else 1,
+                    batch_norm=config.batch_norm,
+                    plain_last=last,
+                    last_relu=config.last_relu,
                 )
             )
             if not last:
@@ -207,7 +242,7 @@ class NiN(nn.Module):
                 # for.
                 stages.append(
                     nn.MaxPool2d(3, stride=2, padding=1)
-                    if index == 0
+                    if config.pools[index] == "max"
                     else nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
                 )
                 stages.append(nn.Dropout(config.dropout))
@@ -223,7 +258,7 @@ class NiN(nn.Module):
             images: normalised images (N, C, S, S), float32.
 
         Returns:
-            (N, K, h, w), float32; h = w = S / 4, rounded up, or 1 with the head `fc`.
+            (N, K, h, w), float32; h = w = the last of `map_sides`, or 1 with the head `fc`.
         """
         maps: Tensor = self.stages(images)
         return maps

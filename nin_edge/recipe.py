@@ -39,6 +39,8 @@ class Recipe:
     """Nesterov momentum of Muon."""
     label_smoothing: float = 0.2
     """Part of the target spread evenly over all classes."""
+    teaching: float = 0.5
+    """Part of the loss that is the divergence from a teacher's answers, where there is one."""
     small_images: float = 0.5
     """Part of all steps, the first ones, that see images at five eighths of their side."""
     crop: int = 2
@@ -53,6 +55,8 @@ class Recipe:
     """Blocks, from the first, that keep the weights training started from."""
     bf16: bool = False
     """Compute convolutions in bfloat16, fast on AMX and recent GPUs; weights stay float32."""
+    fp16: bool = False
+    """Compute them in float16, with a loss scaled so that small gradients are not lost."""
     seed: int = 0
     """Seeds the weights, the order of the images, their augmentation and dropout."""
 
@@ -62,6 +66,8 @@ class Recipe:
         Raises:
             ValueError: a field is out of its range; the message names it.
         """
+        if self.bf16 and self.fp16:
+            raise ValueError("bf16 and fp16 are both on: expected one of them")
         for name, low, high in (
             ("epochs", 1, 100_000),
             ("batch_size", 2, 65_536),
@@ -72,6 +78,7 @@ class Recipe:
             ("muon_rate", 0, 100),
             ("muon_momentum", 0, 0.9999),
             ("label_smoothing", 0, 0.99),
+            ("teaching", 0, 1),
             ("small_images", 0, 1),
             ("crop", 0, 16),
             ("patience", 0, 100_000),
@@ -89,6 +96,7 @@ RECIPES: Final = {
     # epoch from the batches that Muon takes.
     "nin": Recipe(batch_size=128, learning_rate=0.02, small_images=0.0),
     "nin-bn": Recipe(),
+    "nin-imagenet": Recipe(batch_size=64),
 }
 """The recipe of each network preset."""
 

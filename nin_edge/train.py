@@ -1,8 +1,9 @@
 """The training loop: Muon and SGD on a one-cycle schedule, resumable to the bit.
 
-Everything random is a function of the seed and the step (dropout's generator is saved), so the
-training state is the weights, the momenta, that generator and a counter. Choices are made on the
-hold-out; the test split is scored once, at the end, with the weights chosen.
+Everything random is a function of the seed and the step, so the training state is the weights, the
+momenta and a counter. Several processes may share the work (`team.py`): each computes a part of
+every batch. Choices are made on the hold-out; the test split is scored once, at the end, with the
+weights chosen.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nin_edge import evaluate, metrics
-from nin_edge.augment import alternating_flip, augment
+from nin_edge.augment import alternating_flip, augment, random_shifts
 from nin_edge.checkpoint import (
     Checkpoint,
     DataSource,
@@ -36,8 +37,9 @@ from nin_edge.files import write_atomically
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe, make_optimizers, one_cycle, small_side
 from nin_edge.sampling import epoch_order
+from nin_edge.team import Team
 from nin_edge.text import printable
-from nin_edge.transfer import Initial, freeze, hold
+from nin_edge.transfer import Pretrained, Teacher, distillation_loss, freeze, hold
 from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.image import Preprocessing
 
@@ -86,6 +88,7 @@ class _State:
     loss_sum: float = 0.0
     best: float = -1.0
     seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -114,7 +117,9 @@ def train(
     source: DataSource,
     run: Path,
     *,
-    init: Initial | None = None,
+    init: Pretrained | None = None,
+    teacher: Pretrained | None = None,
+    team: Team | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -132,24 +137,33 @@ def train(
         run: folder to write to, made if missing; a state in it is resumed.
         init: weights to start from, of the same layers; where their classes are others, the last
             layer is new. Their normalisation of the input stays. Not needed to resume.
+        teacher: a network of the same classes whose answers are learnt, too (`Recipe.teaching`).
+        team: the processes that share the work, this one alone if None. All need the same arguments
+            and, to resume, the same `run`; the first one alone writes to it.
         device: where to compute.
         report: told how it goes, every few steps and at the end of each epoch.
         should_stop: asked after each step.
 
     Returns:
         The checkpoint with the best hold-out accuracy, with its test score, temperature and
-        activation ranges; what `best.safetensors` holds.
+        activation ranges; what `best.safetensors` holds. In other processes than the first of a
+        team, the latest weights alone.
 
     Raises:
         TrainingError: the loss became NaN or infinite, or the run's state belongs to other data or
             settings.
+        ModelFileError: the teacher has other classes; or the run's state is damaged.
+        TeamError: the processes have different data or settings.
         TrainingStoppedError: `should_stop` said so; the state is saved.
         OSError: a file could not be written.
     """
-    loop = _Loop(dataset, config, recipe, source, run, init, torch.device(device), report)
+    loop = _Loop(
+        *(dataset, config, recipe, source, run, init, teacher),
+        *(team or Team(), torch.device(device), report),
+    )
     loop.resume()
     loop.fit(should_stop)
-    return loop.finish()
+    return loop.finish() if loop.team.leads else loop.checkpoint()
 
 
 class _Loop:
@@ -162,7 +176,9 @@ class _Loop:
         recipe: Recipe,
         source: DataSource,
         run: Path,
-        init: Initial | None,
+        init: Pretrained | None,
+        teacher: Pretrained | None,
+        team: Team,
         device: torch.device,
         report: Callable[[Progress], None],
     ) -> None:
@@ -176,10 +192,15 @@ class _Loop:
                 "the last one has to learn"
             )
         self.dataset, self.config, self.recipe = dataset, config, recipe
-        self.run, self.device, self.report = run, device, report
+        self.run, self.team, self.device, self.report = run, team, device, report
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.state = _State()
-        self.batch_size = min(recipe.batch_size, len(dataset.fit))
+        if recipe.batch_size % team.size:
+            raise TrainingError(
+                f"a batch of {recipe.batch_size} images for {team.size} processes: expected a "
+                "multiple, so that all have the same share"
+            )
+        self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
         # What does not fill a batch is left out: another part in every epoch.
         self.steps_per_epoch = len(dataset.fit) // self.batch_size
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -197,8 +218,13 @@ class _Loop:
             init.copy_to(network, dataset.labels)
         freeze(network, recipe.frozen_blocks)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = team.wrap(self.network)
         self.optimizers = make_optimizers(self.network, recipe)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.fp16)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.teacher = (
+            Teacher(teacher, dataset.labels, config.channels, device) if teacher else None
+        )
         self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
         # What a state must share with the run that resumes it.
         self.identity = {
@@ -212,6 +238,8 @@ class _Loop:
                 "sha256": init.checkpoint.fingerprint(),
                 "new_head": not init.keeps_head(config, dataset.labels),
             },
+            "teacher": teacher
+            and {"weights": teacher.name, "sha256": teacher.checkpoint.fingerprint()},
         }
 
     def _use(self, preprocessing: Preprocessing) -> None:
@@ -239,7 +267,9 @@ class _Loop:
                 self.state.step += 1
                 elapsed = time.monotonic() - started
                 self.state.seconds = before + elapsed
-                stop, due = should_stop(), time.monotonic() - saved > _STATE_SECONDS
+                stop, due = self.team.agree(
+                    should_stop(), self.team.leads and time.monotonic() - saved > _STATE_SECONDS
+                )
                 last = batch + 1 == self.steps_per_epoch
                 save = last or stop or due
                 if save or batch % _REPORT_STEPS == 0:
@@ -263,7 +293,8 @@ class _Loop:
                     self._save_state()
                     saved = time.monotonic()
                 if stop and self.state.step < self.steps:
-                    self._checkpoint().save(self.run / "last.safetensors")
+                    if self.team.leads:
+                        self.checkpoint().save(self.run / "last.safetensors")
                     raise TrainingStoppedError(
                         f"stopped in epoch {epoch + 1}, "
                         f"after step {self.state.step} of {self.steps}"
@@ -284,39 +315,47 @@ class _Loop:
         return steps - small + small * (small_side(self.config.size) / self.config.size) ** 2
 
     def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
-        """One update from the chosen images; returns the loss, on the device."""
-        recipe = self.recipe
-        share = one_cycle(self.state.step, self.steps, recipe.warmup)
+        """One update from the chosen images; returns the loss of this process's share of them."""
+        recipe, step = self.recipe, self.state.step
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = share * group["peak_lr"]
+                group["lr"] = group["peak_lr"] * one_cycle(step, self.steps, recipe.warmup)
+        crop = round(recipe.crop * self.config.size / 32)
+        shifts = random_shifts(len(chosen), crop, np.random.default_rng([recipe.seed, step, 1]))
+        share = slice(self.team.rank, None, self.team.size)
         pixels = augment(
-            self.dataset.images[chosen],
-            crop=round(recipe.crop * self.config.size / 32),
-            flip=alternating_flip(self.flips[chosen], epoch) if recipe.flip else None,
-            rng=np.random.default_rng([recipe.seed, self.state.step, 1]),
+            self.dataset.images[chosen[share]],
+            crop=crop,
+            shift=shifts[share],
+            flip=alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None,
         )
-        targets = torch.from_numpy(self.dataset.targets[chosen]).to(self.device)
+        targets = torch.from_numpy(self.dataset.targets[chosen[share]]).to(self.device)
         inputs = self.transform(pixels)
-        if self.state.step < self.small_steps:
-            side = small_side(self.config.size)
+        if step < self.small_steps:
             inputs = nn.functional.interpolate(
-                inputs, (side, side), mode="bilinear", antialias=True
+                inputs, [small_side(self.config.size)] * 2, mode="bilinear", antialias=True
             )
         self.network.train()
         hold(self.network, recipe.frozen_blocks)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.bf16):
-            logits = self.network(inputs)
-        loss: Tensor = self.loss(logits.float(), targets)
+        entropy = np.random.SeedSequence([recipe.seed, step, 2, self.team.rank])
+        torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
+        kind = torch.float16 if recipe.fp16 else torch.bfloat16
+        with torch.autocast(self.device.type, dtype=kind, enabled=recipe.fp16 or recipe.bf16):
+            logits = self.forward(inputs).float()
+            taught = self.teacher(pixels).float() if self.teacher else None
+        loss: Tensor = self.loss(logits, targets)
+        if taught is not None:
+            loss = loss + recipe.teaching * (distillation_loss(logits, taught) - loss)
         self.network.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
-            optimizer.step()
+            self.scaler.step(optimizer)
+        self.scaler.update()
         return loss.detach()
 
     def _checked(self, total: Tensor, *, weights: bool) -> float:
         """The summed loss as a number; refuses to go on or to save once it or a weight is none."""
-        value = float(total)
+        value = float(self.team.mean(total))
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
         if weights and not all(v.isfinite().all() for v in self.network.state_dict().values()):
@@ -332,13 +371,7 @@ class _Loop:
 
     def _end_epoch(self, where: Progress) -> float:
         """Score the hold-out, keep the weights if they are the best yet, write the epoch's row."""
-        holdout = self.dataset.holdout
-        logits = evaluate.logits(
-            self.network, self.preprocessing, self.dataset.images, holdout, self.device
-        )
-        if not np.isfinite(logits).all():
-            raise self._diverged("a logit of the hold-out is no finite number")
-        score = metrics.top1(logits, self.dataset.targets[holdout])
+        score = self.team.tell(self._score() if self.team.leads else 0.0)
         self.state.history.append(
             {
                 "epoch": where.epoch,
@@ -349,17 +382,29 @@ class _Loop:
             }
         )
         self.state.loss_sum = 0.0
-        checkpoint = self._checkpoint(epoch=where.epoch, holdout_top1=score)
-        if score >= self.state.best:  # of equals the later, which has seen more
-            self.state.best = score
-            checkpoint.save(self.run / "best.safetensors")
-        checkpoint.save(self.run / "last.safetensors")
-        text = io.StringIO()
-        rows = csv.DictWriter(text, fieldnames=list(self.state.history[0]))
-        rows.writeheader()
-        rows.writerows(self.state.history)
-        write_atomically(self.run / "metrics.csv", text.getvalue().encode())
+        better = score >= self.state.best  # of equals the later, which has seen more
+        self.state.best = max(score, self.state.best)
+        if self.team.leads:
+            checkpoint = self.checkpoint(epoch=where.epoch, holdout_top1=score)
+            if better:
+                checkpoint.save(self.run / "best.safetensors")
+            checkpoint.save(self.run / "last.safetensors")
+            text = io.StringIO()
+            rows = csv.DictWriter(text, fieldnames=list(self.state.history[0]))
+            rows.writeheader()
+            rows.writerows(self.state.history)
+            write_atomically(self.run / "metrics.csv", text.getvalue().encode())
         return score
+
+    def _score(self) -> float:
+        """Accuracy of the current weights on the hold-out."""
+        holdout = self.dataset.holdout
+        logits = evaluate.logits(
+            self.network, self.preprocessing, self.dataset.images, holdout, self.device
+        )
+        if not np.isfinite(logits).all():
+            raise self._diverged("a logit of the hold-out is no finite number")
+        return metrics.top1(logits, self.dataset.targets[holdout])
 
     def finish(self) -> Checkpoint:
         """Complete the best checkpoint with what is measured once: ranges, calibration, test."""
@@ -431,14 +476,10 @@ class _Loop:
     def resume(self) -> None:
         """Take up the state in the run's folder, or write down what a new run is."""
         path = self.run / "state.safetensors"
+        self.team.check_same({**self.identity, "run folder": path.exists()})
         if not path.exists():
-            self.run.mkdir(parents=True, exist_ok=True)
-            if self.identity["init"]:
-                self._save_state()  # so that going on never needs the other weights again
-            text = json.dumps(
-                {**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2
-            )
-            write_atomically(self.run / "config.json", text.encode())
+            if self.team.leads:
+                self._begin()
             return
         tensors, header = read_tensors(path, "training state")
         stored = header.get("identity", {})
@@ -459,32 +500,46 @@ class _Loop:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"{path}: a damaged training state ({error})") from error
 
+    def _begin(self) -> None:
+        """Make the run's folder."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        if self.identity["init"]:
+            self._save_state()  # so that going on never needs the other weights again
+        text = json.dumps({**self.identity, "preprocessing": asdict(self.preprocessing)}, indent=2)
+        write_atomically(self.run / "config.json", text.encode())
+
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over weights, momenta and generator; a built-in error if one is missing or odd."""
-        torch.set_rng_state(tensors["generator"])
+        """Take over weights and momenta; a built-in error if one is missing or odd."""
+        self.scaler.load_state_dict(self.state.scaler)
         weights = {
             name.removeprefix(_WEIGHTS): value
             for name, value in tensors.items()
             if name.startswith(_WEIGHTS)
         }
         self.network.load_state_dict(weights)
-        names = {weight: name for name, weight in self.network.named_parameters()}
-        for optimizer in self.optimizers if self.state.step else ():  # no momentum before the first
-            for group in optimizer.param_groups:
-                for weight in group["params"] if group["momentum"] else ():
-                    # In the weight's own memory format, which the file does not keep.
-                    momentum = torch.empty_like(weight).copy_(tensors[_MOMENTA + names[weight]])
-                    optimizer.state[weight]["momentum_buffer"] = momentum
+        for name, weight, optimizer in self._with_momentum():
+            # In the weight's own memory format, which the file does not keep.
+            momentum = torch.empty_like(weight).copy_(tensors[_MOMENTA + name])
+            optimizer.state[weight]["momentum_buffer"] = momentum
 
-    def _save_state(self) -> None:
-        """Write all that `resume` needs."""
-        tensors = {_WEIGHTS + name: value for name, value in self.network.state_dict().items()}
+    def _with_momentum(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer]]:
+        """The weights that have a momentum, with their names and optimisers."""
         names = {weight: name for name, weight in self.network.named_parameters()}
         for optimizer in self.optimizers:
-            for weight, state in optimizer.state.items():
-                if (momentum := state.get("momentum_buffer")) is not None:
-                    tensors[_MOMENTA + names[weight]] = momentum
-        tensors["generator"] = torch.get_rng_state()
+            for group in optimizer.param_groups:
+                for weight in group["params"] if group["momentum"] else ():
+                    yield names[weight], weight, optimizer
+
+    def _save_state(self) -> None:
+        """Write all that `resume` needs, once for the team."""
+        if not self.team.leads:
+            return
+        self.state.scaler = self.scaler.state_dict()
+        tensors = {_WEIGHTS + name: value for name, value in self.network.state_dict().items()}
+        for name, weight, optimizer in self._with_momentum():
+            momentum = optimizer.state.get(weight, {}).get("momentum_buffer")
+            # Before the first step there is none, which is as good as one of 0.
+            tensors[_MOMENTA + name] = torch.zeros_like(weight) if momentum is None else momentum
         header = {
             "identity": self.identity,
             "state": asdict(self.state),
@@ -492,7 +547,7 @@ class _Loop:
         }
         write_tensors(self.run / "state.safetensors", "training state", tensors, header)
 
-    def _checkpoint(self, **metrics: float) -> Checkpoint:
+    def checkpoint(self, **metrics: float) -> Checkpoint:
         """The current weights."""
         return Checkpoint(
             config=self.config,

@@ -1,4 +1,4 @@
-"""Trained weights as the start of another training: fine-tuning on one's own classes."""
+"""Trained weights in another training: its start (fine-tuning), or its teacher (distillation)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.evaluate import InputTransform
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import find_weights
+from nin_edge_runtime import ModelFileError
 
 
 @dataclass(frozen=True)
-class Initial:
-    """Weights to start from."""
+class Pretrained:
+    """Trained weights and what they were called."""
 
     name: str
     """What they were called: a path, or a name of `nin_edge.weights.WEIGHTS`."""
@@ -48,6 +54,67 @@ class Initial:
             fresh = network.state_dict()
             wanted |= {name: fresh[name] for name in fresh if name.startswith(_head(network))}
         network.load_state_dict(wanted)
+
+
+class Teacher:
+    """A trained network whose answers another one is to give (Hinton et al., arXiv:1503.02531)."""
+
+    def __init__(
+        self,
+        weights: Pretrained,
+        labels: tuple[str, ...],
+        channels: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Put it on a device.
+
+        Args:
+            weights: its own.
+            labels: the student's classes.
+            channels: of the student's input.
+            device: where to compute.
+
+        Raises:
+            ModelFileError: its classes or channels are not the student's; the message names them.
+        """
+        checkpoint = weights.checkpoint
+        if checkpoint.labels != labels:
+            raise ModelFileError(
+                f"{weights.name}: a teacher of the classes {', '.join(checkpoint.labels)}, "
+                f"expected those of the data: {', '.join(labels)}"
+            )
+        if checkpoint.config.channels != channels:
+            raise ModelFileError(
+                f"{weights.name}: a teacher with {checkpoint.config.channels} channels, "
+                f"expected the student's {channels}"
+            )
+        self._network = checkpoint.network().to(device).requires_grad_(False)
+        self._transform = InputTransform(checkpoint.preprocessing, device)
+
+    @torch.no_grad()
+    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Logits (N, K) for pixels (N, S, S, C), which are resized to its own side."""
+        side = self._network.config.size
+        inputs = self._transform(pixels)
+        if inputs.shape[-1] != side:
+            inputs = functional.interpolate(inputs, [side] * 2, mode="bilinear", antialias=True)
+        logits: Tensor = self._network(inputs)
+        return logits
+
+
+def distillation_loss(logits: Tensor, taught: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence of the student's answers from the teacher's.
+
+    Args:
+        logits: the student's, (N, K).
+        taught: the teacher's, (N, K).
+
+    Returns:
+        A scalar, 0 where they agree.
+    """
+    return functional.kl_div(
+        logits.log_softmax(1), taught.log_softmax(1), reduction="batchmean", log_target=True
+    )
 
 
 def _head(network: NiN) -> tuple[str, ...]:

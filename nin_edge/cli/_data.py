@@ -32,7 +32,9 @@ download_option = click.option(
 )
 
 
-def open_data(data: Path, *, size: int, channels: int, kind: str | None, fetch: bool) -> Dataset:
+def open_data(
+    data: Path, size: int, channels: int, kind: str | None, *, fetch: bool, quiet: bool = False
+) -> Dataset:
     """Open a data set, after fetching it where that is asked for, and say what was found."""
     from nin_edge import datasets
 
@@ -41,7 +43,8 @@ def open_data(data: Path, *, size: int, channels: int, kind: str | None, fetch: 
     dataset = datasets.open_dataset(
         data, size=size, channels=channels, kind=kind, progress=show_progress("reading images")
     )
-    describe(dataset)
+    if not quiet:
+        describe(dataset)
     return dataset
 
 

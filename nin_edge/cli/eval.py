@@ -95,7 +95,7 @@ def command(
 
     opened = _open(model, provider)
     size, channels = opened.preprocessing.size, opened.preprocessing.channels
-    dataset = open_data(data, size=size, channels=channels, kind=kind, fetch=download)
+    dataset = open_data(data, size, channels, kind, fetch=download)
     check_labels(dataset, opened.labels)
     scores = _score(model, opened, dataset, split)
     if as_json:

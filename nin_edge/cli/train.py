@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -24,11 +25,13 @@ from nin_edge.cli._data import (
 )
 
 if TYPE_CHECKING:
+    from nin_edge.checkpoint import Checkpoint
     from nin_edge.datasets import Dataset
     from nin_edge.network import NetworkConfig
     from nin_edge.recipe import Recipe
+    from nin_edge.team import Team
     from nin_edge.train import Progress
-    from nin_edge.transfer import Initial
+    from nin_edge.transfer import Pretrained
 
 _NETWORK_OPTIONS: Final = ("preset", "width", "size", "channels")
 # Options whose field has another name.
@@ -38,7 +41,8 @@ _FIELDS: Final = {
     "balance": "balanced",
 }
 _RECIPE_OPTIONS: Final = (
-    *("epochs", "batch_size", "lr", "flip", "balance", "patience", "freeze", "bf16", "seed"),
+    *("epochs", "batch_size", "lr", "flip", "balance", "patience", "freeze", "bf16", "fp16"),
+    "seed",
 )
 _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 
@@ -55,9 +59,16 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 )
 @click.option("--freeze", type=int, help="Blocks, from the first, that keep the weights of --init.")
 @click.option(
+    "--distill-from",
+    "teacher",
+    type=PATH,
+    metavar="WEIGHTS",
+    help="Learn the answers of a trained network, too: a wider one of the same classes.",
+)
+@click.option(
     "--preset",
     default="nin-bn",
-    help="Network: nin-bn (with batch normalisation) or nin (the paper's).",
+    help="Network: nin-bn (batch normalisation), nin (the paper's) or nin-imagenet (for photos).",
 )
 @click.option(
     "--width", type=float, default=1.0, show_default=True, help="Multiplier of the channel counts."
@@ -65,8 +76,8 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 @click.option(
     "--size",
     type=int,
-    help="Side of the input in pixels, 16 to 512; 32, the weights' or an official archive's own "
-    "if not given.",
+    help="Side of the input in pixels, 16 to 512; the official archive's, the weights' or the "
+    "network's own (32, 224 for nin-imagenet) if not given.",
 )
 @click.option(
     "--channels", type=int, help="3 for colour, 1 for grey; found as the size is if not given."
@@ -81,11 +92,11 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
     f"{_PATIENCE} with --init, else 0 if not given.",
 )
 @click.option(
-    "--batch-size", type=int, help="Images a step; 250 for nin-bn, 128 for nin if not given."
+    "--batch-size",
+    type=int,
+    help="Images a step; 250 for nin-bn, 128 for nin, 64 for nin-imagenet if not given.",
 )
-@click.option(
-    "--lr", type=float, help="Peak learning rate; 0.2 for nin-bn, 0.02 for nin if not given."
-)
+@click.option("--lr", type=float, help="Peak learning rate; 0.2, but 0.02 for nin, if not given.")
 @click.option(
     "--flip/--no-flip",
     default=None,
@@ -101,6 +112,11 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
     "--bf16",
     is_flag=True,
     help="Compute in bfloat16 where the processor has it; weights stay float32.",
+)
+@click.option(
+    "--fp16",
+    is_flag=True,
+    help="Compute in float16 with loss scaling, for GPUs without bfloat16.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seeds weights, order and augmentation."
@@ -135,6 +151,7 @@ def command(
     tensorboard: bool,
     output: Path | None,
     init: Path | None,
+    teacher: Path | None,
     **options: Any,
 ) -> None:
     """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
@@ -143,6 +160,7 @@ def command(
     mnist, fashion-mnist.
 
     With --init, DATA's images fine-tune trained weights, which takes fewer of them and less time.
+    Started by torchrun, several processes share the work.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the
     run folder. Ctrl-C saves the state; --resume goes on to the same result as without the
@@ -150,8 +168,9 @@ def command(
     """
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import dataset_name
+    from nin_edge.team import joined
     from nin_edge.train import TrainingStoppedError, train
-    from nin_edge.transfer import Initial
+    from nin_edge.transfer import Pretrained
     from nin_edge_runtime import NinEdgeError
 
     run = output or Path("runs") / dataset_name(data)
@@ -159,70 +178,111 @@ def command(
     ctx = click.get_current_context()
     given = {
         name: value
-        for name, value in {**options, "init": init and str(init)}.items()
+        for name, value in {
+            **options,
+            "init": init and str(init),
+            "teacher": teacher and str(teacher),
+        }.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
-    if resume:
-        initial = None  # its weights are in the run's state
-        config, recipe, source = _stored(run, given)
-    else:
-        if run.exists() and any(run.iterdir()):
-            raise NinEdgeError(
-                f"{run}: already used; go on with it by --resume, or name another folder with -o"
+    with joined(torch_device("--device", device)) as (team, where):
+        say = _say if team.leads else _say_nothing
+        if resume:
+            initial = None  # its weights are in the run's state
+            config, recipe, source, teacher = _stored(run, given)
+        else:
+            initial = Pretrained.load(init) if init else None
+            config, recipe = _settings(data, kind, initial, options, given)
+            source = {"name": options["data_name"], "licence": options["data_licence"]}
+        with team.leader_first():
+            if team.leads and not resume and run.exists() and any(run.iterdir()):
+                raise NinEdgeError(
+                    f"{run}: already used; go on with it by --resume, or name another folder "
+                    "with -o"
+                )
+            dataset = open_data(
+                *(data, config.size, config.channels, kind), fetch=download, quiet=not team.leads
             )
-        initial = Initial.load(init) if init else None
-        config, recipe = _settings(data, kind, initial, options, given)
-        source = {"name": options["data_name"], "licence": options["data_licence"]}
-    where = torch_device("--device", device)
+        config = replace(config, classes=len(dataset.labels))
+        tutor = Pretrained.load(teacher) if teacher else None
+        if tutor and config.multiply_adds() > tutor.checkpoint.config.multiply_adds():
+            say(f"{tutor.name}: a teacher that is smaller than its student")
+        if not resume:
+            recipe = _suited(recipe, dataset, given, say)
+            _say_head(initial, config, dataset, say)
+        keep_memory()
+        stop = _StopOnSignal(twice=team.size == 1)
+        started = time.monotonic()
+        try:
+            best = train(
+                dataset,
+                config,
+                recipe,
+                DataSource(source["name"] or dataset.name, source["licence"]),
+                run,
+                init=initial,
+                teacher=tutor,
+                team=team,
+                device=where,
+                report=_reporter(run / "tensorboard" if tensorboard else None, team),
+                should_stop=stop,
+            )
+        except TrainingStoppedError as stopped:
+            clear_line()
+            named = f" --dataset {kind}" if kind else ""
+            again = f"train {shell_quoted(data)}{named} -o {shell_quoted(run)} --resume"
+            say(f"{stopped}; to go on: {_launcher(team)} {again}")
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        finally:
+            stop.restore()
+    if team.leads:
+        _conclude(run, best, recipe, time.monotonic() - started)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _say_nothing(text: str) -> None:
+    """What all but the first of several processes say."""
+
+
+def _launcher(team: Team) -> str:
+    """How the command line was started."""
+    if team.size == 1:
+        return "nin-edge"
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m nin_edge"
+
+
+def _reporter(tensorboard: Path | None, team: Team) -> Callable[[Progress], None]:
+    """What is told of the training's progress; nothing in other processes than the first."""
+    if not team.leads:
+        return lambda progress: None
     reporters: list[Callable[[Progress], None]] = [_Reporter()]
     if tensorboard:
         from nin_edge.tensorboard import TensorBoard
 
-        reporters.append(TensorBoard(run / "tensorboard"))
-    dataset = open_data(data, size=config.size, channels=config.channels, kind=kind, fetch=download)
-    config = replace(config, classes=len(dataset.labels))
-    if not resume:
-        recipe = _suited(recipe, dataset, given)
-        _say_head(initial, config, dataset)
+        reporters.append(TensorBoard(tensorboard))
 
     def report(progress: Progress) -> None:
         for reporter in reporters:
             reporter(progress)
 
-    keep_memory()
-    stop = _StopOnSignal()
-    started = time.monotonic()
-    try:
-        best = train(
-            dataset,
-            config,
-            recipe,
-            DataSource(source["name"] or dataset.name, source["licence"]),
-            run,
-            init=initial,
-            device=where,
-            report=report,
-            should_stop=stop,
-        )
-    except TrainingStoppedError as stopped:
-        clear_line()
-        named = f" --dataset {kind}" if kind else ""
-        again = f"nin-edge train {shell_quoted(data)}{named} -o {shell_quoted(run)} --resume"
-        click.echo(f"{stopped}; to go on: {again}", err=True)
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-    finally:
-        stop.restore()
+    return report
+
+
+def _conclude(run: Path, best: Checkpoint, recipe: Recipe, seconds: float) -> None:
+    """Say what came out, and what to do with it."""
     figures = best.metrics
     if figures["epochs"] < recipe.epochs:
-        click.echo(
+        _say(
             f"ended after {figures['epochs']} of {recipe.epochs} epochs: "
-            f"no better score on the hold-out in {recipe.patience}",
-            err=True,
+            f"no better score on the hold-out in {recipe.patience}"
         )
     scores = [f"top-1 {figures['holdout_top1']:.2%} on the hold-out"]
     if "test_top1" in figures:
         scores.append(f"{figures['test_top1']:.2%} on {figures['test_images']:,} test images")
-    scores.append(f"{time.monotonic() - started:.0f} s")
+    scores.append(f"{seconds:.0f} s")
     click.echo(printable(f"{run / 'best.safetensors'}: {', '.join(scores)}"))
     click.echo(f"next: nin-edge export {shell_quoted(run / 'best.safetensors')}")
 
@@ -230,7 +290,7 @@ def command(
 def _settings(
     data: Path,
     kind: str | None,
-    initial: Initial | None,
+    initial: Pretrained | None,
     options: dict[str, Any],
     given: dict[str, Any],
 ) -> tuple[NetworkConfig, Recipe]:
@@ -252,14 +312,12 @@ def _settings(
                     )
             config = replace(config, size=options["size"] or config.size)
         else:
-            shape = own_shape(data, kind)
-            size, channels = (
-                own if options[name] is None else options[name]
-                for name, own in zip(("size", "channels"), shape, strict=True)
-            )
+            names = ("size", "channels")
+            shape = dict(zip(names, own_shape(data, kind) or (), strict=False))
+            shape |= {name: options[name] for name in names if options[name] is not None}
             # The number of classes is known once the data set is open.
             config = NetworkConfig.from_preset(
-                options["preset"], classes=2, width=options["width"], size=size, channels=channels
+                options["preset"], classes=2, width=options["width"], **shape
             )
         changes = {
             _FIELDS.get(name, name): options[name]
@@ -279,40 +337,43 @@ def _settings(
     return config, recipe
 
 
-def _suited(recipe: Recipe, dataset: Dataset, given: dict[str, Any]) -> Recipe:
+def _suited(
+    recipe: Recipe, dataset: Dataset, given: dict[str, Any], say: Callable[[str], None]
+) -> Recipe:
     """The recipe with what the data themselves ask for, where no option says otherwise."""
     from nin_edge.sampling import is_unequal
 
     if "flip" not in given and dataset.kind == "mnist":
         recipe = replace(recipe, flip=False)
-        click.echo("images are not mirrored, they are digits; --flip mirrors them", err=True)
+        say("images are not mirrored, they are digits; --flip mirrors them")
     if "balance" not in given and is_unequal(dataset.targets[dataset.fit]):
         recipe = replace(recipe, balanced=True)
-        click.echo(
+        say(
             "classes differ much in size and are shown equally often; "
-            "--no-balance shows each image once",
-            err=True,
+            "--no-balance shows each image once"
         )
     return recipe
 
 
-def _say_head(initial: Initial | None, config: NetworkConfig, dataset: Dataset) -> None:
-    """Say where the weights' own classes are given up."""
-    if initial and not initial.keeps_head(config, dataset.labels):
-        old = len(initial.checkpoint.labels)
-        click.echo(
-            printable(
-                f"{initial.name}: a new last layer for {len(dataset.labels)} classes, "
-                f"the weights' own {old} are others"
-                if dataset.labels != initial.checkpoint.labels
-                else f"{initial.name}: new last layers, the weights' own are for another size"
-            ),
-            err=True,
-        )
+def _say_head(
+    initial: Pretrained | None, config: NetworkConfig, dataset: Dataset, say: Callable[[str], None]
+) -> None:
+    """Say where the weights' own last layers are given up."""
+    if not initial or initial.keeps_head(config, dataset.labels):
+        return
+    what = (
+        f"a new last layer for {len(dataset.labels)} classes, "
+        f"the weights' own {len(initial.checkpoint.labels)} are others"
+        if dataset.labels != initial.checkpoint.labels
+        else "new last layers, the weights' own are for another size"
+    )
+    say(printable(f"{initial.name}: {what}"))
 
 
-def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, dict[str, str]]:
-    """Settings of the run to resume; options that say otherwise are a usage error."""
+def _stored(
+    run: Path, given: dict[str, Any]
+) -> tuple[NetworkConfig, Recipe, dict[str, str], Path | None]:
+    """Settings of the run to resume, and its teacher; other options are a usage error."""
     from nin_edge.checkpoint import read_config
     from nin_edge.recipe import Recipe
     from nin_edge_runtime import NinEdgeError
@@ -322,7 +383,7 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
         stored = json.loads(path.read_text("utf-8"))
         config, recipe = read_config(stored["network"]), Recipe(**stored["recipe"])
         source = {"name": stored["data"]["name"], "licence": stored["data"]["licence"]}
-        init = stored["init"] and stored["init"]["weights"]
+        init, teacher = (stored[name] and stored[name]["weights"] for name in ("init", "teacher"))
     except FileNotFoundError:
         raise NinEdgeError(
             f"{run}: nothing to resume, expected a run folder with config.json in it"
@@ -335,14 +396,21 @@ def _stored(run: Path, given: dict[str, Any]) -> tuple[NetworkConfig, Recipe, di
         "data_name": source["name"],
         "data_licence": source["licence"],
         "init": init,
+        "teacher": teacher,
     }
     for name, value in given.items():
         was = known[_FIELDS.get(name, name)]
         if value != was:
             raise click.UsageError(
-                f"--{name.replace('_', '-')} {value}: the run to resume was started with {was}"
+                f"{_option(name)} {value}: the run to resume was started with {was}"
             )
-    return config, recipe, source
+    return config, recipe, source, Path(teacher) if teacher else None
+
+
+def _option(name: str) -> str:
+    """What a parameter is called on the command line."""
+    command = click.get_current_context().command
+    return next(max(one.opts, key=len) for one in command.params if one.name == name)
 
 
 def keep_memory() -> None:
@@ -387,10 +455,13 @@ class _Reporter:
 
 
 class _StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once.
 
-    def __init__(self) -> None:
-        self._asked = False
+    Not so under torchrun, which hands Ctrl-C on to processes that have it from the terminal, too.
+    """
+
+    def __init__(self, *, twice: bool) -> None:
+        self._asked, self._twice = False, twice
         self._before = {
             number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -400,7 +471,8 @@ class _StopOnSignal:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
-        self.restore()
+        if self._twice:
+            self.restore()
 
     def restore(self) -> None:
         for number, handler in self._before.items():

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nin_edge.augment import alternating_flip, augment
+from nin_edge.augment import alternating_flip, augment, random_shifts
 
 Images = NDArray[np.uint8]
 
 
 def noise(rng: np.random.Generator, count: int = 64, side: int = 8, channels: int = 3) -> Images:
     return rng.integers(0, 256, size=(count, side, side, channels), dtype=np.uint8)
+
+
+def augmented(
+    images: Images, crop: int, flip: NDArray[np.bool_] | None, rng: np.random.Generator
+) -> Images:
+    return augment(images, crop=crop, shift=random_shifts(len(images), crop, rng), flip=flip)
 
 
 def windows(image: Images, crop: int) -> list[Images]:
@@ -24,14 +30,14 @@ def windows(image: Images, crop: int) -> list[Images]:
 
 def test_without_crop_and_flip_images_stay(rng: np.random.Generator) -> None:
     images = noise(rng)
-    np.testing.assert_array_equal(augment(images, crop=0, flip=None, rng=rng), images)
+    np.testing.assert_array_equal(augmented(images, 0, None, rng), images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_crop_marked_images_are_mirrored(rng: np.random.Generator, channels: int) -> None:
     images, flip = noise(rng, channels=channels), rng.random(64) < 0.5
     expected = np.where(flip[:, None, None, None], images[:, :, ::-1], images)
-    np.testing.assert_array_equal(augment(images, crop=0, flip=flip, rng=rng), expected)
+    np.testing.assert_array_equal(augmented(images, 0, flip, rng), expected)
 
 
 @pytest.mark.parametrize("crop", [1, 2, 7])
@@ -40,9 +46,7 @@ def test_each_image_is_one_of_its_shifts(
     rng: np.random.Generator, crop: int, channels: int
 ) -> None:
     images, flip = noise(rng, channels=channels), rng.random(64) < 0.5
-    for image, flipped, out in zip(
-        images, flip, augment(images, crop=crop, flip=flip, rng=rng), strict=True
-    ):
+    for image, flipped, out in zip(images, flip, augmented(images, crop, flip, rng), strict=True):
         found = [
             np.array_equal(out[:, ::-1] if flipped else out, window)
             for window in windows(image, crop)
@@ -52,7 +56,7 @@ def test_each_image_is_one_of_its_shifts(
 
 def test_every_shift_is_drawn(rng: np.random.Generator) -> None:
     image = noise(rng, count=1)
-    shifted = augment(np.repeat(image, 1000, axis=0), crop=2, flip=None, rng=rng)
+    shifted = augmented(np.repeat(image, 1000, axis=0), 2, None, rng)
     possible = {window.tobytes() for window in windows(image[0], 2)}
     assert len(possible) == 25
     assert {out.tobytes() for out in shifted} == possible
@@ -62,17 +66,23 @@ def test_every_shift_is_drawn(rng: np.random.Generator) -> None:
 def test_the_result_is_a_new_array_of_the_same_kind(rng: np.random.Generator, crop: int) -> None:
     images = noise(rng)
     before = images.copy()
-    out = augment(images, crop=crop, flip=None, rng=rng)
+    out = augmented(images, crop, None, rng)
     assert (out.shape, out.dtype) == (images.shape, np.uint8)
     assert not np.shares_memory(out, images)
     np.testing.assert_array_equal(images, before)
 
 
+def test_a_part_of_the_images_is_augmented_as_in_the_whole(rng: np.random.Generator) -> None:
+    images, flip = noise(rng), rng.random(64) < 0.5
+    shift = random_shifts(64, 2, rng)
+    whole = augment(images, crop=2, shift=shift, flip=flip)
+    part = augment(images[1::2], crop=2, shift=shift[1::2], flip=flip[1::2])
+    np.testing.assert_array_equal(part, whole[1::2])
+
+
 def test_the_generator_alone_decides(rng: np.random.Generator) -> None:
     images = noise(rng)
-    a, b, other = (
-        augment(images, crop=2, flip=None, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
+    a, b, other = (augmented(images, 2, None, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, other)
 

@@ -335,3 +335,37 @@ def test_digits_keep_their_own_size_and_are_not_mirrored(
     assert mirrored.exit_code == 0, mirrored.output
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert (config["network"]["size"], config["recipe"]["flip"]) == (32, True)
+
+
+# --- students -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def teacher(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("teacher") / "run"
+    assert invoke(shapes_folder, "--epochs", "1", *TINY, "-o", run).exit_code == 0
+    return run / "best.safetensors"
+
+
+def test_a_student_learns_from_a_teacher_and_goes_on_with_it(
+    shapes_folder: Path, tmp_path: Path, teacher: Path
+) -> None:
+    run = tmp_path / "run"
+    options = ("--distill-from", teacher, "--epochs", "1", *TINY)
+    result = invoke(shapes_folder, *options, "--width", "0.1", "-o", run)
+    assert result.exit_code == 0, result.output
+    assert "a teacher that is smaller than its student" in result.stderr
+    stored = json.loads((run / "config.json").read_text())["teacher"]
+    assert stored["weights"] == str(teacher)
+    assert invoke(shapes_folder, "-o", run, "--resume").exit_code == 0
+    failed(
+        invoke(shapes_folder, "-o", run, "--resume", "--distill-from", "other"),
+        2,
+        f"--distill-from other: the run to resume was started with {teacher}",
+    )
+
+
+def test_a_teacher_of_other_classes_is_refused_by_name(shapes_folder: Path, tmp_path: Path) -> None:
+    result = invoke(shapes_folder, "--distill-from", "nin-cifar10", *TINY, "-o", tmp_path / "run")
+    failed(result, 1, "nin-cifar10: a teacher of the classes airplane, ", "circle, square")
+    assert not (tmp_path / "run").exists()

@@ -46,7 +46,7 @@ def test_nin_has_the_parameters_of_the_paper() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ["nin", "nin-bn"])
 def test_every_layer_has_the_shape_of_the_paper(preset: str) -> None:
     network = NiN(NetworkConfig.from_preset(preset, classes=10))
     assert [tuple(layer.weight.shape) for layer in convolutions(network)] == [
@@ -98,6 +98,24 @@ def test_a_convolution_has_a_bias_unless_it_is_normalised() -> None:
     ]
 
 
+def test_the_network_for_photos_has_the_shape_of_the_authors() -> None:
+    network = NiN(NetworkConfig.from_preset("nin-imagenet", classes=10)).eval()
+    shapes = [(96, 3, 11, 11), (96, 96, 1, 1), (96, 96, 1, 1)]
+    for inputs, outputs_, kernel in ((96, 256, 5), (256, 384, 3)):
+        shapes += [(outputs_, inputs, kernel, kernel), *[(outputs_, outputs_, 1, 1)] * 2]
+    shapes += [(1024, 384, 3, 3), (1024, 1024, 1, 1), (10, 1024, 1, 1)]
+    assert [tuple(layer.weight.shape) for layer in convolutions(network)] == shapes
+    given = outputs(network, (nn.Conv2d, nn.MaxPool2d), torch.zeros(1, 3, 224, 224))
+    sides = [56, 56, 56, 28, 28, 28, 28, 14, 14, 14, 14, 7, 7, 7, 7]
+    assert [output.shape[-1] for output in given] == sides
+    assert network.config.map_sides() == (56, 28, 14, 7)
+    macs = sum(
+        math.prod(shape) * side**2
+        for shape, side in zip(shapes, [56] * 3 + [28] * 3 + [14] * 3 + [7] * 3, strict=True)
+    )
+    assert network.config.multiply_adds() == macs
+
+
 def test_multiply_adds_of_the_full_network() -> None:
     assert NetworkConfig.from_preset("nin", classes=10).multiply_adds() == MULTIPLY_ADDS
 
@@ -130,11 +148,13 @@ def test_width_scales_all_channels_but_the_classes(width: float, channels: list[
 
 @pytest.mark.parametrize("size", [16, 17, 30, 33, 100, 512])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_and_channel_count_in_range_works(size: int, channels: int) -> None:
-    network = tiny(size=size, channels=channels, classes=2)
+@pytest.mark.parametrize("preset", ["nin-bn", "nin-imagenet"])
+def test_any_size_and_channel_count_in_range_works(preset: str, size: int, channels: int) -> None:
+    network = tiny(preset, size=size, channels=channels, classes=2)
     with torch.inference_mode():
         images = torch.rand(1, channels, size, size)
-        side = math.ceil(size / 4)
+        side = math.ceil(size / (32 if preset == "nin-imagenet" else 4))
+        assert network.config.map_sides()[-1] == side
         assert network.class_maps(images).shape == (1, 2, side, side)
         assert network(images).shape == (1, 2)
 
@@ -157,6 +177,9 @@ def test_any_size_and_channel_count_in_range_works(size: int, channels: int) -> 
         ({"kernels": (5, 5)}, r"3 blocks\b.* 2 kernels: expected a kernel each"),
         ({"kernels": (4, 5, 3)}, r"kernel.* odd"),
         ({"blocks": ((8,), (), (8,))}, r"blocks"),
+        ({"pools": ("max",)}, r"pools are \('max',\): expected max or avg between the 3 blocks"),
+        ({"pools": ("max", "min")}, r"expected max or avg"),
+        ({"stride": 0}, r"stride is 0: expected 1 to 8"),
         ({"head": "dense"}, r"head is 'dense': expected gap or fc"),
         ({"block": "conv"}, r"block is 'conv': expected mlpconv or linear"),
         ({"head_dropout": 1.0}, r"head_dropout is 1\.0: .* below 1"),

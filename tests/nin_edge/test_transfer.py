@@ -4,24 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge.transfer import Initial, freeze, hold
+from nin_edge.transfer import Pretrained, Teacher, distillation_loss, freeze, hold
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.image import Preprocessing
 
 LABELS = ("a", "b", "c")
+LOGIT_TOLERANCE = 1e-5
 
 
-def initial(**changes: Any) -> Initial:
+def initial(**changes: Any) -> Pretrained:
     config = NetworkConfig.from_preset("nin-bn", classes=3, size=16, width=0.01, **changes)
     torch.manual_seed(1)
     gray = (0.4,) * config.channels
-    return Initial(
+    return Pretrained(
         "weights",
         Checkpoint(
             config=config,
@@ -33,7 +35,7 @@ def initial(**changes: Any) -> Initial:
     )
 
 
-def changed(start: Initial, config: NetworkConfig, labels: tuple[str, ...]) -> set[str]:
+def changed(start: Pretrained, config: NetworkConfig, labels: tuple[str, ...]) -> set[str]:
     """Names of the tensors that are not the initial ones."""
     network = NiN(config)
     start.copy_to(network, labels)
@@ -99,12 +101,12 @@ def test_nothing_frozen_is_the_usual_network() -> None:
 
 
 def test_weights_are_found_by_name_and_by_path(tiny_weights: Path) -> None:
-    shipped = Initial.load(Path("nin-cifar10"))
+    shipped = Pretrained.load(Path("nin-cifar10"))
     assert shipped.name == "nin-cifar10"
     assert len(shipped.checkpoint.labels) == 10
-    assert len(Initial.load(tiny_weights).checkpoint.labels) == 3
+    assert len(Pretrained.load(tiny_weights).checkpoint.labels) == 3
     with pytest.raises(ModelFileError, match="or one of nin-cifar10"):
-        Initial.load(Path("vgg"))
+        Pretrained.load(Path("vgg"))
 
 
 def test_a_fingerprint_is_of_the_weights_alone() -> None:
@@ -112,3 +114,44 @@ def test_a_fingerprint_is_of_the_weights_alone() -> None:
     assert one.fingerprint() == replace(one, labels=("x", "y", "z")).fingerprint()
     other: dict[str, Tensor] = {**one.weights, "stages.6.6.bias": torch.ones(3)}
     assert one.fingerprint() != replace(one, weights=other).fingerprint()
+
+
+# --- the teacher ----------------------------------------------------------------------------------
+
+
+def test_a_teacher_gives_its_networks_logits_at_its_own_size(rng: np.random.Generator) -> None:
+    start = initial()
+    teacher = Teacher(start, LABELS, 3)
+    pixels = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    checkpoint = start.checkpoint
+    with torch.no_grad():
+        inputs = torch.from_numpy(checkpoint.preprocessing.normalize(pixels))
+        expected = checkpoint.network()(inputs)
+    torch.testing.assert_close(teacher(pixels), expected, rtol=0, atol=LOGIT_TOLERANCE)
+    flat = np.full((1, 40, 40, 3), 90, np.uint8)  # of one colour, whatever its size
+    torch.testing.assert_close(
+        teacher(flat), teacher(flat[:, :16, :16]), rtol=0, atol=LOGIT_TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "channels", "words"),
+    [
+        (("a", "b", "x"), 3, "a teacher of the classes a, b, c, expected those of the data: a, b"),
+        (LABELS, 1, "a teacher with 3 channels, expected the student's 1"),
+    ],
+)
+def test_a_teacher_of_something_else_is_refused(
+    labels: tuple[str, ...], channels: int, words: str
+) -> None:
+    with pytest.raises(ModelFileError, match=words):
+        Teacher(initial(), labels, channels)
+
+
+def test_distillation_is_the_divergence_of_the_answers() -> None:
+    taught = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
+    assert distillation_loss(taught + 5, taught).item() == pytest.approx(0, abs=LOGIT_TOLERANCE)
+    other = torch.tensor([[3.0, 2.0, 1.0], [0.0, 1.0, 0.0]])
+    p, q = taught.softmax(1), other.softmax(1)
+    expected = (p * (p / q).log()).sum(1).mean()
+    assert distillation_loss(other, taught).item() == pytest.approx(expected.item())

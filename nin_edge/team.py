@@ -1,0 +1,143 @@
+"""Several processes that train one network: those of `torchrun`, on one machine or on more.
+
+Each computes its share of every batch and DistributedDataParallel averages the gradients, so that
+all take the same steps. What depends on a clock, a signal or a file is decided for all at once.
+A single process is a team of one, for which nothing here costs anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+from torch import Tensor, distributed, nn
+
+from nin_edge_runtime import NinEdgeError
+
+_TIMEOUT: Final = timedelta(hours=2)  # the others wait while one decodes the images
+
+
+class TeamError(NinEdgeError, RuntimeError):
+    """The processes do not fit together, or one of them has ended."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together."""
+
+    rank: int = 0
+    """Its number, from 0; process 0 leads: it scores, writes and prints."""
+    size: int = 1
+    """Number of processes."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is process 0."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network with gradients that are averaged over the team."""
+        return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the team of a tensor of one shape."""
+        if self.size == 1:
+            return value
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total / self.size
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag that any process raised."""
+        if self.size == 1:
+            return flags
+        raised = torch.tensor(flags, dtype=torch.int32)
+        distributed.all_reduce(raised, distributed.ReduceOp.MAX)
+        return tuple(map(bool, raised.tolist()))
+
+    def tell(self, value: float) -> float:
+        """The leader's value."""
+        if self.size == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64)
+        distributed.broadcast(told, 0)
+        return told.item()
+
+    def check_same(self, values: Mapping[str, Any]) -> None:
+        """Make sure that all processes have the same values.
+
+        Args:
+            values: what JSON can carry, by its name.
+
+        Raises:
+            TeamError: they differ; the message names which, and the processes that differ from
+                process 0.
+        """
+        if self.size == 1:
+            return
+        digests = [hashlib.sha256(json.dumps(value).encode()).digest() for value in values.values()]
+        mine = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        distributed.all_gather(found, mine)
+        rows = torch.stack(found).view(self.size, len(values), -1)  # (processes, values, 32)
+        different = (rows != rows[0]).any(-1)
+        for place, name in enumerate(values):
+            if ranks := different[:, place].nonzero().flatten().tolist():
+                who = ", ".join(map(str, ranks))
+                raise TeamError(
+                    f"process {who} has other {name} than process 0: expected the same for all"
+                )
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the others enter after the leader has left: it makes files that they then find."""
+        if self.size > 1 and not self.leads:
+            distributed.barrier()
+        yield
+        if self.size > 1 and self.leads:
+            distributed.barrier()
+
+
+def launched() -> bool:
+    """Whether `torchrun` started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
+    """Meet the other processes that `torchrun` started, if it did, and leave them at the end.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Yields:
+        The team, and this process's own device: its GPU is that of its number on the machine.
+
+    Raises:
+        TeamError: another process ended while this one waited for it.
+    """
+    if not launched():
+        yield Team(), torch.device(device)
+        return
+    own = torch.device(device)
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)
+    # Flags and digests lie in the CPU's memory, weights on the device.
+    backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
+    try:
+        yield Team(distributed.get_rank(), distributed.get_world_size()), own
+    except RuntimeError as error:
+        if isinstance(error, NinEdgeError) or "gloo" not in str(error).lower():
+            raise
+        raise TeamError(f"another process of the training ended ({error})") from error
+    finally:
+        distributed.destroy_process_group()

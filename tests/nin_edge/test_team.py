@@ -1,0 +1,177 @@
+"""Two real processes, started by torchrun, that train over gloo."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.team import Team, launched
+
+PATIENCE = 120.0  # seconds to wait for processes, on a busy machine
+LOSS_TOLERANCE = 2e-4
+"""Of an epoch's mean loss: sums over half batches round otherwise, and steps carry that on."""
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from nin_edge.checkpoint import DataSource
+from nin_edge.datasets import open_dataset
+from nin_edge.network import NetworkConfig
+from nin_edge.recipe import Recipe
+from nin_edge.team import joined
+from nin_edge.train import train
+from nin_edge_runtime import NinEdgeError
+
+data, other, run, fault = map(Path, sys.argv[1:])
+with joined("cpu") as (team, device):
+    with team.leader_first():
+        dataset = open_dataset(other if team.rank == 1 else data, size=16)
+    config = NetworkConfig.from_preset("nin", classes=3, size=16, width=0.05, dropout=0.0)
+    recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
+                    learning_rate=0.02)
+    steps = 0
+
+    def should_stop():
+        global steps
+        steps += 1
+        if fault.name == "fail" and team.rank == 1 and steps == 5:
+            raise NinEdgeError("the disk of process 1 is on fire")
+        return False
+
+    last = train(dataset, config, recipe, DataSource("shapes"), run, team=team, device=device,
+                 should_stop=should_stop)
+    if team.rank == 1:
+        last.save(run / "rank1.safetensors")
+"""
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def two(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run two processes to their end; `--standalone` finds a free port."""
+    return subprocess.run(
+        [*TORCHRUN, "--standalone", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_two_processes_take_the_steps_of_one(
+    shapes_folder: Path, tmp_path: Path, script: Path
+) -> None:
+    data = shapes_folder
+    done = two(script, data, data, tmp_path / "two", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ranks = [
+        Checkpoint.load(tmp_path / "two" / f"{name}.safetensors").weights
+        for name in ("last", "rank1")
+    ]
+    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
+    one = subprocess.run(
+        [sys.executable, script, data, data, tmp_path / "one", "none"],
+        env=environment(),
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert one.returncode == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("fail", "the disk of process 1 is on fire"),
+        ("data", "process 1 has other data than process 0"),
+        ("15", "a batch of 15 images for 2 processes: expected a multiple"),
+    ],
+)
+def test_one_processs_fault_ends_the_job_with_its_error(
+    shapes_folder: Path,
+    tmp_path: Path,
+    script: Path,
+    make_folder: object,
+    fault: str,
+    message: str,
+) -> None:
+    other = shapes_folder
+    if fault == "data":
+        labels = ("circle", "square", "triangle")
+        other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)  # type: ignore[operator]
+    done = two(script, shapes_folder, other, tmp_path / "run", fault, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--batch-size", "16"]
+    long = [*options, "--epochs", "40", "--device", "cpu", "-o", "run"]
+    child = subprocess.Popen(
+        [*TORCHRUN, "--standalone", "-m", "nin_edge", "train", str(shapes_folder), *long],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: torchrun and both processes have it
+    _, notes = child.communicate(timeout=PATIENCE)
+    again = next(line for line in notes.splitlines() if "to go on: " in line)
+    command = again.partition("to go on: ")[2].split()
+    assert command[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "nin_edge"]
+    assert notes.count("to go on: ") == 1
+    done = two(*command[3:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "run")) == 40
+    assert done.stdout.count("next: nin-edge export") == 1
+
+
+def test_alone_nothing_is_asked_of_others() -> None:
+    assert not launched()
+    team = Team()
+    value = torch.ones(2)
+    assert team.leads
+    assert team.mean(value) is value
+    assert team.agree(True, False) == (True, False)
+    assert team.tell(0.5) == 0.5
+    team.check_same({"data": object})  # not even looked at
+    with team.leader_first():
+        pass
