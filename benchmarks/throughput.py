@@ -2,8 +2,9 @@
 
     python -m benchmarks.throughput DATA [WIDTH]
 
-The bare loop has the same network, loss and optimisers. Both compute in bfloat16, in turns, each in
-a process of its own; the bare loop also with the C library's own way with freed memory.
+The bare loop has the same network, loss and optimisers. Both compute in bfloat16 where the
+processor has it, in turns, each in a process of its own; the bare loop also with the C library's
+own way with freed memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from benchmarks.machine import describe
 
+BF16: Final = bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
 ROUNDS: Final = 3
 STEPS: Final = 20
 WARM_UP: Final = 3  # steps that are not counted
@@ -34,7 +36,7 @@ def bare(width: float, *, keep: bool) -> float:
 
     if keep:
         keep_memory()
-    recipe = Recipe(bf16=True)
+    recipe = Recipe(bf16=BF16)
     network = NiN(NetworkConfig.from_preset("nin-bn", classes=10, width=width))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = make_optimizers(network, recipe)
@@ -44,7 +46,7 @@ def bare(width: float, *, keep: bool) -> float:
     for step in range(WARM_UP + STEPS):
         if step == WARM_UP:
             started = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
             logits = network(images)
         network.zero_grad(set_to_none=True)
         measure(logits.float(), targets).backward()
@@ -75,7 +77,7 @@ def real(data: Path, width: float) -> float:
     dataset = open_dataset(data, size=32)
     with tempfile.TemporaryDirectory() as run:
         try:
-            recipe = Recipe(bf16=True)
+            recipe = Recipe(bf16=BF16, small_images=0.0)
             train(
                 dataset,
                 config,

@@ -159,9 +159,10 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     graph = message(data, model["graph"], GRAPH, "the graph", MAX_FIELDS)
     inputs, outputs = (_declared(data, graph.get(end, ())) for end in ("input", "output"))
     batch = inputs.get("image", (0, (None,)))[1][0]
-    # As many as the poolings leave, or one after a fully connected layer.
+    # As many as strides and poolings leave (of nin-imagenet the latter), or one after a fully
+    # connected layer.
     side = outputs.get("class_maps", (0, (0, 0, 0, 1)))[1][-1]
-    if side not in (1, -(-size // 4)):
+    if side not in (1, -(-size // 4), -(-size // 32)):
         side = -(-size // 4)
     most = (batch or 1) * max(size * size, classes * side * side)
     if most > _MAX_ELEMENTS:

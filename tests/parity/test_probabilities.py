@@ -120,6 +120,7 @@ def test_default_model_keeps_its_accuracy_in_int8(
         ("nin-bn fc", 4, 3, 32, 0.1, 1.2),
         ("nin fc", 4, 1, 18, 0.1, None),
         ("nin-bn linear", 4, 3, 32, 0.1, None),
+        ("nin-imagenet", 4, 3, 100, 0.1, 0.8),
     ],
 )
 def test_every_kind_of_network_agrees_with_pytorch(
