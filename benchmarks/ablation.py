@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.machine import describe
 from nin_edge.checkpoint import DataSource
-from nin_edge.cli.train import keep_memory
 from nin_edge.datasets import Dataset, open_dataset, own_shape
+from nin_edge.memory import keep_memory
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe
 from nin_edge.train import train

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe
 from nin_edge import evaluate, metrics
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.cli.train import keep_memory
 from nin_edge.datasets import Dataset, open_dataset
+from nin_edge.memory import keep_memory
 from nin_edge.network import NetworkConfig
 from nin_edge.recipe import Recipe, small_side
 from nin_edge.train import Progress, train

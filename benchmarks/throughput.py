@@ -30,7 +30,7 @@ def bare(width: float, *, keep: bool) -> float:
     import torch
     from torch import nn
 
-    from nin_edge.cli.train import keep_memory
+    from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig, NiN
     from nin_edge.recipe import Recipe, make_optimizers
 
@@ -58,8 +58,8 @@ def bare(width: float, *, keep: bool) -> float:
 def real(data: Path, width: float) -> float:
     """Images a second of `train`, from its own report, within an epoch."""
     from nin_edge.checkpoint import DataSource
-    from nin_edge.cli.train import keep_memory
     from nin_edge.datasets import open_dataset
+    from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig
     from nin_edge.recipe import Recipe
     from nin_edge.train import Progress, TrainingStoppedError, train

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nin_edge.muon import Muon
-from nin_edge.network import SIZES, NiN
+from nin_edge.network import SIZES, NetworkConfig, NiN
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,10 @@ RECIPES: Final = {
 """The recipe of each network preset."""
 
 
+_ACTIVATION_BYTES: Final = 2 * 10**8
+"""Of the convolutions' outputs; with what normalisation and gradients add, 0.8 GB of memory."""
+
+
 def small_side(size: int) -> int:
     """Side of the reduced images for networks of `size`: about five eighths, a multiple of 4.
 
@@ -108,6 +112,25 @@ def small_side(size: int) -> int:
     Howard's DAWNBench entry of 2018).
     """
     return max(SIZES.start, 4 * round(size * 5 / 32))
+
+
+def images_at_once(config: NetworkConfig, side: int) -> int:
+    """Images of a batch whose activations fit into memory together, on a CPU; at least 2.
+
+    A batch of more is worked through in parts, whose gradients add up; batch normalisation takes
+    the statistics of each part (as "ghost" batches, Hoffer et al., arXiv:1705.08741).
+
+    Args:
+        config: the network.
+        side: of the images, in pixels.
+    """
+    sides = replace(config, size=side).map_sides()
+    values = sum(
+        outputs * side**2
+        for shapes, side in zip(config.layer_shapes(), sides, strict=True)
+        for _, outputs, _ in shapes
+    )
+    return max(2, _ACTIVATION_BYTES // (4 * values))
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -45,6 +45,17 @@ class Team:
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with gradients that are averaged over the team."""
         return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+
+    def averaging(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """In which a step's parts run forward and back: the last one averages all gradients.
+
+        Args:
+            network: as `wrap` gave it.
+            last: whether no other of this step follows.
+        """
+        if last or not isinstance(network, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the team of a tensor of one shape."""

@@ -35,7 +35,7 @@ from nin_edge.checkpoint import (
 from nin_edge.datasets import Dataset
 from nin_edge.files import write_atomically
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge.recipe import Recipe, make_optimizers, one_cycle, small_side
+from nin_edge.recipe import Recipe, images_at_once, make_optimizers, one_cycle, small_side
 from nin_edge.sampling import epoch_order
 from nin_edge.team import Team
 from nin_edge.text import printable
@@ -330,15 +330,33 @@ class _Loop:
             flip=alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None,
         )
         targets = torch.from_numpy(self.dataset.targets[chosen[share]]).to(self.device)
-        inputs = self.transform(pixels)
-        if step < self.small_steps:
-            inputs = nn.functional.interpolate(
-                inputs, [small_side(self.config.size)] * 2, mode="bilinear", antialias=True
-            )
         self.network.train()
         hold(self.network, recipe.frozen_blocks)
+        self.network.zero_grad(set_to_none=True)
         entropy = np.random.SeedSequence([recipe.seed, step, 2, self.team.rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
+        side = small_side(self.config.size) if step < self.small_steps else self.config.size
+        at_once = images_at_once(self.config, side) if self.device.type == "cpu" else len(pixels)
+        parts = np.array_split(np.arange(len(pixels)), math.ceil(len(pixels) / at_once))
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            with self.team.averaging(self.forward, last=part is parts[-1]):
+                loss = self._loss(pixels[part], targets[part], side) * (len(part) / len(pixels))
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        return total
+
+    def _loss(self, pixels: NDArray[np.uint8], targets: Tensor, side: int) -> Tensor:
+        """Mean loss of augmented images at the given side."""
+        recipe = self.recipe
+        inputs = self.transform(pixels)
+        if side != self.config.size:
+            inputs = nn.functional.interpolate(
+                inputs, [side, side], mode="bilinear", antialias=True
+            )
         kind = torch.float16 if recipe.fp16 else torch.bfloat16
         with torch.autocast(self.device.type, dtype=kind, enabled=recipe.fp16 or recipe.bf16):
             logits = self.forward(inputs).float()
@@ -346,12 +364,7 @@ class _Loop:
         loss: Tensor = self.loss(logits, targets)
         if taught is not None:
             loss = loss + recipe.teaching * (distillation_loss(logits, taught) - loss)
-        self.network.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        return loss.detach()
+        return loss
 
     def _checked(self, total: Tensor, *, weights: bool) -> float:
         """The summed loss as a number; refuses to go on or to save once it or a weight is none."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nin_edge.cli import EXIT_INTERRUPTED, PATH, clear_line, on_terminal, printable, shell_quoted
+from nin_edge.cli import EXIT_INTERRUPTED, PATH, clear_line, printable, shell_quoted
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
@@ -23,6 +20,7 @@ from nin_edge.cli._data import (
     require_folder,
     torch_device,
 )
+from nin_edge.cli._progress import Reporter, StopOnSignal
 
 if TYPE_CHECKING:
     from nin_edge.checkpoint import Checkpoint
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from nin_edge.train import Progress
     from nin_edge.transfer import Pretrained
 
-_NETWORK_OPTIONS: Final = ("preset", "width", "size", "channels")
 # Options whose field has another name.
 _FIELDS: Final = {
     "lr": "learning_rate",
@@ -168,6 +165,7 @@ def command(
     """
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import dataset_name
+    from nin_edge.memory import keep_memory
     from nin_edge.team import joined
     from nin_edge.train import TrainingStoppedError, train
     from nin_edge.transfer import Pretrained
@@ -187,6 +185,7 @@ def command(
     }
     with joined(torch_device("--device", device)) as (team, where):
         say = _say if team.leads else _say_nothing
+        report = _reporter(run / "tensorboard" if tensorboard else None, team)
         if resume:
             initial = None  # its weights are in the run's state
             config, recipe, source, teacher = _stored(run, given)
@@ -211,7 +210,7 @@ def command(
             recipe = _suited(recipe, dataset, given, say)
             _say_head(initial, config, dataset, say)
         keep_memory()
-        stop = _StopOnSignal(twice=team.size == 1)
+        stop = StopOnSignal(twice=team.size == 1)
         started = time.monotonic()
         try:
             best = train(
@@ -224,7 +223,7 @@ def command(
                 teacher=tutor,
                 team=team,
                 device=where,
-                report=_reporter(run / "tensorboard" if tensorboard else None, team),
+                report=report,
                 should_stop=stop,
             )
         except TrainingStoppedError as stopped:
@@ -258,7 +257,7 @@ def _reporter(tensorboard: Path | None, team: Team) -> Callable[[Progress], None
     """What is told of the training's progress; nothing in other processes than the first."""
     if not team.leads:
         return lambda progress: None
-    reporters: list[Callable[[Progress], None]] = [_Reporter()]
+    reporters: list[Callable[[Progress], None]] = [Reporter()]
     if tensorboard:
         from nin_edge.tensorboard import TensorBoard
 
@@ -297,7 +296,7 @@ def _settings(
     """Network and recipe of a new run; what is out of range is a usage error."""
     from nin_edge.datasets import own_shape
     from nin_edge.network import NetworkConfig
-    from nin_edge.recipe import RECIPES
+    from nin_edge.recipe import RECIPES, Recipe
 
     if options["freeze"] and not initial:
         raise click.UsageError("--freeze keeps the weights of --init WEIGHTS, which is missing")
@@ -310,7 +309,8 @@ def _settings(
                         f"--{name} {given[name]}: the weights of --init have "
                         f"{getattr(config, name)}"
                     )
-            config = replace(config, size=options["size"] or config.size)
+            if options["size"] is not None:
+                config = replace(config, size=options["size"])
         else:
             names = ("size", "channels")
             shape = dict(zip(names, own_shape(data, kind) or (), strict=False))
@@ -326,7 +326,7 @@ def _settings(
         }
         if initial:
             changes = {"patience": _PATIENCE} | changes
-        recipe = replace(RECIPES[config.preset], **changes)
+        recipe = replace(RECIPES.get(config.preset, Recipe()), **changes)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if recipe.frozen_blocks >= len(config.blocks):
@@ -411,69 +411,3 @@ def _option(name: str) -> str:
     """What a parameter is called on the command line."""
     command = click.get_current_context().command
     return next(max(one.opts, key=len) for one in command.params if one.name == name)
-
-
-def keep_memory() -> None:
-    """Have the C library keep the memory that a step frees for the next one.
-
-    By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
-    they are asked for again: more than a third of a step on a CPU (docs/results.md).
-    """
-    import ctypes
-
-    no_mmap, trim_threshold, top_pad = -4, -1, -2  # M_MMAP_MAX and others of glibc's malloc.h
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
-    if mallopt is not None:
-        for option, value in ((no_mmap, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
-            mallopt(option, value)
-
-
-class _Reporter:
-    """Prints progress: a line redrawn on a terminal, elsewhere one an epoch and one a minute."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-        self._terminal = on_terminal()
-
-    def __call__(self, progress: Progress) -> None:
-        now, ended = time.monotonic(), progress.holdout_top1 is not None
-        if not ended and now - self._printed < (0.5 if self._terminal else 60.0):
-            return
-        self._printed = now
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        line = (
-            f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "
-            f"loss {progress.loss:.4f}  "
-            + (f"hold-out {progress.holdout_top1:.2%}  " if ended else "")
-            + f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
-        )
-        click.echo(
-            f"\r{line}\033[K" if self._terminal else line, nl=ended or not self._terminal, err=True
-        )
-
-
-class _StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once.
-
-    Not so under torchrun, which hands Ctrl-C on to processes that have it from the terminal, too.
-    """
-
-    def __init__(self, *, twice: bool) -> None:
-        self._asked, self._twice = False, twice
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-
-    def __call__(self) -> bool:
-        return self._asked
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        if self._twice:
-            self.restore()
-
-    def restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

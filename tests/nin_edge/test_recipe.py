@@ -8,7 +8,7 @@ import torch
 
 from nin_edge.muon import Muon
 from nin_edge.network import PRESETS, SIZES, NetworkConfig, NiN
-from nin_edge.recipe import RECIPES, Recipe, make_optimizers, one_cycle, small_side
+from nin_edge.recipe import RECIPES, Recipe, images_at_once, make_optimizers, one_cycle, small_side
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
@@ -57,6 +57,16 @@ def test_small_images_cost_about_two_fifths() -> None:
         assert SIZES.start <= side <= size
         assert side % 4 == 0
         assert size < 32 or 0.3 < (side / size) ** 2 < 0.5
+
+
+def test_larger_networks_and_images_leave_room_for_fewer() -> None:
+    def room(width: float, side: int) -> int:
+        config = NetworkConfig.from_preset("nin-bn", classes=10, width=width)
+        return images_at_once(config, side)
+
+    assert room(1.0, 32) < room(1.0, 20) < room(0.5, 20)
+    assert room(1.0, 32) >= 64  # enough for statistics
+    assert room(8.0, 512) == 2  # but never so few that there are none
 
 
 def names(network: NiN, optimizer: torch.optim.Optimizer) -> set[str]:

@@ -32,6 +32,7 @@ from nin_edge_runtime import ModelFileError, NinEdgeError
 
 LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
 SCORE_ROUNDING = 1e-9
+PART_TOLERANCE = 1e-4  # of a loss: sums in another order
 PIXEL_ROUNDING = 1e-4  # the preprocessing's numbers are kept to four decimals
 FILES = [
     *("best.safetensors", "config.json", "confusion.png", "curves.png"),
@@ -421,6 +422,25 @@ def test_the_first_steps_see_small_images(
     seen = sides_seen(monkeypatch)
     train(dataset, network(size=32, head=head), SHORT, SOURCE, tmp_path)
     assert seen == [20] * small + [32] * (40 - small)
+
+
+def test_a_batch_in_parts_is_the_same_step(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = network("nin", dropout=0.0)
+    train(shapes, config, SHORT, SOURCE, tmp_path / "whole")
+    monkeypatch.setattr(training, "images_at_once", lambda config, side: 3)
+    sizes: list[int] = []
+    seen = torch.nn.CrossEntropyLoss.forward
+    monkeypatch.setattr(
+        torch.nn.CrossEntropyLoss,
+        "forward",
+        lambda self, logits, targets: sizes.append(len(targets)) or seen(self, logits, targets),
+    )
+    train(shapes, config, SHORT, SOURCE, tmp_path / "parts")
+    assert set(sizes) == {2, 3}  # of a batch of eight
+    losses = [[float(row["loss"]) for row in metrics(tmp_path / n)] for n in ("whole", "parts")]
+    assert losses[0] == pytest.approx(losses[1], abs=PART_TOLERANCE)
 
 
 def test_the_time_left_counts_small_images_as_less_work(

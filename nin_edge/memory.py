@@ -1,0 +1,21 @@
+"""Memory that a training step frees, kept for the next one."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+
+def keep_memory() -> None:
+    """Have the C library keep the memory that a step frees for the next one.
+
+    By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
+    they are asked for again: more than a third of a step on a CPU (docs/results.md).
+    """
+    no_mmap, trim_threshold, top_pad = -4, -1, -2  # M_MMAP_MAX and others of glibc's malloc.h
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing in musl
+    if mallopt is not None:
+        for option, value in ((no_mmap, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+            mallopt(option, value)
