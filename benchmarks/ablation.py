@@ -1,6 +1,6 @@
 """What do mlpconv and global average pooling bring? The comparisons of the paper's section 4.
 
-    python -m benchmarks.ablation DATA [--full] [--images 10000] [--epochs 10] [--width 0.25]
+    python -m benchmarks.ablation DATA [--full] [--images 10000] [--epochs 8] [--width 0.25]
         [--seeds 1] [--plot ablation.png]
 
 Five networks by one recipe, without augmentation as in the paper's comparison of heads: mlpconv
@@ -34,7 +34,7 @@ from nin_edge.recipe import Recipe
 from nin_edge.train import train
 
 FULL: Final = {"images": 0, "epochs": 100, "width": 1.0, "seeds": 3}
-SMALL: Final = {"images": 10_000, "epochs": 10, "width": 0.25, "seeds": 1}
+SMALL: Final = {"images": 10_000, "epochs": 8, "width": 0.25, "seeds": 1}
 CHANNELS: Final = range(8, 1025, 8)  # what a layer may have
 SPREAD: Final = 2  # steps of `CHANNELS` by which the layers of a GLM may differ
 

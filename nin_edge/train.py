@@ -195,10 +195,11 @@ class _Loop:
         self.run, self.team, self.device, self.report = run, team, device, report
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.state = _State()
-        if recipe.batch_size % team.size:
+        if recipe.batch_size % team.size or len(dataset.fit) < team.size:
+            images = min(recipe.batch_size, len(dataset.fit))
             raise TrainingError(
-                f"a batch of {recipe.batch_size} images for {team.size} processes: expected a "
-                "multiple, so that all have the same share"
+                f"a batch of {images} images for {team.size} processes: expected a multiple, so "
+                "that all have the same share"
             )
         self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
         # What does not fill a batch is left out: another part in every epoch.
@@ -337,7 +338,10 @@ class _Loop:
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
         side = small_side(self.config.size) if step < self.small_steps else self.config.size
         at_once = images_at_once(self.config, side) if self.device.type == "cpu" else len(pixels)
-        parts = np.array_split(np.arange(len(pixels)), math.ceil(len(pixels) / at_once))
+        # A batch lies in the order of the data set, by class: parts take turns, or the statistics
+        # of each would be those of a few classes.
+        count = math.ceil(len(pixels) / at_once)
+        parts = [np.arange(first, len(pixels), count) for first in range(count)]
         total = torch.zeros((), device=self.device)
         for part in parts:
             with self.team.averaging(self.forward, last=part is parts[-1]):

@@ -443,6 +443,24 @@ def test_a_batch_in_parts_is_the_same_step(
     assert losses[0] == pytest.approx(losses[1], abs=PART_TOLERANCE)
 
 
+def test_every_part_of_a_batch_is_of_all_classes(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "images_at_once", lambda config, side: 20)
+    parts: list[int] = []
+    seen = torch.nn.CrossEntropyLoss.forward
+    monkeypatch.setattr(
+        torch.nn.CrossEntropyLoss,
+        "forward",
+        lambda self, logits, targets: (
+            parts.append(len(targets.unique())) or seen(self, logits, targets)
+        ),
+    )
+    recipe = replace(SHORT, epochs=1, batch_size=80)
+    train(shapes, network(), recipe, SOURCE, tmp_path)
+    assert parts == [3] * 8  # sorted as the data set is, a quarter would hold one or two
+
+
 def test_the_time_left_counts_small_images_as_less_work(
     shapes_folder: Path, tmp_path: Path
 ) -> None:
