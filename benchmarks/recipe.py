@@ -119,11 +119,11 @@ def main() -> None:
                     report=last.append,
                 )
                 scores.append(score(Checkpoint.load(Path(run) / "last.safetensors"), dataset, own))
-        plain, flipped, own = (statistics.mean(column) for column in zip(*scores, strict=True))
+        plain, flipped, alone = (statistics.mean(column) for column in zip(*scores, strict=True))
         each = ", ".join(f"{row[0]:.2%}" for row in scores)
         print(
             f"{name:32} {recipe.epochs} epochs  {plain:.2%} ({each})  flip {flipped:.2%}  "
-            f"hold-out alone {own:.2%}  {last[-1].images_per_second:,.0f} images/s",
+            f"hold-out alone {alone:.2%}  {last[-1].images_per_second:,.0f} images/s",
             flush=True,
         )
 

@@ -257,13 +257,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         # The library checked the header's length and JSON, but hands only the tensors out.
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        digest = metadata.pop("nin_edge.sha256", None)
-        whole = digest == _digest(tensors, metadata)
-        found = metadata.pop("nin_edge.kind", None)
-        if found is None:
+        if "nin_edge.kind" not in metadata:
             raise ModelFileError(
                 f"{path}: a safetensors file without nin-edge's header, expected a {kind}"
             )
+        digest = metadata.pop("nin_edge.sha256", None)
+        whole = digest == _digest(tensors, metadata)
+        found = metadata.pop("nin_edge.kind")
         if found != kind:
             raise ModelFileError(f"{path}: a nin-edge {found}, expected a {kind}")
         version = metadata.pop("nin_edge.format_version", "")
@@ -279,7 +279,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         if not whole:
             raise ModelFileError(f"{path}: a damaged {kind}: its SHA-256 is not the one it carries")
         return tensors, {key: json.loads(value) for key, value in metadata.items()}
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, OSError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(

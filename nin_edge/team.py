@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, distributed, nn
 
-from nin_edge_runtime import NinEdgeError
+from nin_edge_runtime import NinEdgeError, ProviderError
 
 _TIMEOUT: Final = timedelta(hours=2)  # the others wait while one decodes the images
 
@@ -107,12 +107,13 @@ class Team:
                 )
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """Let the others enter after the leader has left: it makes files that they then find."""
-        if self.size > 1 and not self.leads:
+    def one_first(self) -> Iterator[None]:
+        """Let one process of each machine enter before its others, which find its files."""
+        first = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
+        if not first:
             distributed.barrier()
         yield
-        if self.size > 1 and self.leads:
+        if first and self.size > 1:
             distributed.barrier()
 
 
@@ -132,6 +133,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         The team, and this process's own device: its GPU is that of its number on the machine.
 
     Raises:
+        ProviderError: the machine has fewer GPUs than processes.
         TeamError: another process ended while this one waited for it.
     """
     if not launched():
@@ -139,7 +141,13 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         return
     own = torch.device(device)
     if own.type == "cuda":
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise ProviderError(
+                f"process {number} of this machine has no GPU of its own, there are {gpus}: "
+                f"expected torchrun --nproc-per-node {gpus}, or --device cpu"
+            )
+        own = torch.device("cuda", number)
         torch.cuda.set_device(own)
     # Flags and digests lie in the CPU's memory, weights on the device.
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"

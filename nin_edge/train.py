@@ -195,13 +195,17 @@ class _Loop:
         self.run, self.team, self.device, self.report = run, team, device, report
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.state = _State()
-        if recipe.batch_size % team.size or len(dataset.fit) < team.size:
-            images = min(recipe.batch_size, len(dataset.fit))
+        if recipe.batch_size % team.size:
             raise TrainingError(
-                f"a batch of {images} images for {team.size} processes: expected a multiple, so "
-                "that all have the same share"
+                f"a batch of {recipe.batch_size} images for {team.size} processes: expected a "
+                "multiple, so that all have the same share"
             )
         self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
+        if self.batch_size < 2 * team.size:
+            raise TrainingError(
+                f"a batch of {self.batch_size} images for {team.size} processes, of "
+                f"{len(dataset.fit)} to fit: expected at least two for each"
+            )
         # What does not fill a batch is left out: another part in every epoch.
         self.steps_per_epoch = len(dataset.fit) // self.batch_size
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -219,7 +223,6 @@ class _Loop:
             init.copy_to(network, dataset.labels)
         freeze(network, recipe.frozen_blocks)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = team.wrap(self.network)
         self.optimizers = make_optimizers(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.fp16)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -229,10 +232,10 @@ class _Loop:
         self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
         # What a state must share with the run that resumes it.
         self.identity = {
-            "network": asdict(config),
-            "recipe": asdict(recipe),
             "labels": list(dataset.labels),
             "data": asdict(self.source),
+            "network": asdict(config),
+            "recipe": asdict(recipe),
             "init": init
             and {
                 "weights": init.name,
@@ -242,6 +245,10 @@ class _Loop:
             "teacher": teacher
             and {"weights": teacher.name, "sha256": teacher.checkpoint.fingerprint()},
         }
+        self.path = run / "state.safetensors"
+        self.resumes = self.path.exists()
+        team.check_same({**self.identity, "device": device.type, "run folder": self.resumes})
+        self.forward = team.wrap(self.network)
 
     def _use(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -337,10 +344,12 @@ class _Loop:
         entropy = np.random.SeedSequence([recipe.seed, step, 2, self.team.rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
         side = small_side(self.config.size) if step < self.small_steps else self.config.size
-        at_once = images_at_once(self.config, side) if self.device.type == "cpu" else len(pixels)
+        at_once = len(pixels) if self.device.type == "cuda" else images_at_once(self.config, side)
+        if self.teacher and self.device.type != "cuda":
+            at_once = min(at_once, self.teacher.at_once)
         # A batch lies in the order of the data set, by class: parts take turns, or the statistics
         # of each would be those of a few classes.
-        count = math.ceil(len(pixels) / at_once)
+        count = max(1, min(math.ceil(len(pixels) / at_once), len(pixels) // 2))
         parts = [np.arange(first, len(pixels), count) for first in range(count)]
         total = torch.zeros((), device=self.device)
         for part in parts:
@@ -492,12 +501,11 @@ class _Loop:
 
     def resume(self) -> None:
         """Take up the state in the run's folder, or write down what a new run is."""
-        path = self.run / "state.safetensors"
-        self.team.check_same({**self.identity, "run folder": path.exists()})
-        if not path.exists():
+        if not self.resumes:
             if self.team.leads:
                 self._begin()
             return
+        path = self.path
         tensors, header = read_tensors(path, "training state")
         stored = header.get("identity", {})
         if not self.identity["init"]:
@@ -508,7 +516,7 @@ class _Loop:
                 raise TrainingError(
                     f"{path}: was trained on other images than these, on {was['name']!r}"
                 )
-            if was != json.loads(json.dumps(value)):
+            if _compared(key, was) != _compared(key, json.loads(json.dumps(value))):
                 raise TrainingError(f"{path}: was trained with another {key}: expected {was}")
         try:
             self.state = _State(**header["state"])
@@ -562,7 +570,7 @@ class _Loop:
             "state": asdict(self.state),
             "preprocessing": asdict(self.preprocessing),
         }
-        write_tensors(self.run / "state.safetensors", "training state", tensors, header)
+        write_tensors(self.path, "training state", tensors, header)
 
     def checkpoint(self, **metrics: float) -> Checkpoint:
         """The current weights."""
@@ -576,3 +584,8 @@ class _Loop:
             data=self.source,
             metrics=metrics,
         )
+
+
+def _compared(key: str, value: Any) -> Any:
+    """What of a run's identity has to be the same: of weights, not where they lie."""
+    return value["sha256"] if key in ("init", "teacher") and value else value

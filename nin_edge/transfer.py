@@ -15,6 +15,7 @@ from torch.nn import functional
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.evaluate import InputTransform
 from nin_edge.network import NetworkConfig, NiN
+from nin_edge.recipe import images_at_once
 from nin_edge.weights import find_weights
 from nin_edge_runtime import ModelFileError
 
@@ -88,6 +89,8 @@ class Teacher:
                 f"{weights.name}: a teacher with {checkpoint.config.channels} channels, "
                 f"expected the student's {channels}"
             )
+        self.at_once = images_at_once(checkpoint.config, checkpoint.config.size)
+        """Images that it should take together on a CPU."""
         self._network = checkpoint.network().to(device).requires_grad_(False)
         self._transform = InputTransform(checkpoint.preprocessing, device)
 

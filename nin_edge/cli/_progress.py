@@ -42,7 +42,7 @@ class Reporter:
 class StopOnSignal:
     """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once.
 
-    Not so under torchrun, which hands Ctrl-C on to processes that have it from the terminal, too.
+    Not so under torchrun, which may hand on several, and ends what has not stopped in 30 seconds.
     """
 
     def __init__(self, *, twice: bool) -> None:

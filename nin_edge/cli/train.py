@@ -85,8 +85,8 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 @click.option(
     "--patience",
     type=int,
-    help="Epochs without a better score on the hold-out that end the run early, 0 for never; "
-    f"{_PATIENCE} with --init, else 0 if not given.",
+    help="Epochs, in the second half of a run, without a better score on the hold-out that end it "
+    f"early, 0 for never; {_PATIENCE} with --init, else 0 if not given.",
 )
 @click.option(
     "--batch-size",
@@ -179,7 +179,6 @@ def command(
         for name, value in {
             **options,
             "init": init and str(init),
-            "teacher": teacher and str(teacher),
         }.items()
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
@@ -188,12 +187,13 @@ def command(
         report = _reporter(run / "tensorboard" if tensorboard else None, team)
         if resume:
             initial = None  # its weights are in the run's state
-            config, recipe, source, teacher = _stored(run, given)
+            config, recipe, source, stored = _stored(run, given)
+            teacher = teacher or stored
         else:
             initial = Pretrained.load(init) if init else None
             config, recipe = _settings(data, kind, initial, options, given)
             source = {"name": options["data_name"], "licence": options["data_licence"]}
-        with team.leader_first():
+        with team.one_first():
             if team.leads and not resume and run.exists() and any(run.iterdir()):
                 raise NinEdgeError(
                     f"{run}: already used; go on with it by --resume, or name another folder "
@@ -205,7 +205,7 @@ def command(
         config = replace(config, classes=len(dataset.labels))
         tutor = Pretrained.load(teacher) if teacher else None
         if tutor and config.multiply_adds() > tutor.checkpoint.config.multiply_adds():
-            say(f"{tutor.name}: a teacher that is smaller than its student")
+            say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
         if not resume:
             recipe = _suited(recipe, dataset, given, say)
             _say_head(initial, config, dataset, say)
@@ -229,6 +229,8 @@ def command(
         except TrainingStoppedError as stopped:
             clear_line()
             named = f" --dataset {kind}" if kind else ""
+            named += f" --device {device}" if device != "auto" else ""
+            named += " --tensorboard" if tensorboard else ""
             again = f"train {shell_quoted(data)}{named} -o {shell_quoted(run)} --resume"
             say(f"{stopped}; to go on: {_launcher(team)} {again}")
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
@@ -390,13 +392,14 @@ def _stored(
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise NinEdgeError(f"{path}: not a run's configuration ({error})") from error
+    if not (run / "state.safetensors").exists() and (init or (run / "metrics.csv").exists()):
+        raise NinEdgeError(f"{run}: cannot be resumed, its state.safetensors is missing")
     known = {
         **asdict(config),
         **asdict(recipe),
         "data_name": source["name"],
         "data_licence": source["licence"],
         "init": init,
-        "teacher": teacher,
     }
     for name, value in given.items():
         was = known[_FIELDS.get(name, name)]

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
@@ -358,10 +360,37 @@ def test_a_student_learns_from_a_teacher_and_goes_on_with_it(
     stored = json.loads((run / "config.json").read_text())["teacher"]
     assert stored["weights"] == str(teacher)
     assert invoke(shapes_folder, "-o", run, "--resume").exit_code == 0
+    # The teacher may have moved; another one is refused.
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(teacher.read_bytes())
+    assert invoke(shapes_folder, "-o", run, "--resume", "--distill-from", moved).exit_code == 0
     failed(
-        invoke(shapes_folder, "-o", run, "--resume", "--distill-from", "other"),
-        2,
-        f"--distill-from other: the run to resume was started with {teacher}",
+        invoke(shapes_folder, "-o", run, "--resume", "--distill-from", run / "best.safetensors"),
+        1,
+        "was trained with another teacher",
+    )
+
+
+def test_a_run_without_its_state_is_not_started_over(shapes_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert invoke(shapes_folder, "--epochs", "1", *TINY, "-o", run).exit_code == 0
+    best = (run / "best.safetensors").read_bytes()
+    (run / "state.safetensors").unlink()
+    failed(
+        invoke(shapes_folder, "-o", run, "--resume"),
+        1,
+        "cannot be resumed, its state.safetensors is missing",
+    )
+    assert (run / "best.safetensors").read_bytes() == best
+
+
+def test_weights_of_another_program_are_refused(shapes_folder: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.ones(2, dtype=torch.bfloat16)}, foreign)
+    failed(
+        invoke(shapes_folder, "--init", foreign, "-o", tmp_path / "run"),
+        1,
+        "a safetensors file without nin-edge's header, expected a checkpoint",
     )
 
 

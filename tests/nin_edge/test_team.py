@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ from nin_edge_runtime import NinEdgeError
 
 data, other, run, fault = map(Path, sys.argv[1:])
 with joined("cpu") as (team, device):
-    with team.leader_first():
+    with team.one_first():
         dataset = open_dataset(other if team.rank == 1 else data, size=16)
-    config = NetworkConfig.from_preset("nin", classes=3, size=16, width=0.05, dropout=0.0)
+    classes = len(dataset.labels)
+    config = NetworkConfig.from_preset("nin", classes=classes, size=16, width=0.05, dropout=0.0)
     recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
                     learning_rate=0.02)
     steps = 0
@@ -113,6 +115,7 @@ def test_two_processes_take_the_steps_of_one(
     [
         ("fail", "the disk of process 1 is on fire"),
         ("data", "process 1 has other data than process 0"),
+        ("classes", "process 1 has other labels than process 0"),
         ("15", "a batch of 15 images for 2 processes: expected a multiple"),
     ],
 )
@@ -120,14 +123,16 @@ def test_one_processs_fault_ends_the_job_with_its_error(
     shapes_folder: Path,
     tmp_path: Path,
     script: Path,
-    make_folder: object,
+    make_folder: Callable[..., Path],
     fault: str,
     message: str,
 ) -> None:
     other = shapes_folder
     if fault == "data":
         labels = ("circle", "square", "triangle")
-        other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)  # type: ignore[operator]
+        other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)
+    elif fault == "classes":
+        other = make_folder(tmp_path / "other", {"circle": 60, "square": 60})
     done = two(script, shapes_folder, other, tmp_path / "run", fault, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
@@ -152,7 +157,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: torchrun and both processes have it
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does; torchrun hands it on
     _, notes = child.communicate(timeout=PATIENCE)
     again = next(line for line in notes.splitlines() if "to go on: " in line)
     command = again.partition("to go on: ")[2].split()
@@ -173,5 +178,5 @@ def test_alone_nothing_is_asked_of_others() -> None:
     assert team.agree(True, False) == (True, False)
     assert team.tell(0.5) == 0.5
     team.check_same({"data": object})  # not even looked at
-    with team.leader_first():
+    with team.one_first():
         pass
