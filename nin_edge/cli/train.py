@@ -193,6 +193,7 @@ def command(
             initial = Pretrained.load(init) if init else None
             config, recipe = _settings(data, kind, initial, options, given)
             source = {"name": options["data_name"], "licence": options["data_licence"]}
+        tutor = Pretrained.load(teacher) if teacher else None
         with team.one_first():
             if team.leads and not resume and run.exists() and any(run.iterdir()):
                 raise NinEdgeError(
@@ -203,7 +204,6 @@ def command(
                 *(data, config.size, config.channels, kind), fetch=download, quiet=not team.leads
             )
         config = replace(config, classes=len(dataset.labels))
-        tutor = Pretrained.load(teacher) if teacher else None
         if tutor and config.multiply_adds() > tutor.checkpoint.config.multiply_adds():
             say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
         if not resume:

@@ -414,6 +414,19 @@ def sides_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
+def targets_seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Grows by the classes of all images whose loss is computed together."""
+    seen: list[list[int]] = []
+    forward = torch.nn.CrossEntropyLoss.forward
+
+    def spy(self: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.append(targets.tolist())
+        return forward(self, logits, targets)
+
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", spy)
+    return seen
+
+
 @pytest.mark.parametrize(("head", "small"), [("gap", 20), ("fc", 0)])
 def test_the_first_steps_see_small_images(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, small: int
@@ -430,15 +443,9 @@ def test_a_batch_in_parts_is_the_same_step(
     config = network("nin", dropout=0.0)
     train(shapes, config, SHORT, SOURCE, tmp_path / "whole")
     monkeypatch.setattr(training, "images_at_once", lambda config, side: 3)
-    sizes: list[int] = []
-    seen = torch.nn.CrossEntropyLoss.forward
-    monkeypatch.setattr(
-        torch.nn.CrossEntropyLoss,
-        "forward",
-        lambda self, logits, targets: sizes.append(len(targets)) or seen(self, logits, targets),
-    )
+    seen = targets_seen(monkeypatch)
     train(shapes, config, SHORT, SOURCE, tmp_path / "parts")
-    assert set(sizes) == {2, 3}  # of a batch of eight
+    assert set(map(len, seen)) == {2, 3}  # of a batch of eight
     losses = [[float(row["loss"]) for row in metrics(tmp_path / n)] for n in ("whole", "parts")]
     assert losses[0] == pytest.approx(losses[1], abs=PART_TOLERANCE)
 
@@ -447,18 +454,12 @@ def test_every_part_of_a_batch_is_of_all_classes(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "images_at_once", lambda config, side: 20)
-    parts: list[int] = []
-    seen = torch.nn.CrossEntropyLoss.forward
-    monkeypatch.setattr(
-        torch.nn.CrossEntropyLoss,
-        "forward",
-        lambda self, logits, targets: (
-            parts.append(len(targets.unique())) or seen(self, logits, targets)
-        ),
-    )
+    seen = targets_seen(monkeypatch)
     recipe = replace(SHORT, epochs=1, batch_size=80)
     train(shapes, network(), recipe, SOURCE, tmp_path)
-    assert parts == [3] * 8  # sorted as the data set is, a quarter would hold one or two
+    assert [len(set(part)) for part in seen] == [
+        3
+    ] * 8  # sorted as the data set is, a quarter would hold one or two
 
 
 def test_the_time_left_counts_small_images_as_less_work(
@@ -500,16 +501,10 @@ def test_classes_are_balanced_where_asked(
     monkeypatch.setattr(
         training, "augment", lambda images, **_: shown.append(len(images)) or images
     )
-    targets: list[int] = []
-    original = torch.nn.CrossEntropyLoss.forward
-
-    def spy(self: Any, logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        targets.extend(wanted.tolist())
-        return original(self, logits, wanted)
-
-    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", spy)
+    seen = targets_seen(monkeypatch)
     recipe = replace(SHORT, epochs=1, balanced=True)
     train(dataset, network(classes=2), recipe, SOURCE, tmp_path / "run")
+    targets = [target for part in seen for target in part]
     assert sum(shown) == len(targets) == len(dataset.fit) // 8 * 8
     assert abs(targets.count(0) - targets.count(1)) <= 8  # what does not fill a batch is left out
 
