@@ -22,8 +22,9 @@ demo: $(INSTALLED)
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
 
+# A process for each core, with one thread each: threads that wait for one another would halve the speed.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -244,22 +244,23 @@ def test_fine_tuning_shipped_weights_takes_a_new_last_layer_and_says_so(
     shapes_folder: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ("--init", "nin-cifar10", "--size", "16", "--freeze", "2", "--epochs", "3")
+    name = "nin-cifar10-quarter"
+    options = ("--init", name, "--size", "16", "--freeze", "2", "--epochs", "3")
     result = invoke(shapes_folder, *options, "--lr", "0.05", "--batch-size", "16", "-o", run)
     assert result.exit_code == 0, result.output
-    assert "nin-cifar10: a new last layer for 3 classes, the weights' own 10" in result.stderr
+    assert f"{name}: a new last layer for 3 classes, the weights' own 10" in result.stderr
     best = Checkpoint.load(run / "best.safetensors")
-    assert (best.config.width, best.config.size, best.config.classes) == (0.5, 16, 3)
+    assert (best.config.width, best.config.size, best.config.classes) == (0.25, 16, 3)
     assert best.metrics["test_top1"] > 0.6  # three classes of plain shapes, at half their size
     recipe = json.loads((run / "config.json").read_text())["recipe"]
     assert (recipe["frozen_blocks"], recipe["patience"]) == (2, 10)
 
     # Going on needs no --init, takes the same one, and no other.
-    assert invoke(shapes_folder, "-o", run, "--resume", "--init", "nin-cifar10").exit_code == 0
+    assert invoke(shapes_folder, "-o", run, "--resume", "--init", name).exit_code == 0
     failed(
         invoke(shapes_folder, "-o", run, "--resume", "--init", "other"),
         2,
-        "--init other: the run to resume was started with nin-cifar10",
+        f"--init other: the run to resume was started with {name}",
     )
     # The same classes at the same size: the network goes on as it is.
     again = tmp_path / "again"

@@ -34,7 +34,7 @@ INT8_AGREEMENT = 0.985
 CERTIFIED_TOLERANCE = 0.001
 """Share of images whose int8 answer another processor's rounding before the network may change."""
 
-REAL_IMAGES = 2000
+REAL_IMAGES = 1000
 
 
 def _pytorch(
