@@ -2,9 +2,9 @@
 
     python -m benchmarks.export [WEIGHTS]
 
-Exports WEIGHTS (the default ones if not given) and a fresh full-width network, without data, each
-in a process of its own: wall time after imports and that process's peak memory. Then the full-width
-files' latencies, one 32 x 32 image a run on one thread.
+Exports WEIGHTS (a checkpoint, or a name of weights that ship; the default ones if not given),
+without data, in a process of its own: wall time after imports and that process's peak memory. Then
+the files' latencies, one image of the network's size a run on one thread.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.machine import describe, interleave, report, run_step, timed
-from nin_edge.weights import DEFAULT_WEIGHTS
+from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import golden_image
 
@@ -46,49 +44,24 @@ def export(weights: Path, folder: Path) -> None:
     )
 
 
-def save_network(path: Path, width: float) -> None:
-    """A `nin-bn` with fresh weights, and its ranges over synthetic images."""
-    import torch
-
-    from nin_edge import evaluate
-    from nin_edge.checkpoint import Checkpoint, DataSource
-    from nin_edge.network import NetworkConfig, NiN
-    from nin_edge_runtime.image import Preprocessing
-
-    torch.manual_seed(0)
-    network = NiN(NetworkConfig.from_preset("nin-bn", classes=10, width=width)).eval()
-    preprocessing = Preprocessing(32, 3, mean=(0.5,) * 3, std=(0.25,) * 3)
-    images = np.stack([golden_image(seed, 32, 32) for seed in range(64)])
-    Checkpoint(
-        config=network.config,
-        weights=network.state_dict(),
-        labels=tuple("abcdefghij"),
-        preprocessing=preprocessing,
-        data=DataSource("none"),
-        ranges=evaluate.activation_ranges(network, preprocessing, images, np.arange(64)),
-    ).save(path)
-
-
 def main() -> None:
     """Measure and print."""
-    weights = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_WEIGHTS
+    weights = find_weights(Path(sys.argv[1])) if len(sys.argv) > 1 else DEFAULT_WEIGHTS
     print(describe("torch", "onnx", "onnxruntime", "numpy"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        full = folder / "full-width.safetensors"
         # A process inherits the peak of the one that starts it, so this one imports no torch.
-        for step in (("make", full, 1.0), ("export", weights, folder), ("export", full, folder)):
-            run_step("benchmarks.export", *step)
-        image = golden_image(0, 32, 32)
+        run_step("benchmarks.export", weights, folder)
         models = {
             precision: Classifier(
-                folder / f"full-width.{precision}.onnx", provider="cpu", threads=1
+                folder / f"{weights.stem}.{precision}.onnx", provider="cpu", threads=1
             )
             for precision in ("fp32", "fp16", "int8")
         }
+        side = models["fp32"].info.preprocessing.size
+        image = golden_image(0, side, side)
         candidates = {
-            f"full width, {precision}": timed(partial(model, image), CALLS)
-            for precision, model in models.items()
+            precision: timed(partial(model, image), CALLS) for precision, model in models.items()
         }
         interleave(candidates, 3)
         report(interleave(candidates, ROUNDS))
@@ -97,7 +70,5 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] != ["--step"]:
         main()
-    elif sys.argv[2] == "make":
-        save_network(Path(sys.argv[3]), float(sys.argv[4]))
     else:
-        export(Path(sys.argv[3]), Path(sys.argv[4]))
+        export(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,16 +1,15 @@
 """What does `Classifier` add to `InferenceSession.run`, in time and in memory?
 
-    python -m benchmarks.overhead
+    python -m benchmarks.overhead [MODEL...]
 
-Fresh networks of full and of quarter width and the default model, all int8, on one thread: one
-32 x 32 array, and a camera's frame against Pillow's crop and resize by hand. Then 100,000
+Each model file (the default model if none is given) on one thread: one array of its size, and a
+camera's frame against Pillow's crop and resize by hand. Then, with the default model, 100,000
 predictions and what they leave in memory, and eight threads that share one classifier.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,15 +34,17 @@ def _session(model: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def measure_calls(name: str, model: Path) -> None:
-    """One 32 x 32 array and one 1920 x 1080 frame, by hand and by `Classifier`."""
+def measure_calls(model: Path) -> None:
+    """One array of the network's size and one 1920 x 1080 frame, by hand and by `Classifier`."""
     classify, session = Classifier(model, threads=1, provider="cpu"), _session(model)
+    side = classify.info.preprocessing.size
+    print(f"{model.name}, {side} x {side}")
     names = ["probabilities", "class_maps"]
-    image = golden_image(0, 32, 32)
+    image = golden_image(0, side, side)
     fed = {"image": image[np.newaxis]}
     candidates = {
-        f"{name}: InferenceSession, 32 x 32": partial(session.run, names, fed),
-        f"{name}: Classifier, 32 x 32": partial(classify, image),
+        "InferenceSession, array": partial(session.run, names, fed),
+        "Classifier, array": partial(classify, image),
     }
     measured = {title: timed(call, CALLS) for title, call in candidates.items()}
     interleave(measured, 5)
@@ -52,13 +53,13 @@ def measure_calls(name: str, model: Path) -> None:
 
     def by_hand() -> None:
         square = Image.fromarray(frame).crop((420, 0, 1500, 1080))
-        small = square.resize((32, 32), Image.Resampling.BILINEAR)
+        small = square.resize((side, side), Image.Resampling.BILINEAR)
         session.run(names, {"image": np.asarray(small)[np.newaxis]})
 
     candidates = {
-        f"{name}: Pillow and InferenceSession, frame": by_hand,
-        f"{name}: Classifier, frame": partial(classify, frame),
-        f"{name}: Classifier, frame, bgr": partial(classify, frame, bgr=True),
+        "Pillow and InferenceSession, frame": by_hand,
+        "Classifier, frame": partial(classify, frame),
+        "Classifier, frame, bgr": partial(classify, frame, bgr=True),
     }
     measured = {title: timed(call, FRAME_CALLS) for title, call in candidates.items()}
     interleave(measured, 3)
@@ -96,14 +97,8 @@ def measure_endurance() -> None:
 def main() -> None:
     """Measure and print."""
     print(describe("onnxruntime", "numpy", "pillow"))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for title, width in (("full", 1.0), ("quarter", 0.25)):
-            weights = folder / f"{title}.safetensors"
-            run_step("benchmarks.export", "make", weights, width)
-            run_step("benchmarks.export", "export", weights, folder)
-            measure_calls(f"{title} width", folder / f"{title}.int8.onnx")
-    measure_calls("default", DEFAULT_MODEL)
+    for model in map(Path, sys.argv[1:] or [DEFAULT_MODEL]):
+        measure_calls(model)
     run_step("benchmarks.overhead", "endurance")
 
 

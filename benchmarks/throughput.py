@@ -1,14 +1,16 @@
-"""How fast is training, against a bare PyTorch loop over one fixed batch of random tensors?
+"""How fast is training, against a bare PyTorch loop over one fixed batch, and in what memory?
 
     python -m benchmarks.throughput DATA [WIDTH]
 
-The bare loop has the same network, loss and optimisers. Both compute in bfloat16 where the
-processor has it, in turns, each in a process of its own; the bare loop also with the C library's
-own way with freed memory.
+The bare loop has the same network, loss and optimisers over random tensors. Both compute in
+bfloat16 where the processor has it, in turns, each in a process of its own; the bare loop also with
+the C library's own way with freed memory. Memory is a process's peak, imports and the cached images
+that it touched included.
 """
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -95,22 +97,26 @@ def real(data: Path, width: float) -> float:
 def main() -> None:
     """Measure and print."""
     data, width = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "0.5"
-    found: dict[str, list[float]] = {"bare": [], "train": [], "bare, memory given back": []}
+    rates: dict[str, list[float]] = {"bare": [], "train": [], "bare, memory given back": []}
+    peaks: dict[str, list[float]] = {name: [] for name in rates}
     for _ in range(ROUNDS):
-        for name, rates in found.items():
+        for name in rates:
             command = [sys.executable, "-m", "benchmarks.throughput", "--step", name, data, width]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rates.append(float(done.stdout))
+            rate, peak = map(float, done.stdout.split())
+            rates[name].append(rate)
+            peaks[name].append(peak)
     print(describe("torch"), f"width {width}")
-    for name, rates in found.items():
-        ratio = statistics.median(a / b for a, b in zip(rates, found["bare"], strict=True))
-        print(f"{name:28} {statistics.median(rates):8,.0f} images/s  ratio {ratio:.3f}")
+    for name, each in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(each, rates["bare"], strict=True))
+        rate, peak = statistics.median(each), statistics.median(peaks[name])
+        print(f"{name:28} {rate:8,.0f} images/s  ratio {ratio:.3f}  {peak / 1e3:,.0f} MB")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] != ["--step"]:
         main()
-    elif sys.argv[2] == "train":
-        print(real(Path(sys.argv[3]), float(sys.argv[4])))
     else:
-        print(bare(float(sys.argv[4]), keep=sys.argv[2] == "bare"))
+        name, data, width = sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+        rate = real(data, width) if name == "train" else bare(width, keep=name == "bare")
+        print(rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # kB
