@@ -152,7 +152,7 @@ def main() -> None:
         f"{budget['epochs']} epochs, {budget['seeds']} seeds"
     )
     print(what)
-    # A rate that all five bear: at 0.2 the plain networks diverge.
+    # A rate that all five bear: at 0.2 the fully connected head diverges.
     recipe = Recipe(
         epochs=int(budget["epochs"]), learning_rate=0.1, small_images=0.0, crop=0, flip=False
     )

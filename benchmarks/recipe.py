@@ -89,13 +89,16 @@ def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(RECIPES)}; all if none is given")
+    names = "; ".join(RECIPES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {names}; all if none")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--teacher", type=Path)
     options = parser.parse_args()
+    if unknown := set(options.names) - set(RECIPES):
+        parser.error(f"no recipe {', '.join(unknown)}: expected of {', '.join(RECIPES)}")
     keep_memory()
     whole = open_dataset(options.data, size=32)
     dataset = _split(whole)

@@ -4,27 +4,37 @@
 
 The bare loop has the same network, loss and optimisers over random tensors. Both compute in
 bfloat16 where the processor has it, in turns, each in a process of its own; the bare loop also with
-the C library's own way with freed memory. Memory is a process's peak, imports and the cached images
-that it touched included.
+the C library's own way with freed memory. Memory is the peak of a process that trains two epochs of
+some images, small ones and whole ones, scores them, and has read every image of the cache.
 """
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from benchmarks.machine import describe
 
+if TYPE_CHECKING:
+    from nin_edge.datasets import Dataset
+    from nin_edge.recipe import Recipe
+
 BF16: Final = bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
 ROUNDS: Final = 3
-STEPS: Final = 20
-WARM_UP: Final = 3  # steps that are not counted
+WARM_UP: Final = 11  # steps that are not counted; `train` reports after every tenth
+STEPS: Final = 30
+SOME: Final = 1_000  # images of the run whose memory is measured
 
 
 def bare(width: float, *, keep: bool) -> float:
@@ -58,59 +68,73 @@ def bare(width: float, *, keep: bool) -> float:
 
 
 def real(data: Path, width: float) -> float:
-    """Images a second of `train`, from its own report, within an epoch."""
-    from nin_edge.checkpoint import DataSource
+    """Images a second of `train` over the same steps, within an epoch."""
     from nin_edge.datasets import open_dataset
+    from nin_edge.finish import TrainingStoppedError
+    from nin_edge.recipe import Recipe
+
+    dataset = open_dataset(data, size=32)
+    recipe = Recipe(bf16=BF16, small_images=0.0)
+    reports: list[float] = []
+    steps = itertools.count(1)
+    with suppress(TrainingStoppedError):
+        run(
+            *(dataset, recipe, width),
+            report=lambda _: reports.append(time.perf_counter()),
+            should_stop=lambda: next(steps) > WARM_UP + STEPS,
+        )
+    # After step 1, 11, 21, 31, 41 and, as it was stopped, 42.
+    return recipe.batch_size * STEPS / (reports[4] - reports[1])
+
+
+def memory(data: Path, width: float) -> float:
+    """Train on some of the images, from the first step to the last picture, and touch them all."""
+    from nin_edge.datasets import open_dataset
+    from nin_edge.recipe import Recipe
+
+    dataset = open_dataset(data, size=32)
+    part = replace(
+        dataset,
+        fit=np.random.default_rng(0).permutation(dataset.fit)[:SOME],
+        test=dataset.test[:: len(dataset.test) // SOME],
+    )
+    run(part, Recipe(bf16=BF16, epochs=2), width)
+    dataset.images.max()
+    return 0.0
+
+
+def run(dataset: Dataset, recipe: Recipe, width: float, **told: Any) -> None:
+    """Train to a folder that is deleted."""
+    from nin_edge.checkpoint import DataSource
     from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig
-    from nin_edge.recipe import Recipe
-    from nin_edge.train import Progress, TrainingStoppedError, train
+    from nin_edge.train import train
 
     keep_memory()
-    seen: list[Progress] = []
-    steps = 0
-
-    def enough() -> bool:
-        nonlocal steps
-        steps += 1
-        return steps == 2 * STEPS + 1  # the report of that step: the first ones weigh less
-
-    config = NetworkConfig.from_preset("nin-bn", classes=10, width=width)
-    dataset = open_dataset(data, size=32)
-    with tempfile.TemporaryDirectory() as run:
-        try:
-            recipe = Recipe(bf16=BF16, small_images=0.0)
-            train(
-                dataset,
-                config,
-                recipe,
-                DataSource("speed"),
-                Path(run),
-                report=seen.append,
-                should_stop=enough,
-            )
-        except TrainingStoppedError:
-            pass
-    return seen[-1].images_per_second
+    config = NetworkConfig.from_preset("nin-bn", classes=len(dataset.labels), width=width)
+    with tempfile.TemporaryDirectory() as folder:
+        train(dataset, config, recipe, DataSource("speed"), Path(folder), **told)
 
 
 def main() -> None:
     """Measure and print."""
     data, width = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "0.5"
     rates: dict[str, list[float]] = {"bare": [], "train": [], "bare, memory given back": []}
-    peaks: dict[str, list[float]] = {name: [] for name in rates}
     for _ in range(ROUNDS):
-        for name in rates:
-            command = [sys.executable, "-m", "benchmarks.throughput", "--step", name, data, width]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rate, peak = map(float, done.stdout.split())
-            rates[name].append(rate)
-            peaks[name].append(peak)
+        for name, found in rates.items():
+            found.append(step(name, data, width)[0])
     print(describe("torch"), f"width {width}")
-    for name, each in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(each, rates["bare"], strict=True))
-        rate, peak = statistics.median(each), statistics.median(peaks[name])
-        print(f"{name:28} {rate:8,.0f} images/s  ratio {ratio:.3f}  {peak / 1e3:,.0f} MB")
+    for name, found in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(found, rates["bare"], strict=True))
+        print(f"{name:28} {statistics.median(found):8,.0f} images/s  ratio {ratio:.3f}")
+    print(f"peak memory of training: {step('memory', data, width)[1] / 1e6:,.0f} MB")
+
+
+def step(name: str, data: str, width: str) -> list[float]:
+    """What a process of its own measures: images a second, and its peak memory in bytes."""
+    command = [sys.executable, "-m", "benchmarks.throughput", "--step", name, data, width]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(word) for word in done.stdout.split()]
 
 
 if __name__ == "__main__":
@@ -118,5 +142,8 @@ if __name__ == "__main__":
         main()
     else:
         name, data, width = sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
-        rate = real(data, width) if name == "train" else bare(width, keep=name == "bare")
-        print(rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # kB
+        if name in ("train", "memory"):
+            rate = {"train": real, "memory": memory}[name](data, width)
+        else:
+            rate = bare(width, keep=name == "bare")
+        print(rate, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -158,7 +158,7 @@ def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
     if dataset.labels == tuple(labels):
         return
     missing, extra = (
-        _list_some(sorted(set(one) - set(other)))
+        list_some(sorted(set(one) - set(other)))
         for one, other in ((labels, dataset.labels), (dataset.labels, labels))
     )
     raise DatasetError(
@@ -166,12 +166,12 @@ def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
         + (
             f"without {missing or 'none'}, with {extra or 'none'} besides"
             if missing or extra
-            else f"the same ones in another order, the model's is {_list_some(labels)}"
+            else f"the same ones in another order, the model's is {list_some(labels)}"
         )
     )
 
 
-def _list_some(names: Sequence[str], limit: int = 10) -> str:
+def list_some(names: Sequence[str], limit: int = 10) -> str:
     """Names with commas between them, the rest of a long list as a number."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -14,8 +14,9 @@ from nin_edge.checkpoint import ActivationRange
 from nin_edge.network import NiN
 from nin_edge_runtime.image import Preprocessing
 
-# Pixels at a time, 250 images of 32 x 32: full-width activations of one batch stay under 1 GB.
-_BATCH_PIXELS = 250 * 32 * 32
+# Pixels at a time, 64 images of 32 x 32: full-width activations, and copies of them to find their
+# ranges, stay below what a training step takes.
+_BATCH_PIXELS = 64 * 32 * 32
 
 
 class InputTransform:

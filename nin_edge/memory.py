@@ -1,4 +1,4 @@
-"""Memory that a training step frees, kept for the next one."""
+"""Memory that a training step frees, kept for the next one, and given back where work changes."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ def keep_memory() -> None:
     if mallopt is not None:
         for option, value in ((no_mmap, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
             mallopt(option, value)
+
+
+def give_back_memory() -> None:
+    """Give the kernel what `keep_memory` kept, before work whose blocks are of other sizes.
+
+    They would not fit into the freed ones, and lie beside them.
+    """
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -17,8 +17,8 @@ from nin_edge.network import SIZES, NetworkConfig, NiN
 class Recipe:
     """How a network is trained; with network, data and machine it fixes the result.
 
-    Convolutions whose output is normalised are trained by Muon, all else by SGD. The figures behind
-    the defaults are in docs/results.md.
+    Convolutions whose output is normalised are trained by Muon, all else by SGD. docs/results.md
+    has the figures behind those defaults that were compared.
     """
 
     epochs: int = 10
@@ -101,6 +101,24 @@ RECIPES: Final = {
 }
 """The recipe of each network preset."""
 
+
+def suited_batch(batch_size: int, images: int, *, processes: int = 1) -> int:
+    """The batch for a data set: smaller for few images, so that an epoch has twenty steps.
+
+    Args:
+        batch_size: for many images.
+        images: to fit.
+        processes: which share it equally.
+
+    Returns:
+        A multiple of `processes`.
+    """
+    batch = min(batch_size, max(_SMALLEST_BATCH, images // _STEPS_PER_EPOCH))
+    return max(processes, batch - batch % processes)
+
+
+_STEPS_PER_EPOCH: Final = 20  # at least: with fewer, epochs are over before the network has learnt
+_SMALLEST_BATCH: Final = 16  # batch normalisation's statistics are poor with fewer
 
 _ACTIVATION_BYTES: Final = 2 * 10**8
 """Of the convolutions' outputs; with what normalisation and gradients add, 0.8 GB of memory."""

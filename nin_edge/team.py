@@ -111,10 +111,10 @@ class Team:
         """Let one process of each machine enter before its others, which find its files."""
         first = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
         if not first:
-            distributed.barrier()
+            self.agree()  # as soon as all are here; over the CPU, as a barrier on GPUs would not be
         yield
-        if first and self.size > 1:
-            distributed.barrier()
+        if first:
+            self.agree()
 
 
 def launched() -> bool:
@@ -155,7 +155,8 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
     try:
         yield Team(distributed.get_rank(), distributed.get_world_size()), own
     except RuntimeError as error:
-        if isinstance(error, NinEdgeError) or "gloo" not in str(error).lower():
+        text = str(error).lower()
+        if isinstance(error, NinEdgeError) or not ("gloo" in text or "nccl" in text):
             raise
         raise TeamError(f"another process of the training ended ({error})") from error
     finally:

@@ -34,17 +34,15 @@ from nin_edge.checkpoint import (
 )
 from nin_edge.datasets import Dataset
 from nin_edge.files import write_atomically
+from nin_edge.finish import TrainingStoppedError, complete, draw
+from nin_edge.memory import give_back_memory
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe, images_at_once, make_optimizers, one_cycle, small_side
 from nin_edge.sampling import epoch_order
 from nin_edge.team import Team
-from nin_edge.text import printable
 from nin_edge.transfer import Pretrained, Teacher, distillation_loss, freeze, hold
 from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.image import Preprocessing
-
-CALIBRATION_IMAGES: Final = 512
-"""Training images, unaugmented, that the activation ranges for int8 are recorded on."""
 
 _WEIGHTS: Final = "weights/"  # prefixes of the tensors in a training state
 _MOMENTA: Final = "momenta/"
@@ -54,10 +52,6 @@ _REPORT_STEPS = 10  # between reports: reading the loss waits for a GPU
 
 class TrainingError(NinEdgeError, RuntimeError):
     """Training cannot start or go on; the message says why and what would help."""
-
-
-class TrainingStoppedError(NinEdgeError):
-    """Training was asked to stop and saved its state; `--resume` continues it."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +136,7 @@ def train(
             and, to resume, the same `run`; the first one alone writes to it.
         device: where to compute.
         report: told how it goes, every few steps and at the end of each epoch.
-        should_stop: asked after each step.
+        should_stop: asked after each step, and while the result is scored.
 
     Returns:
         The checkpoint with the best hold-out accuracy, with its test score, temperature and
@@ -163,7 +157,7 @@ def train(
     )
     loop.resume()
     loop.fit(should_stop)
-    return loop.finish() if loop.team.leads else loop.checkpoint()
+    return loop.finish(should_stop) if loop.team.leads else loop.checkpoint()
 
 
 class _Loop:
@@ -196,9 +190,11 @@ class _Loop:
         self.source = replace(source, fingerprint=dataset.fingerprint)
         self.state = _State()
         if recipe.batch_size % team.size:
+            below = recipe.batch_size // team.size * team.size
+            choice = " or ".join(map(str, filter(None, (below, below + team.size))))
             raise TrainingError(
                 f"a batch of {recipe.batch_size} images for {team.size} processes: expected a "
-                "multiple, so that all have the same share"
+                f"multiple, so that all have the same share, such as {choice}"
             )
         self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
         if self.batch_size < 2 * team.size:
@@ -212,10 +208,8 @@ class _Loop:
         # Only a global average takes maps of any size.
         small = recipe.small_images if config.head == "gap" else 0.0
         self.small_steps = round(small * self.steps)
-        self._use(
-            replace(init.checkpoint.preprocessing, size=config.size)
-            if init
-            else measure_preprocessing(dataset, config.size, config.channels)
+        self.teacher = (
+            Teacher(teacher, dataset.labels, config.channels, device) if teacher else None
         )
         torch.manual_seed(recipe.seed)
         network = NiN(config)
@@ -226,9 +220,6 @@ class _Loop:
         self.optimizers = make_optimizers(self.network, recipe)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.fp16)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.teacher = (
-            Teacher(teacher, dataset.labels, config.channels, device) if teacher else None
-        )
         self.flips = np.random.default_rng(recipe.seed).random(len(dataset.targets)) < 0.5
         # What a state must share with the run that resumes it.
         self.identity = {
@@ -248,6 +239,12 @@ class _Loop:
         self.path = run / "state.safetensors"
         self.resumes = self.path.exists()
         team.check_same({**self.identity, "device": device.type, "run folder": self.resumes})
+        if not self.resumes:  # else they are in the state
+            self._use(
+                replace(init.checkpoint.preprocessing, size=config.size)
+                if init
+                else measure_preprocessing(dataset, config.size, config.channels)
+            )
         self.forward = team.wrap(self.network)
 
     def _use(self, preprocessing: Preprocessing) -> None:
@@ -325,6 +322,8 @@ class _Loop:
     def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
         """One update from the chosen images; returns the loss of this process's share of them."""
         recipe, step = self.recipe, self.state.step
+        if step == self.small_steps:
+            give_back_memory()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * one_cycle(step, self.steps, recipe.warmup)
@@ -425,77 +424,32 @@ class _Loop:
     def _score(self) -> float:
         """Accuracy of the current weights on the hold-out."""
         holdout = self.dataset.holdout
+        give_back_memory()
         logits = evaluate.logits(
             self.network, self.preprocessing, self.dataset.images, holdout, self.device
         )
+        give_back_memory()
         if not np.isfinite(logits).all():
             raise self._diverged("a logit of the hold-out is no finite number")
         return metrics.top1(logits, self.dataset.targets[holdout])
 
-    def finish(self) -> Checkpoint:
-        """Complete the best checkpoint with what is measured once: ranges, calibration, test."""
+    def finish(self, should_stop: Callable[[], bool]) -> Checkpoint:
+        """Complete the best checkpoint with what is measured once, and draw how it went."""
         best = Checkpoint.load(self.run / "best.safetensors")
-        network, data = best.network(), self.dataset
-        rng = np.random.default_rng(0)
-        sample = np.sort(rng.permutation(data.fit)[:CALIBRATION_IMAGES])
-        holdout = evaluate.logits(network, best.preprocessing, data.images, data.holdout)
-        temperature = metrics.fit_temperature(holdout, data.targets[data.holdout])
         figures = {
-            **best.metrics,
-            "holdout_images": len(data.holdout),
-            "train_images": len(data.fit),
+            "train_images": len(self.dataset.fit),
             "train_seconds": round(self.state.seconds, 1),
             "epochs": len(self.state.history),
         }
-        for split, indices in (("holdout", data.holdout), ("test", data.test)):
-            logits = (
-                holdout
-                if split == "holdout"
-                else evaluate.logits(network, best.preprocessing, data.images, indices)
-            )
-            targets = data.targets[indices]
-            if len(indices):
-                figures[f"{split}_images"] = len(indices)
-                figures[f"{split}_top1"] = metrics.top1(logits, targets)
-                for name, divisor in (("ece_uncalibrated", 1.0), ("ece", temperature)):
-                    probabilities = metrics.softmax(logits, divisor)
-                    figures[f"{split}_{name}"] = metrics.expected_calibration_error(
-                        probabilities, targets
-                    )
-        # On the hold-out alone: which `min_score` to take is a choice as well.
-        targets = data.targets[data.holdout]
-        for found in metrics.at_thresholds(metrics.softmax(holdout, temperature), targets):
-            figures[f"holdout_coverage_at_{found.min_score:g}"] = found.coverage
-            if found.top1 is not None:
-                figures[f"holdout_top1_at_{found.min_score:g}"] = found.top1
-        best = replace(
-            best,
-            temperature=temperature,
-            ranges=evaluate.activation_ranges(network, best.preprocessing, data.images, sample),
-            metrics=figures,
+        best, scores = complete(
+            replace(best, metrics={**best.metrics, **figures}),
+            self.dataset,
+            device=self.device,
+            should_stop=should_stop,
         )
         best.save(self.run / "best.safetensors")
-        self._draw(best, logits if len(data.test) else holdout)
+        draw(self.run, self.dataset.name, self.state.history, scores)
         return best
-
-    def _draw(self, best: Checkpoint, logits: NDArray[np.float32]) -> None:
-        """Write curves.png, and confusion.png of the test images, of the hold-out without any."""
-        from nin_edge import plots  # matplotlib takes a while to import
-
-        split, indices = ("test", self.dataset.test)
-        if not len(indices):
-            split, indices = ("hold-out", self.dataset.holdout)
-        tally = metrics.Tally(self.dataset.labels)
-        probabilities = metrics.softmax(logits, best.temperature or 1.0)
-        tally.add(probabilities, self.dataset.targets[indices])
-        scores = tally.scores()
-        title = printable(f"{self.dataset.name} ({split}): top-1 {scores.top1:.2%}")
-        labels = [printable(label) for label in scores.labels]
-        for name, figure in (
-            ("curves", plots.curves_figure(self.state.history, printable(self.dataset.name))),
-            ("confusion", plots.confusion_figure(labels, scores.confusion, title)),
-        ):
-            write_atomically(self.run / f"{name}.png", plots.to_png(figure))
 
     # --- what is on the disk ----------------------------------------------------------------------
 
@@ -518,6 +472,8 @@ class _Loop:
                 )
             if _compared(key, was) != _compared(key, json.loads(json.dumps(value))):
                 raise TrainingError(f"{path}: was trained with another {key}: expected {was}")
+        # A folder copied to another machine may be of another day.
+        self.team.check_same({"training state": header.get("state")})
         try:
             self.state = _State(**header["state"])
             self._restore(tensors)

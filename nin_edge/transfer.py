@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.datasets import list_some
 from nin_edge.evaluate import InputTransform
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import images_at_once
@@ -81,8 +82,8 @@ class Teacher:
         checkpoint = weights.checkpoint
         if checkpoint.labels != labels:
             raise ModelFileError(
-                f"{weights.name}: a teacher of the classes {', '.join(checkpoint.labels)}, "
-                f"expected those of the data: {', '.join(labels)}"
+                f"{weights.name}: a teacher of the classes {list_some(checkpoint.labels)}, "
+                f"expected those of the data in their order: {list_some(labels)}"
             )
         if checkpoint.config.channels != channels:
             raise ModelFileError(

@@ -35,7 +35,7 @@ _VERBS: Final = ("train", "eval", "export", "run", "verify", "bench", "info", "d
 _RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
 _TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
 _IMPORTS: Final = {
-    "train": _TRAIN,
+    "train": (*_TRAIN, "matplotlib"),
     "eval": _TRAIN,
     "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime", "matplotlib"),
 }

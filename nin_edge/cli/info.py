@@ -35,12 +35,15 @@ def command(model: Path, as_json: bool) -> None:
         "network": f"{architecture.get('preset')} at width {architecture.get('width')}, "
         f"{info.precision}, {info.parameters:,} parameters, "
         f"{info.multiply_adds / 1e6:,.1f} million multiply-adds",
+        "head": "fully connected layer; its class maps are 1 x 1"
+        if architecture.get("head") == "fc"
+        else "global average pooling of the class maps",
         "labels": f"{len(info.labels)}: {', '.join(info.labels)}",
         "input": does,
         "network sees": f"centre square at {steps.size} x {steps.size}, "
         f"{'RGB' if steps.channels == 3 else 'luma'}",
         "normalisation": f"mean {_numbers(steps.mean)}, std {_numbers(steps.std)}, of 0 to 1",
-        "layers": f"channels {architecture.get('blocks')} at width 1, "
+        "layers": f"{_layers(architecture)} at width 1, "
         f"kernels {architecture.get('kernels')}, "
         f"{'with' if architecture.get('batch_norm') else 'without'} batch normalisation",
         "temperature": f"{info.temperature:.4g}",
@@ -54,6 +57,13 @@ def command(model: Path, as_json: bool) -> None:
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         click.echo(f"{name.ljust(width)}  {printable(text)}")
+
+
+def _layers(architecture: Mapping[str, Any]) -> str:
+    blocks = architecture.get("blocks")
+    if architecture.get("block") == "linear" and blocks:
+        return f"plain convolutions, channels {[first for first, *_ in blocks]}"
+    return f"mlpconv blocks, channels {blocks}"
 
 
 def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

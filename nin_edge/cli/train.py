@@ -23,7 +23,7 @@ from nin_edge.cli._data import (
 from nin_edge.cli._progress import Reporter, StopOnSignal
 
 if TYPE_CHECKING:
-    from nin_edge.checkpoint import Checkpoint
+    from nin_edge.checkpoint import Checkpoint, DataSource
     from nin_edge.datasets import Dataset
     from nin_edge.network import NetworkConfig
     from nin_edge.recipe import Recipe
@@ -31,17 +31,10 @@ if TYPE_CHECKING:
     from nin_edge.train import Progress
     from nin_edge.transfer import Pretrained
 
-# Options whose field has another name.
-_FIELDS: Final = {
-    "lr": "learning_rate",
-    "freeze": "frozen_blocks",
-    "balance": "balanced",
-}
 _RECIPE_OPTIONS: Final = (
-    *("epochs", "batch_size", "lr", "flip", "balance", "patience", "freeze", "bf16", "fp16"),
-    "seed",
+    *("epochs", "batch_size", "learning_rate", "flip", "balanced", "patience", "frozen_blocks"),
+    *("bf16", "fp16", "seed"),
 )
-_PATIENCE: Final = 10  # epochs, where training starts from trained weights
 
 
 @click.command("train")
@@ -54,7 +47,12 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
     metavar="WEIGHTS",
     help="Start from trained weights: a checkpoint, or a name such as nin-cifar10.",
 )
-@click.option("--freeze", type=int, help="Blocks, from the first, that keep the weights of --init.")
+@click.option(
+    "--freeze",
+    "frozen_blocks",
+    type=int,
+    help="Blocks, from the first, that keep the weights of --init.",
+)
 @click.option(
     "--distill-from",
     "teacher",
@@ -85,15 +83,21 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 @click.option(
     "--patience",
     type=int,
-    help="Epochs, in the second half of a run, without a better score on the hold-out that end it "
-    f"early, 0 for never; {_PATIENCE} with --init, else 0 if not given.",
+    help="Epochs, of images at full size, without a better score on the hold-out that end the run "
+    "early, 0 for never; with --init a quarter of --epochs, else 0 if not given.",
 )
 @click.option(
     "--batch-size",
     type=int,
-    help="Images a step; 250 for nin-bn, 128 for nin, 64 for nin-imagenet if not given.",
+    help="Images a step; 250 for nin-bn, 128 for nin, 64 for nin-imagenet, fewer for small data "
+    "sets if not given.",
 )
-@click.option("--lr", type=float, help="Peak learning rate; 0.2, but 0.02 for nin, if not given.")
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=float,
+    help="Peak learning rate; 0.2, but 0.02 for nin, if not given.",
+)
 @click.option(
     "--flip/--no-flip",
     default=None,
@@ -101,6 +105,7 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 )
 @click.option(
     "--balance/--no-balance",
+    "balanced",
     default=None,
     help="Show all classes equally often; where one has 1.5 times as many images as another if "
     "not given.",
@@ -108,7 +113,7 @@ _PATIENCE: Final = 10  # epochs, where training starts from trained weights
 @click.option(
     "--bf16",
     is_flag=True,
-    help="Compute in bfloat16 where the processor has it; weights stay float32.",
+    help="Compute in bfloat16, for processors and GPUs that have it; weights stay float32.",
 )
 @click.option(
     "--fp16",
@@ -159,15 +164,16 @@ def command(
     With --init, DATA's images fine-tune trained weights, which takes fewer of them and less time.
     Started by torchrun, several processes share the work.
 
-    Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv and config.json to the
-    run folder. Ctrl-C saves the state; --resume goes on to the same result as without the
-    interruption.
+    Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv, config.json,
+    curves.png and confusion.png to the run folder. Ctrl-C saves the state; --resume goes on to the
+    same result as without the interruption.
     """
     from nin_edge.checkpoint import DataSource
     from nin_edge.datasets import dataset_name
+    from nin_edge.finish import TrainingStoppedError
     from nin_edge.memory import keep_memory
     from nin_edge.team import joined
-    from nin_edge.train import TrainingStoppedError, train
+    from nin_edge.train import train
     from nin_edge.transfer import Pretrained
     from nin_edge_runtime import NinEdgeError
 
@@ -192,7 +198,7 @@ def command(
         else:
             initial = Pretrained.load(init) if init else None
             config, recipe = _settings(data, kind, initial, options, given)
-            source = {"name": options["data_name"], "licence": options["data_licence"]}
+            source = DataSource(options["data_name"] or "", options["data_licence"])
         tutor = Pretrained.load(teacher) if teacher else None
         with team.one_first():
             if team.leads and not resume and run.exists() and any(run.iterdir()):
@@ -207,7 +213,7 @@ def command(
         if tutor and config.multiply_adds() > tutor.checkpoint.config.multiply_adds():
             say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
         if not resume:
-            recipe = _suited(recipe, dataset, given, say)
+            recipe = _suited(recipe, dataset, team, given, say)
             _say_head(initial, config, dataset, say)
         keep_memory()
         stop = StopOnSignal(twice=team.size == 1)
@@ -217,7 +223,7 @@ def command(
                 dataset,
                 config,
                 recipe,
-                DataSource(source["name"] or dataset.name, source["licence"]),
+                replace(source, name=source.name or dataset.name),
                 run,
                 init=initial,
                 teacher=tutor,
@@ -252,7 +258,11 @@ def _launcher(team: Team) -> str:
     """How the command line was started."""
     if team.size == 1:
         return "nin-edge"
-    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m nin_edge"
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    where = (
+        "--standalone" if here == team.size else "--nnodes ..."
+    )  # what its user knows of more machines
+    return f"torchrun {where} --nproc-per-node {here} -m nin_edge"
 
 
 def _reporter(tensorboard: Path | None, team: Team) -> Callable[[Progress], None]:
@@ -300,7 +310,7 @@ def _settings(
     from nin_edge.network import NetworkConfig
     from nin_edge.recipe import RECIPES, Recipe
 
-    if options["freeze"] and not initial:
+    if options["frozen_blocks"] and not initial:
         raise click.UsageError("--freeze keeps the weights of --init WEIGHTS, which is missing")
     try:
         if initial:
@@ -321,13 +331,9 @@ def _settings(
             config = NetworkConfig.from_preset(
                 options["preset"], classes=2, width=options["width"], **shape
             )
-        changes = {
-            _FIELDS.get(name, name): options[name]
-            for name in _RECIPE_OPTIONS
-            if options[name] is not None
-        }
+        changes = {name: options[name] for name in _RECIPE_OPTIONS if options[name] is not None}
         if initial:
-            changes = {"patience": _PATIENCE} | changes
+            changes = {"patience": max(3, options["epochs"] // 4)} | changes
         recipe = replace(RECIPES.get(config.preset, Recipe()), **changes)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -340,15 +346,20 @@ def _settings(
 
 
 def _suited(
-    recipe: Recipe, dataset: Dataset, given: dict[str, Any], say: Callable[[str], None]
+    recipe: Recipe, dataset: Dataset, team: Team, given: dict[str, Any], say: Callable[[str], None]
 ) -> Recipe:
     """The recipe with what the data themselves ask for, where no option says otherwise."""
+    from nin_edge.recipe import suited_batch
     from nin_edge.sampling import is_unequal
+
+    if "batch_size" not in given:
+        batch = suited_batch(recipe.batch_size, len(dataset.fit), processes=team.size)
+        recipe = replace(recipe, batch_size=batch)
 
     if "flip" not in given and dataset.kind == "mnist":
         recipe = replace(recipe, flip=False)
         say("images are not mirrored, they are digits; --flip mirrors them")
-    if "balance" not in given and is_unequal(dataset.targets[dataset.fit]):
+    if "balanced" not in given and is_unequal(dataset.targets[dataset.fit]):
         recipe = replace(recipe, balanced=True)
         say(
             "classes differ much in size and are shown equally often; "
@@ -374,9 +385,9 @@ def _say_head(
 
 def _stored(
     run: Path, given: dict[str, Any]
-) -> tuple[NetworkConfig, Recipe, dict[str, str], Path | None]:
+) -> tuple[NetworkConfig, Recipe, DataSource, Path | None]:
     """Settings of the run to resume, and its teacher; other options are a usage error."""
-    from nin_edge.checkpoint import read_config
+    from nin_edge.checkpoint import DataSource, read_config
     from nin_edge.recipe import Recipe
     from nin_edge_runtime import NinEdgeError
 
@@ -384,7 +395,7 @@ def _stored(
     try:
         stored = json.loads(path.read_text("utf-8"))
         config, recipe = read_config(stored["network"]), Recipe(**stored["recipe"])
-        source = {"name": stored["data"]["name"], "licence": stored["data"]["licence"]}
+        source = DataSource(stored["data"]["name"], stored["data"]["licence"])
         init, teacher = (stored[name] and stored[name]["weights"] for name in ("init", "teacher"))
     except FileNotFoundError:
         raise NinEdgeError(
@@ -397,12 +408,12 @@ def _stored(
     known = {
         **asdict(config),
         **asdict(recipe),
-        "data_name": source["name"],
-        "data_licence": source["licence"],
+        "data_name": source.name,
+        "data_licence": source.licence,
         "init": init,
     }
     for name, value in given.items():
-        was = known[_FIELDS.get(name, name)]
+        was = known[name]
         if value != was:
             raise click.UsageError(
                 f"{_option(name)} {value}: the run to resume was started with {was}"

@@ -72,11 +72,11 @@ def overlay(
 
     Raises:
         ImageError: the image cannot be read, or the prediction is of an image of another size.
-        NinEdgeError: the network has no class maps: it ends in a fully connected layer.
+        NinEdgeError: the network's class maps are 1 x 1, as after a fully connected layer.
     """
     if prediction.class_map.size == 1:
         raise NinEdgeError(
-            "no heatmap: this network ends in a fully connected layer and has no class maps"
+            "no heatmap: this network's class maps are 1 x 1, as after a fully connected layer"
         )
     pixels = load_image(image, bgr=bgr, max_pixels=max_pixels)
     height, width, _ = pixels.shape

@@ -82,6 +82,7 @@ def test_control_characters_are_escaped() -> None:
         ("onnxsim", "onnxsim", ["export"]),
         ("matplotlib", "matplotlib", ["export"]),
         ("safetensors", "safetensors", ["train", "data"]),
+        ("matplotlib", "matplotlib", ["train", "data"]),
     ],
 )
 def test_missing_package_is_named_with_its_command(

@@ -253,7 +253,7 @@ def test_fine_tuning_shipped_weights_takes_a_new_last_layer_and_says_so(
     assert (best.config.width, best.config.size, best.config.classes) == (0.25, 16, 3)
     assert best.metrics["test_top1"] > 0.6  # three classes of plain shapes, at half their size
     recipe = json.loads((run / "config.json").read_text())["recipe"]
-    assert (recipe["frozen_blocks"], recipe["patience"]) == (2, 10)
+    assert (recipe["frozen_blocks"], recipe["patience"]) == (2, 3)
 
     # Going on needs no --init, takes the same one, and no other.
     assert invoke(shapes_folder, "-o", run, "--resume", "--init", name).exit_code == 0

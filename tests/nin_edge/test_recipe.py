@@ -8,7 +8,15 @@ import torch
 
 from nin_edge.muon import Muon
 from nin_edge.network import PRESETS, SIZES, NetworkConfig, NiN
-from nin_edge.recipe import RECIPES, Recipe, images_at_once, make_optimizers, one_cycle, small_side
+from nin_edge.recipe import (
+    RECIPES,
+    Recipe,
+    images_at_once,
+    make_optimizers,
+    one_cycle,
+    small_side,
+    suited_batch,
+)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
@@ -48,6 +56,21 @@ def test_each_preset_has_its_recipe() -> None:
 def test_numbers_that_cannot_train_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**changes)
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "batch"),
+    [
+        (49_000, 1, 250),
+        (5_000, 1, 250),
+        (1_487, 1, 74),
+        (240, 1, 16),
+        (5_000, 4, 248),
+        (240, 3, 15),
+    ],
+)
+def test_few_images_are_given_smaller_batches(images: int, processes: int, batch: int) -> None:
+    assert suited_batch(250, images, processes=processes) == batch
 
 
 def test_small_images_cost_about_two_fifths() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nin_edge.checkpoint import Checkpoint
+from nin_edge.checkpoint import Checkpoint, read_tensors, write_tensors
 from nin_edge.team import Team, launched
 
 PATIENCE = 120.0  # seconds to wait for processes, on a busy machine
@@ -37,6 +39,8 @@ data, other, run, fault = map(Path, sys.argv[1:])
 with joined("cpu") as (team, device):
     with team.one_first():
         dataset = open_dataset(other if team.rank == 1 else data, size=16)
+    if fault.name == "state" and team.rank == 1:
+        run = run.parent / "older"
     classes = len(dataset.labels)
     config = NetworkConfig.from_preset("nin", classes=classes, size=16, width=0.05, dropout=0.0)
     recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
@@ -48,7 +52,7 @@ with joined("cpu") as (team, device):
         steps += 1
         if fault.name == "fail" and team.rank == 1 and steps == 5:
             raise NinEdgeError("the disk of process 1 is on fire")
-        return False
+        return fault.name == "stop" and steps == 5
 
     last = train(dataset, config, recipe, DataSource("shapes"), run, team=team, device=device,
                  should_stop=should_stop)
@@ -61,13 +65,14 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TWO = ["--standalone", "--nproc-per-node", "2"]  # on a free port
 
 
-def two(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run two processes to their end; `--standalone` finds a free port."""
+def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run several processes to their end."""
     return subprocess.run(
-        [*TORCHRUN, "--standalone", *map(str, arguments)],
+        [*TORCHRUN, *map(str, arguments)],
         cwd=cwd,
         env=environment(),
         capture_output=True,
@@ -93,7 +98,7 @@ def test_two_processes_take_the_steps_of_one(
     shapes_folder: Path, tmp_path: Path, script: Path
 ) -> None:
     data = shapes_folder
-    done = two(script, data, data, tmp_path / "two", "none", cwd=tmp_path)
+    done = torchrun(*TWO, script, data, data, tmp_path / "two", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     ranks = [
         Checkpoint.load(tmp_path / "two" / f"{name}.safetensors").weights
@@ -116,7 +121,7 @@ def test_two_processes_take_the_steps_of_one(
         ("fail", "the disk of process 1 is on fire"),
         ("data", "process 1 has other data than process 0"),
         ("classes", "process 1 has other labels than process 0"),
-        ("15", "a batch of 15 images for 2 processes: expected a multiple"),
+        ("15", "a batch of 15 images for 2 processes: expected a multiple, .* such as 14 or 16"),
     ],
 )
 def test_one_processs_fault_ends_the_job_with_its_error(
@@ -133,10 +138,25 @@ def test_one_processs_fault_ends_the_job_with_its_error(
         other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)
     elif fault == "classes":
         other = make_folder(tmp_path / "other", {"circle": 60, "square": 60})
-    done = two(script, shapes_folder, other, tmp_path / "run", fault, cwd=tmp_path)
+    done = torchrun(*TWO, script, shapes_folder, other, tmp_path / "run", fault, cwd=tmp_path)
     assert done.returncode != 0
-    assert message in done.stderr
+    assert re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_processes_that_resume_from_different_states_are_refused(
+    shapes_folder: Path, tmp_path: Path, script: Path
+) -> None:
+    run, older = tmp_path / "run", tmp_path / "older"
+    one = [sys.executable, script, shapes_folder, shapes_folder, run, "stop"]
+    subprocess.run(one, env=environment(), check=False, capture_output=True, timeout=PATIENCE)
+    shutil.copytree(run, older)
+    tensors, header = read_tensors(older / "state.safetensors", "training state")
+    header["state"]["step"] -= 1
+    write_tensors(older / "state.safetensors", "training state", tensors, header)
+    done = torchrun(*TWO, script, shapes_folder, shapes_folder, run, "state", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "process 1 has other training state than process 0" in done.stderr
 
 
 def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
@@ -145,7 +165,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
     options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--batch-size", "16"]
     long = [*options, "--epochs", "40", "--device", "cpu", "-o", "run"]
     child = subprocess.Popen(
-        [*TORCHRUN, "--standalone", "-m", "nin_edge", "train", str(shapes_folder), *long],
+        [*TORCHRUN, *TWO, "-m", "nin_edge", "train", str(shapes_folder), *long],
         cwd=tmp_path,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -161,9 +181,9 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
     _, notes = child.communicate(timeout=PATIENCE)
     again = next(line for line in notes.splitlines() if "to go on: " in line)
     command = again.partition("to go on: ")[2].split()
-    assert command[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "nin_edge"]
+    assert command[0] == "torchrun"
     assert notes.count("to go on: ") == 1
-    done = two(*command[3:], cwd=tmp_path)
+    done = torchrun(*command[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 40
     assert done.stdout.count("next: nin-edge export") == 1

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import csv
+import errno
+import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,13 +20,13 @@ from nin_edge import evaluate
 from nin_edge import train as training
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset, open_dataset
+from nin_edge.finish import TrainingStoppedError
 from nin_edge.metrics import THRESHOLDS, softmax
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe
 from nin_edge.train import (
     Progress,
     TrainingError,
-    TrainingStoppedError,
     measure_preprocessing,
     train,
 )
@@ -320,6 +323,44 @@ def test_stopping_leaves_a_checkpoint_of_that_step(shapes: Dataset, tmp_path: Pa
 def test_asking_to_stop_after_the_last_step_is_too_late(shapes: Dataset, tmp_path: Path) -> None:
     best = train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(40))
     assert "test_top1" in best.metrics
+
+
+def test_stopping_before_the_result_is_scored_leaves_that_to_the_next_time(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "whole")
+    steps = itertools.count(1)
+    with pytest.raises(TrainingStoppedError, match="after the last step, before it was scored"):
+        train(
+            *(shapes, network(), SHORT, SOURCE, tmp_path / "parts"),
+            should_stop=lambda: next(steps) >= 40,  # the last one, and from then on
+        )
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+# Two for each file: the second epoch's best weights, its state, and the final best weights.
+@pytest.mark.parametrize("write", [11, 17, 19])
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "whole")
+    writes, fsync = itertools.count(1), os.fsync
+
+    def fail(descriptor: int) -> None:
+        if next(writes) >= write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            train(shapes, network(), SHORT, SOURCE, tmp_path / "parts")
+    for path in (tmp_path / "parts").glob("*.safetensors"):
+        read_tensors(path, "training state" if path.stem == "state" else "checkpoint")
+    assert not list((tmp_path / "parts").glob(".*"))
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "parts")
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
 def test_resuming_a_finished_run_changes_nothing(shapes: Dataset, tmp_path: Path) -> None:
@@ -633,8 +674,9 @@ def test_a_student_goes_on_with_the_same_teacher_and_no_other(
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
-def test_float16_with_a_scaled_loss_learns_and_goes_on(shapes: Dataset, tmp_path: Path) -> None:
-    recipe = replace(SHORT, epochs=4, fp16=True, learning_rate=0.1)
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_a_half_precision_learns_and_goes_on(shapes: Dataset, tmp_path: Path, kind: str) -> None:
+    recipe = replace(SHORT, epochs=4, learning_rate=0.1, **{kind: True})
     best = train(shapes, network(width=0.05), recipe, SOURCE, tmp_path / "whole")
     assert best.metrics["holdout_top1"] >= LEARNT
     with pytest.raises(TrainingStoppedError):

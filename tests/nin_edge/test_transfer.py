@@ -137,7 +137,11 @@ def test_a_teacher_gives_its_networks_logits_at_its_own_size(rng: np.random.Gene
 @pytest.mark.parametrize(
     ("labels", "channels", "words"),
     [
-        (("a", "b", "x"), 3, "a teacher of the classes a, b, c, expected those of the data: a, b"),
+        (
+            ("a", "b", "x"),
+            3,
+            "a teacher of the classes a, b, c, expected those of the data in their",
+        ),
         (LABELS, 1, "a teacher with 3 channels, expected the student's 1"),
     ],
 )

@@ -299,7 +299,7 @@ class TestText:
 class TestErrors:
     def test_a_network_without_class_maps_has_no_heatmap(self) -> None:
         image = plain(20, 30)
-        with pytest.raises(NinEdgeError, match="ends in a fully connected layer"):
+        with pytest.raises(NinEdgeError, match="class maps are 1 x 1"):
             overlay(image, predicted(image.shape, np.ones((1, 1))))
 
     def test_prediction_of_another_image_is_refused(self) -> None:
