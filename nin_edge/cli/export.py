@@ -81,7 +81,7 @@ def command(
     """Export WEIGHTS to model files.
 
     They are a checkpoint of `nin-edge train`, or go by name where they ship with it: nin-cifar10
-    (the default) and nin-cifar10-quarter.
+    (the default), nin-cifar10-half and nin-cifar10-quarter.
 
     Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and report.json. Every model
     is compared with PyTorch before any is written; beyond the tolerance or the budget nothing is,

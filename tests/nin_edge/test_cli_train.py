@@ -85,7 +85,7 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--init", "nin-cifar10", "--freeze", "-1"), "frozen blocks is -1: expected 0"),
         (
             ("--init", "nin-cifar10", "--width", "0.25"),
-            "--width 0.25: the weights of --init have 0.5",
+            "--width 0.25: the weights of --init have 1.0",
         ),
         (("--init", "nin-cifar10", "--preset", "nin"), "--preset nin: the weights of --init have"),
         (

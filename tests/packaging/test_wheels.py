@@ -42,6 +42,8 @@ def test_wheels_hold_what_they_should(wheels: dict[str, Path]) -> None:
         "nin_edge/py.typed",
         "nin_edge/cli/run.py",
         "nin_edge/weights/nin-cifar10.safetensors",
+        "nin_edge/weights/nin-cifar10-half.safetensors",
+        "nin_edge/weights/nin-cifar10-quarter.safetensors",
         "nin_edge_export/py.typed",
         "nin_edge_export/graph.py",
     } <= toolkit
