@@ -111,10 +111,10 @@ class Team:
         """Let one process of each machine enter before its others, which find its files."""
         first = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
         if not first:
-            self.agree()  # as soon as all are here; over the CPU, as a barrier on GPUs would not be
+            self.agree(True)  # a barrier, but on the CPU
         yield
         if first:
-            self.agree()
+            self.agree(True)
 
 
 def launched() -> bool:

@@ -29,6 +29,9 @@ SUM_TOLERANCE = 1e-5
 BATCH_TOLERANCE = 1e-5
 """Largest difference of a probability between an image alone and in a batch."""
 
+REENCODED = 0.15
+"""Largest difference of a probability between a photo and its turned copy, a JPEG of its own."""
+
 PROPERTY = settings(
     max_examples=150,
     deadline=None,
@@ -306,5 +309,6 @@ class TestRealFiles:
         assert len(photos) == 9
         upright = photos[f"{scene}_0"]
         for prediction in photos.values():
-            assert prediction.label == upright.label
+            difference = np.abs(prediction.probabilities - upright.probabilities).max()
+            assert difference <= REENCODED
             assert prediction.crop == upright.crop
