@@ -103,11 +103,7 @@ def draw(
         history: loss and hold-out accuracy of each epoch, as in metrics.csv.
         scores: as `complete` gives them.
     """
-    split, shown = next(
-        (title, scores[key])
-        for key, title in (("test", "test"), ("holdout", "hold-out"))
-        if key in scores
-    )
+    split, shown = ("test", scores["test"]) if "test" in scores else ("hold-out", scores["holdout"])
     title = printable(f"{name} ({split}): top-1 {shown.top1:.2%}")
     labels = [printable(label) for label in shown.labels]
     for file, figure in (

@@ -102,6 +102,13 @@ RECIPES: Final = {
 """The recipe of each network preset."""
 
 
+_STEPS_PER_EPOCH: Final = 20  # at least: with fewer, epochs are over before the network has learnt
+_SMALLEST_BATCH: Final = 16  # batch normalisation's statistics are poor with fewer
+_ACTIVATION_BYTES: Final = (
+    2 * 10**8
+)  # of convolutions' outputs; normalisation and gradients add to it
+
+
 def suited_batch(batch_size: int, images: int, *, processes: int = 1) -> int:
     """The batch for a data set: smaller for few images, so that an epoch has twenty steps.
 
@@ -115,13 +122,6 @@ def suited_batch(batch_size: int, images: int, *, processes: int = 1) -> int:
     """
     batch = min(batch_size, max(_SMALLEST_BATCH, images // _STEPS_PER_EPOCH))
     return max(processes, batch - batch % processes)
-
-
-_STEPS_PER_EPOCH: Final = 20  # at least: with fewer, epochs are over before the network has learnt
-_SMALLEST_BATCH: Final = 16  # batch normalisation's statistics are poor with fewer
-
-_ACTIVATION_BYTES: Final = 2 * 10**8
-"""Of the convolutions' outputs; with what normalisation and gradients add, 0.8 GB of memory."""
 
 
 def small_side(size: int) -> int:

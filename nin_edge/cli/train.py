@@ -259,9 +259,8 @@ def _launcher(team: Team) -> str:
     if team.size == 1:
         return "nin-edge"
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    where = (
-        "--standalone" if here == team.size else "--nnodes ..."
-    )  # what its user knows of more machines
+    # Of more machines than this one, their user knows the rest.
+    where = "--standalone" if here == team.size else "--nnodes ..."
     return f"torchrun {where} --nproc-per-node {here} -m nin_edge"
 
 
@@ -355,7 +354,6 @@ def _suited(
     if "batch_size" not in given:
         batch = suited_batch(recipe.batch_size, len(dataset.fit), processes=team.size)
         recipe = replace(recipe, batch_size=batch)
-
     if "flip" not in given and dataset.kind == "mnist":
         recipe = replace(recipe, flip=False)
         say("images are not mirrored, they are digits; --flip mirrors them")

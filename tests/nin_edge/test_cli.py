@@ -432,6 +432,10 @@ def test_info_shows_what_the_file_is() -> None:
     text = _run("info", DEFAULT_MODEL).stdout
     assert "airplane, automobile, bird" in text
     assert "CIFAR-10 (JPEG q75)" in text
+    assert "global average pooling of the class maps" in text
+    assert (
+        "mlpconv blocks, channels [[192, 160, 96], [192, 192, 192], [192, 192]] at width 1" in text
+    )
     values = json.loads(_run("info", DEFAULT_MODEL, "--json").stdout)
     assert values["bytes"] == DEFAULT_MODEL.stat().st_size
     assert len(values["labels"]) == 10

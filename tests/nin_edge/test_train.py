@@ -498,9 +498,8 @@ def test_every_part_of_a_batch_is_of_all_classes(
     seen = targets_seen(monkeypatch)
     recipe = replace(SHORT, epochs=1, batch_size=80)
     train(shapes, network(), recipe, SOURCE, tmp_path)
-    assert [len(set(part)) for part in seen] == [
-        3
-    ] * 8  # sorted as the data set is, a quarter would hold one or two
+    # Sorted as the data set is, a quarter would hold one or two.
+    assert [len(set(part)) for part in seen] == [3] * 8
 
 
 def test_the_time_left_counts_small_images_as_less_work(
