@@ -211,6 +211,12 @@ class _Loop:
         self.teacher = (
             Teacher(teacher, dataset.labels, config.channels, device) if teacher else None
         )
+        # It goes forward alone, and the network backward too, which costs twice as much again.
+        self.teacher_work = (
+            teacher.checkpoint.config.multiply_adds() / (3 * config.multiply_adds())
+            if teacher
+            else 0.0
+        )
         torch.manual_seed(recipe.seed)
         network = NiN(config)
         if init:
@@ -315,9 +321,10 @@ class _Loop:
         return len(scores) - scores.index(max(scores)) > self.recipe.patience
 
     def _work(self, steps: int) -> float:
-        """What the first `steps` steps cost, in steps at full size."""
+        """What the first `steps` steps cost, in steps at full size and without a teacher."""
         small = min(steps, self.small_steps)
-        return steps - small + small * (small_side(self.config.size) / self.config.size) ** 2
+        own = steps - small + small * (small_side(self.config.size) / self.config.size) ** 2
+        return own + steps * self.teacher_work
 
     def _step(self, chosen: np.ndarray[Any, np.dtype[np.int64]], epoch: int) -> Tensor:
         """One update from the chosen images; returns the loss of this process's share of them."""

@@ -514,6 +514,21 @@ def test_the_time_left_counts_small_images_as_less_work(
     assert first.seconds_left / done == pytest.approx((32 / 20) ** 2)
 
 
+def test_the_time_left_counts_what_a_teacher_costs(shapes_folder: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(shapes_folder, size=32)
+    best = train(dataset, network(size=32), replace(SHORT, epochs=1), SOURCE, tmp_path / "one")
+    reports: list[Progress] = []
+    train(
+        *(dataset, network(size=32), SHORT, SOURCE, tmp_path / "two"),
+        teacher=Pretrained("one", best),
+        report=reports.append,
+    )
+    first = next(report for report in reports if report.holdout_top1 is not None)
+    # A teacher like the student, at full size throughout: a third of a step more in each.
+    done = 20 * SHORT.batch_size / first.images_per_second
+    assert first.seconds_left / done == pytest.approx((1 + 1 / 3) / ((20 / 32) ** 2 + 1 / 3))
+
+
 def test_no_better_score_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
     # Nothing is learnt at this rate: the first score stays the best.
     recipe = replace(SHORT, epochs=9, learning_rate=1e-9, small_images=0.0, patience=2)
