@@ -2,9 +2,9 @@
 
     python -m benchmarks.overhead [MODEL...]
 
-Each model file (the default model if none is given) on one thread: one array of its size, and a
-camera's frame against Pillow's crop and resize by hand. Then, with the default model, 100,000
-predictions and what they leave in memory, and eight threads that share one classifier.
+Each model file on one thread: one array of its size, and a camera's frame against Pillow's crop
+and resize by hand. Without MODEL, the default model, and besides 100,000 predictions and what they
+leave in memory, and eight threads that share one classifier.
 """
 
 from __future__ import annotations
@@ -97,9 +97,11 @@ def measure_endurance() -> None:
 def main() -> None:
     """Measure and print."""
     print(describe("onnxruntime", "numpy", "pillow"))
-    for model in map(Path, sys.argv[1:] or [DEFAULT_MODEL]):
+    named = [Path(name) for name in sys.argv[1:]]
+    for model in named or [DEFAULT_MODEL]:
         measure_calls(model)
-    run_step("benchmarks.overhead", "endurance")
+    if not named:
+        run_step("benchmarks.overhead", "endurance")
 
 
 if __name__ == "__main__":
