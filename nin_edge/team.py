@@ -7,6 +7,8 @@ A single process is a team of one, for which nothing here costs anything.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import hashlib
 import json
 import os
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Final
 
 import torch
@@ -149,9 +152,12 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
             )
         own = torch.device("cuda", number)
         torch.cuda.set_device(own)
+    # What DistributedDataParallel imports: after the group is made, its defaults would keep it.
+    import_module("torch.distributed.nn")
     # Flags and digests lie in the CPU's memory, weights on the device.
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=_TIMEOUT)
+    group = [distributed.group.WORLD]
     try:
         yield Team(distributed.get_rank(), distributed.get_world_size()), own
     except RuntimeError as error:
@@ -161,3 +167,15 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         raise TeamError(f"another process of the training ended ({error})") from error
     finally:
         distributed.destroy_process_group()
+        atexit.register(_end_threads, group)
+
+
+def _end_threads(group: list[Any]) -> None:
+    """Let the group go, and with it gloo's threads.
+
+    One that has a tensor to free after Python's end aborts the process. The reference in the list
+    has to be the last: Python lets the threads run while it drops that one, and waits for ever
+    where a network in several processes drops it.
+    """
+    gc.collect()
+    group.clear()
