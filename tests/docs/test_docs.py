@@ -23,7 +23,10 @@ from PIL import Image
 
 import nin_edge
 import nin_edge_runtime
+from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
+from nin_edge.network import count_parameters
+from nin_edge.weights import WEIGHTS
 from nin_edge_export.certificate import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_export.graph import IR_VERSION, OPSET
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
@@ -202,6 +205,20 @@ def test_metadata_keys_that_are_described_exist() -> None:
     )
     metadata = {entry.key for entry in onnx.load(MODELS[0]).metadata_props}
     assert sorted(described) == sorted(metadata)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_figures_of_weights_that_ship_are_theirs(name: str) -> None:
+    checkpoint = Checkpoint.load(WEIGHTS[name])
+    top1 = checkpoint.metrics["test_top1"]
+    about = rf"^\| `{name}`.* {count_parameters(checkpoint.config):,} .*"
+    for page, figure in (
+        ("README.md", f"{1 - top1:.2%}"),
+        ("docs/results.md", f"{1 - top1:.2%}"),
+        ("docs/training.md", f"{top1:.2%}"),
+    ):
+        text = (ROOT / page).read_text()
+        assert re.search(rf"{about}\| {figure} \|", text, re.MULTILINE), page
 
 
 def test_numbers_of_the_contract_are_the_codes() -> None:
