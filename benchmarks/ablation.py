@@ -29,7 +29,7 @@ from benchmarks.machine import describe
 from nin_edge.checkpoint import DataSource
 from nin_edge.datasets import Dataset, open_dataset, own_shape
 from nin_edge.memory import keep_memory
-from nin_edge.network import NetworkConfig, NiN
+from nin_edge.network import NetworkConfig, count_parameters
 from nin_edge.recipe import Recipe
 from nin_edge.train import train
 
@@ -51,8 +51,7 @@ class Candidate:
     @property
     def parameters(self) -> int:
         """Its weights and biases."""
-        with torch.device("meta"):
-            return sum(weight.numel() for weight in NiN(self.config).parameters())
+        return count_parameters(self.config)
 
 
 def linear(like: NetworkConfig, *, by: str) -> NetworkConfig:

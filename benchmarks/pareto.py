@@ -21,6 +21,7 @@ from benchmarks.machine import describe, interleave, timed
 from nin_edge.bench import median_ratio
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import open_dataset
+from nin_edge.network import count_parameters
 from nin_edge.weights import WEIGHTS
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime import Classifier
@@ -54,7 +55,6 @@ class Row:
 
 def measure(data: Path, folder: Path) -> list[Row]:
     """Export and measure every network that ships, the largest first."""
-    image = golden_image(0, 32, 32)
     found = []
     for name, path in WEIGHTS.items():
         checkpoint = Checkpoint.load(path)
@@ -67,9 +67,9 @@ def measure(data: Path, folder: Path) -> list[Row]:
     calls = {
         (name, model.info.precision): partial(
             Classifier(folder / f"{name}.{model.info.precision}.onnx", provider="cpu", threads=1),
-            image,
+            golden_image(0, checkpoint.config.size, checkpoint.config.size),  # nothing to resize
         )
-        for name, _, models in found
+        for name, checkpoint, models in found
         for model in models
     }
     candidates = {f"{name} {precision}": timed(c, CALLS) for (name, precision), c in calls.items()}
@@ -78,7 +78,7 @@ def measure(data: Path, folder: Path) -> list[Row]:
     rows = [
         Row(
             name=name,
-            parameters=sum(weight.numel() for weight in checkpoint.network().parameters()),
+            parameters=count_parameters(checkpoint.config),
             multiply_adds=checkpoint.config.multiply_adds(),
             sizes={model.info.precision: len(model.data) for model in models},
             errors={m.info.precision: 1 - m.info.certificate["accuracy"]["top1"] for m in models},

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 
 SIZES: Final = range(16, 513)
@@ -138,6 +139,12 @@ class NetworkConfig:
             for inputs, outputs, kernel in shapes
         )
         return total + (self.classes**2 * sides[-1] ** 2 if self.head == "fc" else 0)
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Weights and biases of the network, those of its normalisation among them."""
+    with torch.device("meta"):  # shapes alone
+        return sum(parameter.numel() for parameter in NiN(config).parameters())
 
 
 PRESETS: Final = {

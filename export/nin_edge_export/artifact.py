@@ -13,6 +13,7 @@ from typing import Any, Final
 from onnx import ModelProto
 
 from nin_edge.checkpoint import Checkpoint, library_versions
+from nin_edge.network import count_parameters
 from nin_edge_export.certificate import Golden, Rows
 from nin_edge_export.graph import OLDEST_RUNTIME
 from nin_edge_runtime.metadata import FORMAT_VERSION, PREFIX, file_sha256, find_sha256
@@ -53,7 +54,7 @@ def seal(
         "precision": precision,
         "temperature": checkpoint.temperature or 1.0,
         "architecture": asdict(checkpoint.config),
-        "parameters": sum(value.numel() for value in checkpoint.network().parameters()),
+        "parameters": count_parameters(checkpoint.config),
         "multiply_adds": checkpoint.config.multiply_adds(),
         "data": asdict(checkpoint.data),
         "versions": {

@@ -172,6 +172,7 @@ def command(
     from nin_edge.datasets import dataset_name
     from nin_edge.finish import TrainingStoppedError
     from nin_edge.memory import keep_memory
+    from nin_edge.network import count_parameters
     from nin_edge.team import joined
     from nin_edge.train import train
     from nin_edge.transfer import Pretrained
@@ -210,7 +211,7 @@ def command(
                 *(data, config.size, config.channels, kind), fetch=download, quiet=not team.leads
             )
         config = replace(config, classes=len(dataset.labels))
-        if tutor and config.multiply_adds() > tutor.checkpoint.config.multiply_adds():
+        if tutor and count_parameters(config) > count_parameters(tutor.checkpoint.config):
             say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
         if not resume:
             recipe = _suited(recipe, dataset, team, given, say)
