@@ -120,8 +120,9 @@ def suited_batch(batch_size: int, images: int, *, processes: int = 1) -> int:
     Returns:
         A multiple of `processes`.
     """
-    batch = min(batch_size, max(_SMALLEST_BATCH, images // _STEPS_PER_EPOCH))
-    return max(processes, batch - batch % processes)
+    # Each takes statistics of its own share.
+    batch = min(batch_size, max(_SMALLEST_BATCH * processes, images // _STEPS_PER_EPOCH))
+    return max(2 * processes, batch - batch % processes)
 
 
 def small_side(size: int) -> int:

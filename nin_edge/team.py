@@ -12,7 +12,8 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,7 +48,10 @@ class Team:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with gradients that are averaged over the team."""
-        return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
+        if self.size == 1:
+            return network
+        # Else every step would replace the others' running statistics by the leader's.
+        return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
 
     def averaging(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """In which a step's parts run forward and back: the last one averages all gradients.
@@ -67,6 +71,12 @@ class Team:
         total = value.clone()
         distributed.all_reduce(total)
         return total / self.size
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the mean of each tensor, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                tensor.copy_(self.mean(tensor))
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag that any process raised."""
@@ -137,22 +147,23 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
 
     Raises:
         ProviderError: the machine has fewer GPUs than processes.
-        TeamError: another process ended while this one waited for it.
+        TeamError: another process ended, or did not answer in time, while this one waited for it.
     """
     if not launched():
         yield Team(), torch.device(device)
         return
     own = torch.device(device)
     if own.type == "cuda":
-        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if number >= gpus:
+        processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > gpus:  # for all of them, or those with a GPU would wait for the others
             raise ProviderError(
-                f"process {number} of this machine has no GPU of its own, there are {gpus}: "
-                f"expected torchrun --nproc-per-node {gpus}, or --device cpu"
+                f"{processes} processes on this machine, which has {gpus} GPUs: expected one for "
+                f"each, torchrun --nproc-per-node {gpus}, or --device cpu"
             )
-        own = torch.device("cuda", number)
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(own)
-    # What DistributedDataParallel imports: after the group is made, its defaults would keep it.
+    # DistributedDataParallel imports this module, whose functions have group=group.WORLD as a
+    # default: imported once the group exists, they would keep it.
     import_module("torch.distributed.nn")
     # Flags and digests lie in the CPU's memory, weights on the device.
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
@@ -164,7 +175,10 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         text = str(error).lower()
         if isinstance(error, NinEdgeError) or not ("gloo" in text or "nccl" in text):
             raise
-        raise TeamError(f"another process of the training ended ({error})") from error
+        late = "timed out" in text or "timeout" in text
+        hours = _TIMEOUT.total_seconds() / 3600
+        what = f"has not answered for {hours:g} hours" if late else "ended"
+        raise TeamError(f"another process of the training {what} ({error})") from error
     finally:
         distributed.destroy_process_group()
         atexit.register(_end_threads, group)
@@ -173,9 +187,12 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
 def _end_threads(group: list[Any]) -> None:
     """Let the group go, and with it gloo's threads.
 
-    One that has a tensor to free after Python's end aborts the process. The reference in the list
-    has to be the last: Python lets the threads run while it drops that one, and waits for ever
-    where a network in several processes drops it.
+    A thread that frees a tensor while Python shuts down aborts the process, so they have to end
+    before. They do with the last reference to the group, which has to be the one in this list:
+    Python drops it without its lock. DistributedDataParallel would hold the lock and wait for the
+    threads, which may be waiting for it. So networks go first, and what holds one.
     """
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        setattr(sys, name, None)  # an uncaught exception, with its frames
     gc.collect()
     group.clear()

@@ -192,9 +192,11 @@ class _Loop:
         if recipe.batch_size % team.size:
             below = recipe.batch_size // team.size * team.size
             choice = " or ".join(map(str, filter(None, (below, below + team.size))))
+            fewer = max(n for n in range(1, team.size) if recipe.batch_size % n == 0)
             raise TrainingError(
                 f"a batch of {recipe.batch_size} images for {team.size} processes: expected a "
-                f"multiple, so that all have the same share, such as {choice}"
+                f"multiple, so that all have the same share, such as {choice}, or a number of "
+                f"processes that divides it, such as {fewer}"
             )
         self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
         if self.batch_size < 2 * team.size:
@@ -244,7 +246,8 @@ class _Loop:
         }
         self.path = run / "state.safetensors"
         self.resumes = self.path.exists()
-        team.check_same({**self.identity, "device": device.type, "run folder": self.resumes})
+        same = {key: _compared(key, value) for key, value in self.identity.items()}
+        team.check_same({**same, "device": device.type, "state to resume": self.resumes})
         if not self.resumes:  # else they are in the state
             self._use(
                 replace(init.checkpoint.preprocessing, size=config.size)
@@ -283,6 +286,8 @@ class _Loop:
                 )
                 last = batch + 1 == self.steps_per_epoch
                 save = last or stop or due
+                if save:
+                    self.team.average(self._statistics())
                 if save or batch % _REPORT_STEPS == 0:
                     self.state.loss_sum += self._checked(total, weights=save)
                     total.zero_()
@@ -400,6 +405,10 @@ class _Loop:
             f"training diverged: {what} in epoch {epoch + 1}, step {batch + 1} of "
             f"{self.steps_per_epoch}; try a learning rate below {self.recipe.learning_rate:g}"
         )
+
+    def _statistics(self) -> Iterator[Tensor]:
+        """Running means and variances, which each process takes of its own share of the batches."""
+        return (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
 
     def _end_epoch(self, where: Progress) -> float:
         """Score the hold-out, keep the weights if they are the best yet, write the epoch's row."""
@@ -550,5 +559,7 @@ class _Loop:
 
 
 def _compared(key: str, value: Any) -> Any:
-    """What of a run's identity has to be the same: of weights, not where they lie."""
+    """What of a run's identity has to be the same: of images and weights, not where they lie."""
+    if key == "data" and value:
+        return value["fingerprint"]
     return value["sha256"] if key in ("init", "teacher") and value else value

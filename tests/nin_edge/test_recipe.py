@@ -66,7 +66,9 @@ def test_numbers_that_cannot_train_are_refused(changes: dict[str, Any], message:
         (1_487, 1, 74),
         (240, 1, 16),
         (5_000, 4, 248),
-        (240, 3, 15),
+        (240, 3, 48),
+        (300, 9, 144),
+        (5_000, 200, 400),
     ],
 )
 def test_few_images_are_given_smaller_batches(images: int, processes: int, batch: int) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ import pytest
 import torch
 
 from nin_edge.checkpoint import Checkpoint, read_tensors, write_tensors
-from nin_edge.team import Team, launched
+from nin_edge.team import Team, joined, launched
+from nin_edge_runtime import ProviderError
 
 PATIENCE = 120.0  # seconds to wait for processes, on a busy machine
 LOSS_TOLERANCE = 2e-4
@@ -26,8 +28,12 @@ LOSS_TOLERANCE = 2e-4
 SCRIPT = """
 import atexit
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 import torch
+import nin_edge.team
+import nin_edge.train
 from nin_edge.checkpoint import DataSource
 from nin_edge.datasets import open_dataset
 from nin_edge.network import NetworkConfig
@@ -41,14 +47,20 @@ def tell_threads():  # after all else
     print("threads of gloo at the end:", sum("gloo" in name for name in names), file=sys.stderr)
 
 atexit.register(tell_threads)
-data, other, run, fault = map(Path, sys.argv[1:])
+data, other, run, fault, preset = map(Path, sys.argv[1:])
+if fault.name == "late":
+    nin_edge.team._TIMEOUT = timedelta(seconds=9)
 with joined("cpu") as (team, device):
     with team.one_first():
-        dataset = open_dataset(other if team.rank == 1 else data, size=16)
+        dataset = open_dataset(other if team.rank == 1 else data, size=32)
     if fault.name == "state" and team.rank == 1:
         run = run.parent / "older"
     classes = len(dataset.labels)
-    config = NetworkConfig.from_preset("nin", classes=classes, size=16, width=0.05, dropout=0.0)
+    config = NetworkConfig.from_preset(
+        preset.name, classes=classes, size=32, width=0.05, dropout=0.0
+    )
+    if "parts" in fault.name:
+        nin_edge.train.images_at_once = lambda config, side: 3
     recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
                     learning_rate=0.02)
     steps = 0
@@ -58,9 +70,12 @@ with joined("cpu") as (team, device):
         steps += 1
         if fault.name == "fail" and team.rank == 1 and steps == 5:
             raise NinEdgeError("the disk of process 1 is on fire")
-        return fault.name == "stop" and steps == 5
+        if fault.name == "late" and team.rank == 1 and steps == 5:
+            time.sleep(30)
+        return fault.name.startswith("stop") and steps == 5
 
-    last = train(dataset, config, recipe, DataSource("shapes"), run, team=team, device=device,
+    source = DataSource(f"shapes, as process {team.rank} calls them")
+    last = train(dataset, config, recipe, source, run, team=team, device=device,
                  should_stop=should_stop)
     if team.rank == 1:
         last.save(run / "rank1.safetensors")
@@ -95,6 +110,10 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
+    return Checkpoint.load(run / f"{name}.safetensors").weights
+
+
 def losses(run: Path) -> list[float]:
     with (run / "metrics.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
@@ -104,17 +123,14 @@ def test_two_processes_take_the_steps_of_one(
     shapes_folder: Path, tmp_path: Path, script: Path
 ) -> None:
     data = shapes_folder
-    done = torchrun(*TWO, script, data, data, tmp_path / "two", "none", cwd=tmp_path)
+    done = torchrun(*TWO, script, data, data, tmp_path / "two", "none", "nin", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # One that lives on may abort the process.
     assert done.stderr.count("threads of gloo at the end: 0") == 2
-    ranks = [
-        Checkpoint.load(tmp_path / "two" / f"{name}.safetensors").weights
-        for name in ("last", "rank1")
-    ]
+    ranks = [weights(tmp_path / "two", name) for name in ("last", "rank1")]
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
     one = subprocess.run(
-        [sys.executable, script, data, data, tmp_path / "one", "none"],
+        [sys.executable, script, data, data, tmp_path / "one", "none", "nin"],
         env=environment(),
         check=True,
         timeout=PATIENCE,
@@ -123,13 +139,67 @@ def test_two_processes_take_the_steps_of_one(
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=LOSS_TOLERANCE)
 
 
+def test_two_processes_agree_on_normalised_networks_and_go_on_after_a_stop(
+    shapes_folder: Path, tmp_path: Path, script: Path
+) -> None:
+    def run(folder: str, fault: str) -> subprocess.CompletedProcess[str]:
+        given = (shapes_folder, shapes_folder, tmp_path / folder, fault, "nin-bn")
+        return torchrun(*TWO, script, *given, cwd=tmp_path)
+
+    assert run("whole", "parts").returncode == 0
+    whole, other = (weights(tmp_path / "whole", name) for name in ("last", "rank1"))
+    assert any("running_var" in name for name in whole)
+    assert all(torch.equal(whole[name], other[name]) for name in whole)
+    assert "TrainingStoppedError" in run("halves", "stop-in-parts").stderr
+    assert run("halves", "parts").returncode == 0
+    halves = weights(tmp_path / "halves", "last")
+    for name, value in whole.items():
+        if "running" in name:  # averaged once more by the stop, which rounds
+            torch.testing.assert_close(halves[name], value)
+        else:
+            assert torch.equal(halves[name], value)
+
+
+def test_two_machines_train_one_network(shapes_folder: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    machines = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+    options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--epochs", "2", "-o", "run"]
+    children = []
+    for machine in ("first", "second"):
+        folder = tmp_path / machine
+        folder.mkdir()
+        command = [*TORCHRUN, *machines, "--rdzv-endpoint", place, "-m", "nin_edge", "train"]
+        children.append(
+            subprocess.Popen(
+                [*command, str(shapes_folder), *options, "--device", "cpu"],
+                cwd=folder,
+                env=environment() | {"XDG_CACHE_HOME": str(folder / "cache")},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    told = [child.communicate(timeout=PATIENCE) for child in children]
+    assert [child.returncode for child in children] == [0, 0], told
+    # Either machine may be given process 0, which writes and speaks for both.
+    leads = [(tmp_path / machine / "run").exists() for machine in ("first", "second")]
+    assert sorted(leads) == [False, True]
+    assert ["next: nin-edge export" in output for output, _ in told] == leads
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         ("fail", "the disk of process 1 is on fire"),
+        ("late", r"another process of the training has not answered for 0\.0025 hours"),
         ("data", "process 1 has other data than process 0"),
         ("classes", "process 1 has other labels than process 0"),
-        ("15", "a batch of 15 images for 2 processes: expected a multiple, .* such as 14 or 16"),
+        (
+            "15",
+            "a batch of 15 images for 2 processes: .* as 14 or 16, or a number .* as 1",
+        ),
     ],
 )
 def test_one_processs_fault_ends_the_job_with_its_error(
@@ -146,9 +216,11 @@ def test_one_processs_fault_ends_the_job_with_its_error(
         other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)
     elif fault == "classes":
         other = make_folder(tmp_path / "other", {"circle": 60, "square": 60})
-    done = torchrun(*TWO, script, shapes_folder, other, tmp_path / "run", fault, cwd=tmp_path)
+    given = (shapes_folder, other, tmp_path / "run", fault, "nin")
+    done = torchrun(*TWO, script, *given, cwd=tmp_path)
     assert done.returncode != 0
     assert re.search(message, done.stderr), done.stderr
+    assert "threads of gloo at the end: 0" in done.stderr
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
@@ -156,13 +228,14 @@ def test_processes_that_resume_from_different_states_are_refused(
     shapes_folder: Path, tmp_path: Path, script: Path
 ) -> None:
     run, older = tmp_path / "run", tmp_path / "older"
-    one = [sys.executable, script, shapes_folder, shapes_folder, run, "stop"]
+    one = [sys.executable, script, shapes_folder, shapes_folder, run, "stop", "nin"]
     subprocess.run(one, env=environment(), check=False, capture_output=True, timeout=PATIENCE)
     shutil.copytree(run, older)
     tensors, header = read_tensors(older / "state.safetensors", "training state")
     header["state"]["step"] -= 1
     write_tensors(older / "state.safetensors", "training state", tensors, header)
-    done = torchrun(*TWO, script, shapes_folder, shapes_folder, run, "state", cwd=tmp_path)
+    given = (shapes_folder, shapes_folder, run, "state", "nin")
+    done = torchrun(*TWO, script, *given, cwd=tmp_path)
     assert done.returncode != 0
     assert "process 1 has other training state than process 0" in done.stderr
 
@@ -195,6 +268,18 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 40
     assert done.stdout.count("next: nin-edge export") == 1
+
+
+def test_fewer_gpus_than_processes_are_refused_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    with (
+        pytest.raises(ProviderError, match=r"4 processes .* has 3 GPUs: .* --nproc-per-node 3"),
+        joined("cuda"),
+    ):
+        pass
 
 
 def test_alone_nothing_is_asked_of_others() -> None:
