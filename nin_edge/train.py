@@ -247,6 +247,7 @@ class _Loop:
         self.path = run / "state.safetensors"
         self.resumes = self.path.exists()
         same = {key: _compared(key, value) for key, value in self.identity.items()}
+        same |= {"data": dataset.fingerprint}  # another process may call them otherwise
         team.check_same({**same, "device": device.type, "state to resume": self.resumes})
         if not self.resumes:  # else they are in the state
             self._use(
@@ -559,7 +560,5 @@ class _Loop:
 
 
 def _compared(key: str, value: Any) -> Any:
-    """What of a run's identity has to be the same: of images and weights, not where they lie."""
-    if key == "data" and value:
-        return value["fingerprint"]
+    """What of a run's identity has to be the same: of weights, not where they lie."""
     return value["sha256"] if key in ("init", "teacher") and value else value
