@@ -74,7 +74,8 @@ with joined("cpu") as (team, device):
             time.sleep(30)
         return fault.name.startswith("stop") and steps == 5
 
-    source = DataSource(f"shapes, as process {team.rank} calls them")
+    own = f"{team.rank}'s shapes" if fault.name == "none" else "shapes"
+    source = DataSource(own)
     last = train(dataset, config, recipe, source, run, team=team, device=device,
                  should_stop=should_stop)
     if team.rank == 1:
