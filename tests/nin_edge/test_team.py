@@ -74,8 +74,7 @@ with joined("cpu") as (team, device):
             time.sleep(30)
         return fault.name.startswith("stop") and steps == 5
 
-    own = f"{team.rank}'s shapes" if fault.name == "none" else "shapes"
-    source = DataSource(own)
+    source = DataSource(f"{team.rank}'s shapes" if fault.name == "none" else "shapes")
     last = train(dataset, config, recipe, source, run, team=team, device=device,
                  should_stop=should_stop)
     if team.rank == 1:
@@ -199,7 +198,8 @@ def test_two_machines_train_one_network(shapes_folder: Path, tmp_path: Path) -> 
         ("classes", "process 1 has other labels than process 0"),
         (
             "15",
-            "a batch of 15 images for 2 processes: .* as 14 or 16, or a number .* as 1",
+            "a batch of 15 images for 2 processes: expected a multiple, .* such as 14 or 16, "
+            "or a number of processes that divides it, such as 1",
         ),
     ],
 )
