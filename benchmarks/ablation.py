@@ -48,11 +48,6 @@ class Candidate:
     config: NetworkConfig
     """Its shape."""
 
-    @property
-    def parameters(self) -> int:
-        """Its weights and biases."""
-        return count_parameters(self.config)
-
 
 def linear(like: NetworkConfig, *, by: str) -> NetworkConfig:
     """The plain network whose parameters or multiply-adds come closest to those of `like`.
@@ -63,7 +58,7 @@ def linear(like: NetworkConfig, *, by: str) -> NetworkConfig:
     """
 
     def size(config: NetworkConfig) -> int:
-        return config.multiply_adds() if by == "multiply-adds" else Candidate("", config).parameters
+        return config.multiply_adds() if by == "multiply-adds" else count_parameters(config)
 
     def plain(channels: tuple[int, ...]) -> NetworkConfig:
         blocks = tuple((count,) for count in channels)
@@ -171,7 +166,7 @@ def main() -> None:
             errors.append(1 - best.metrics["test_top1"])
         rows.append((candidate, errors))
         print(
-            f"{candidate.name:38} {candidate.parameters:9,} parameters "
+            f"{candidate.name:38} {count_parameters(candidate.config):9,} parameters "
             f"{candidate.config.multiply_adds() / 1e6:7.1f} M multiply-adds  "
             f"error {statistics.mean(errors):.2%} ({', '.join(f'{e:.2%}' for e in errors)})  "
             f"{time.monotonic() - started:.0f} s",

@@ -103,7 +103,7 @@ RECIPES: Final = {
 
 
 _STEPS_PER_EPOCH: Final = 20  # at least: with fewer, epochs are over before the network has learnt
-_SMALLEST_BATCH: Final = 16  # batch normalisation's statistics are poor with fewer
+_SMALLEST_SHARE: Final = 16  # of a process: batch normalisation's statistics are poor with fewer
 _ACTIVATION_BYTES: Final = (
     2 * 10**8
 )  # of convolutions' outputs; normalisation and gradients add to it
@@ -118,10 +118,9 @@ def suited_batch(batch_size: int, images: int, *, processes: int = 1) -> int:
         processes: which share it equally.
 
     Returns:
-        A multiple of `processes`.
+        A multiple of `processes`, with at least two images for each.
     """
-    # Each takes statistics of its own share.
-    batch = min(batch_size, max(_SMALLEST_BATCH * processes, images // _STEPS_PER_EPOCH))
+    batch = min(batch_size, max(_SMALLEST_SHARE * processes, images // _STEPS_PER_EPOCH))
     return max(2 * processes, batch - batch % processes)
 
 

@@ -50,7 +50,7 @@ class Team:
         """The network with gradients that are averaged over the team."""
         if self.size == 1:
             return network
-        # Else every step would replace the others' running statistics by the leader's.
+        # By default, every step replaces the others' running statistics by the leader's.
         return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
 
     def averaging(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
