@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from nin_edge_runtime import Classifier, ImageError, NinEdgeError
 from nin_edge_runtime.image import IMAGE_SUFFIXES
 
 
-def look(folder: Path) -> dict[Path, tuple[int, int]]:
-    """The images in a folder, each with its size and time: they change when it is written to."""
-    found = {}
-    for path in sorted(folder.iterdir()):
+def look(paths: Iterable[Path]) -> list[tuple[Path, int, int]]:
+    """The images of them, each with its size and time, which change when it is written to."""
+    found = []
+    for path in sorted(paths):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             with suppress(FileNotFoundError):  # removed meanwhile
-                found[path] = path.stat().st_size, path.stat().st_mtime_ns
+                found.append((path, path.stat().st_size, path.stat().st_mtime_ns))
     return found
 
 
@@ -40,25 +41,23 @@ def main() -> None:
     options = parser.parse_args()
     tries = 1 if options.once else options.tries
     classify = Classifier(options.model)
-    seen: dict[Path, tuple[tuple[int, int], int]] = {}  # state of an image, tries that are left
+    left: dict[tuple[Path, int, int], int] = {}  # tries, of each image as it is now
     while True:
-        images = look(options.folder)
-        seen = {path: seen.get(path, (state, tries)) for path, state in images.items()}
-        for path, state in images.items():
-            known, left = seen[path]
-            left = left if known == state else tries
-            if left < 1:
+        left = {image: left.get(image, tries) for image in look(options.folder.iterdir())}
+        for image in left:
+            if left[image] < 1:
                 continue
+            path = image[0]
             answer: dict[str, object] = {"image": str(path)}
             try:
                 prediction = classify(path)
                 answer |= {"label": prediction.label, "score": round(prediction.score, 4)}
-                left = 0
+                left[image] = 0
             except ImageError as error:
                 answer |= {"error": str(error)}
-                left -= 1
-            seen[path] = state, left
-            if not left:
+                left[image] -= 1
+            unchanged = options.once or image in look([path])  # else at the next look
+            if not left[image] and unchanged:
                 print(json.dumps(answer), flush=True)
         if options.once:
             break
