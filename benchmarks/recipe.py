@@ -47,6 +47,8 @@ RECIPES: Final = {
     "Muon, label smoothing 0.1": replace(FULL_SIZE, label_smoothing=0.1),
     "Muon, small images first": Recipe(),
     "Muon, small images first, crop 4": Recipe(crop=4),
+    "Muon, small images first, cutout 8": Recipe(cutout=8),
+    "Muon, small images first, both": Recipe(crop=4, cutout=8),
 }
 
 

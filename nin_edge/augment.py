@@ -1,4 +1,4 @@
-"""Random crop and flip for whole batches of uint8 images: one gather a batch, no loop over images.
+"""Random crop, flip and cutout for whole batches of uint8 images, without a loop over images.
 
 What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that
 a resumed run sees what an uninterrupted one would have seen.
@@ -46,6 +46,28 @@ def augment(
         base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]
     ]  # (N, S, S, C)
     return result
+
+
+def cut_out(
+    images: NDArray[np.uint8],
+    *,
+    side: int,
+    centre: NDArray[np.int64],
+    fill: NDArray[np.uint8],
+) -> None:
+    """Cover a square of each image, in place (cutout, DeVries and Taylor, arXiv:1708.04552).
+
+    Args:
+        images: (N, S, S, C).
+        side: of the square, in pixels; what of it lies outside the image is lost.
+        centre: (N, 2), row and column, 0 to S - 1.
+        fill: (C,), the colour it gets.
+    """
+    first = centre - side // 2  # (N, 2)
+    # (N, 2, S): which rows, and which columns, the square takes.
+    place = np.arange(images.shape[1]) - first[:, :, np.newaxis]
+    inside = (place >= 0) & (place < side)
+    images[inside[:, 0, :, np.newaxis] & inside[:, 1, np.newaxis, :]] = fill
 
 
 def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -45,6 +45,8 @@ class Recipe:
     """Part of all steps, the first ones, that see images at five eighths of their side."""
     crop: int = 2
     """Largest random shift of an image, in pixels per 32 of its side."""
+    cutout: int = 0
+    """Side of the square of an image that is covered, in pixels per 32 of its side."""
     flip: bool = True
     """Mirror images left to right in every other epoch."""
     balanced: bool = False
@@ -82,6 +84,7 @@ class Recipe:
             ("teaching", 0, 1),
             ("small_images", 0, 1),
             ("crop", 0, 16),
+            ("cutout", 0, 32),
             ("patience", 0, 100_000),
             ("frozen_blocks", 0, 100),
             ("seed", 0, 2**31 - 1),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nin_edge import evaluate, metrics
-from nin_edge.augment import alternating_flip, augment, random_shifts
+from nin_edge.augment import alternating_flip, augment, cut_out, random_shifts
 from nin_edge.checkpoint import (
     Checkpoint,
     DataSource,
@@ -340,15 +340,8 @@ class _Loop:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * one_cycle(step, self.steps, recipe.warmup)
-        crop = round(recipe.crop * self.config.size / 32)
-        shifts = random_shifts(len(chosen), crop, np.random.default_rng([recipe.seed, step, 1]))
         share = slice(self.team.rank, None, self.team.size)
-        pixels = augment(
-            self.dataset.images[chosen[share]],
-            crop=crop,
-            shift=shifts[share],
-            flip=alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None,
-        )
+        pixels = self._augmented(chosen, share, epoch)
         targets = torch.from_numpy(self.dataset.targets[chosen[share]]).to(self.device)
         self.network.train()
         hold(self.network, recipe.frozen_blocks)
@@ -373,6 +366,26 @@ class _Loop:
             self.scaler.step(optimizer)
         self.scaler.update()
         return total
+
+    def _augmented(
+        self, chosen: np.ndarray[Any, np.dtype[np.int64]], share: slice, epoch: int
+    ) -> NDArray[np.uint8]:
+        """This process's share of the chosen images, as this step shows them."""
+        recipe, size, step = self.recipe, self.config.size, self.state.step
+        crop, hole = round(recipe.crop * size / 32), round(recipe.cutout * size / 32)
+        shifts = random_shifts(len(chosen), crop, np.random.default_rng([recipe.seed, step, 1]))
+        pixels = augment(
+            self.dataset.images[chosen[share]],
+            crop=crop,
+            shift=shifts[share],
+            flip=alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None,
+        )
+        if hole:
+            rng = np.random.default_rng([recipe.seed, step, 3])
+            centre = rng.integers(0, size, size=(len(chosen), 2))[share]
+            mean = np.round(255 * np.array(self.preprocessing.mean)).astype(np.uint8)
+            cut_out(pixels, side=hole, centre=centre, fill=mean)
+        return pixels
 
     def _loss(self, pixels: NDArray[np.uint8], targets: Tensor, side: int) -> Tensor:
         """Mean loss of augmented images at the given side."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from nin_edge.transfer import Pretrained
 
 _RECIPE_OPTIONS: Final = (
-    *("epochs", "batch_size", "learning_rate", "flip", "balanced", "patience", "frozen_blocks"),
-    *("bf16", "fp16", "seed"),
+    *("epochs", "batch_size", "learning_rate", "crop", "cutout", "flip", "balanced", "patience"),
+    *("frozen_blocks", "bf16", "fp16", "seed"),
 )
 
 
@@ -97,6 +97,17 @@ _RECIPE_OPTIONS: Final = (
     "learning_rate",
     type=float,
     help="Peak learning rate; 0.2, but 0.02 for nin, if not given.",
+)
+@click.option(
+    "--crop",
+    type=int,
+    help="Largest random shift of an image, in pixels per 32 of its side; 2 if not given.",
+)
+@click.option(
+    "--cutout",
+    type=int,
+    help="Side of a square of each image that is covered, in pixels per 32 of its side; none if "
+    "not given, 8 helps long runs.",
 )
 @click.option(
     "--flip/--no-flip",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nin_edge.augment import alternating_flip, augment, random_shifts
+from nin_edge.augment import alternating_flip, augment, cut_out, random_shifts
 
 Images = NDArray[np.uint8]
 
@@ -85,6 +85,23 @@ def test_the_generator_alone_decides(rng: np.random.Generator) -> None:
     a, b, other = (augmented(images, 2, None, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, other)
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 8])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_square_around_each_centre_is_covered(
+    rng: np.random.Generator, side: int, channels: int
+) -> None:
+    images = noise(rng, channels=channels)
+    fill = np.arange(7, 7 + channels, dtype=np.uint8)
+    expected = images.copy()
+    centre = np.stack(np.divmod(np.arange(64), 8), axis=1)
+    for image, (row, column) in zip(expected, centre - side // 2, strict=True):
+        for y in range(max(0, row), min(8, row + side)):
+            for x in range(max(0, column), min(8, column + side)):
+                image[y, x] = fill
+    cut_out(images, side=side, centre=centre, fill=fill)
+    np.testing.assert_array_equal(images, expected)
 
 
 def test_two_epochs_show_each_image_in_both_ways(rng: np.random.Generator) -> None:

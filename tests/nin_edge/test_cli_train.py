@@ -78,6 +78,8 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--epochs", "0"), "epochs is 0: expected 1"),
         (("--batch-size", "1"), "batch size is 1: expected 2"),
         (("--lr", "nan"), "learning rate is nan: expected"),
+        (("--crop", "17"), "crop is 17: expected 0 to 16"),
+        (("--cutout", "-1"), "cutout is -1: expected 0 to 32"),
         (("--seed", "-1"), "seed is -1: expected 0"),
         (("--patience", "-1"), "patience is -1: expected 0"),
         (("--freeze", "1"), "--freeze keeps the weights of --init WEIGHTS, which is missing"),
@@ -302,6 +304,15 @@ def test_a_run_that_learns_no_more_ends_early_and_says_so(
     result = invoke(shapes_folder, *options, *TINY, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "ended after 2 of 9 epochs: no better score on the hold-out in 1" in result.stderr
+
+
+def test_augmentation_by_option(shapes_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("--crop", "4", "--cutout", "8", "--no-flip", "--epochs", "1")
+    result = invoke(shapes_folder, *options, *TINY, "-o", run)
+    assert result.exit_code == 0, result.output
+    recipe = json.loads((run / "config.json").read_text())["recipe"]
+    assert (recipe["crop"], recipe["cutout"], recipe["flip"]) == (4, 8, False)
 
 
 def test_tensorboard_files_by_flag(shapes_folder: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ with joined("cpu") as (team, device):
     if "parts" in fault.name:
         nin_edge.train.images_at_once = lambda config, side: 3
     recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
-                    learning_rate=0.02)
+                    learning_rate=0.02, cutout=8)
     steps = 0
 
     def should_stop():

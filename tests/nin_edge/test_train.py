@@ -43,7 +43,7 @@ FILES = [
 ]
 SOURCE = DataSource("shapes", "CC0")
 # 20 steps an epoch: more than one report within it.
-SHORT = Recipe(epochs=2, batch_size=8, learning_rate=0.02)
+SHORT = Recipe(epochs=2, batch_size=8, learning_rate=0.02, cutout=8)
 
 
 def network(preset: str = "nin-bn", **changes: Any) -> NetworkConfig:
@@ -468,6 +468,30 @@ def targets_seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
+@pytest.mark.parametrize(("size", "side"), [(32, 8), (16, 4)])
+def test_cutout_covers_another_square_of_each_image_with_the_mean(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, side: int
+) -> None:
+    dataset, seen = open_dataset(shapes_folder, size=size), list[torch.Tensor]()
+    forward = NiN.forward
+
+    def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.append(images.clone())
+        return forward(self, images)
+
+    monkeypatch.setattr(NiN, "forward", spy)
+    plain = replace(SHORT, epochs=1, small_images=0.0, cutout=0)
+    for name, recipe in (("plain", plain), ("covered", replace(plain, cutout=8))):
+        train(dataset, network(size=size), recipe, SOURCE, tmp_path / name)
+    images, covered = (torch.cat(part) for part in (seen[:20], seen[20:]))
+    changed = (images != covered).any(dim=1)  # (N, S, S)
+    assert changed.flatten(1).any(dim=1).all()
+    assert max(changed.any(dim=2).sum(dim=1)) == max(changed.any(dim=1).sum(dim=1)) == side
+    assert len({mask.numpy().tobytes() for mask in changed}) > 100  # of 160
+    assert covered.movedim(1, 3)[changed].abs().max() < 0.02  # 0 is the mean, but for rounding
+
+
 @pytest.mark.parametrize(("head", "small"), [("gap", 20), ("fc", 0)])
 def test_the_first_steps_see_small_images(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, small: int
@@ -749,6 +773,7 @@ def test_too_few_images_for_a_holdout_are_an_error_that_says_so(
         ({"weight_decay": -1.0}, r"weight decay is -1\.0: expected 0 to 1"),
         ({"label_smoothing": 1.0}, r"label smoothing is 1\.0: expected 0 to 0\.99"),
         ({"crop": 17}, "crop is 17: expected 0 to 16"),
+        ({"cutout": 33}, "cutout is 33: expected 0 to 32"),
         ({"seed": -1}, "seed is -1: expected 0 to"),
     ],
     ids=str,
@@ -758,7 +783,11 @@ def test_a_recipe_that_cannot_train_is_refused(changes: dict[str, Any], words: s
         Recipe(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"crop": 16}, {"flip": False, "crop": 0}, {"momentum": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"crop": 16}, {"cutout": 32}, {"flip": False, "crop": 0}, {"momentum": 0.0}],
+    ids=str,
+)
 def test_recipes_at_the_ends_of_their_ranges_run(
     shapes: Dataset, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
