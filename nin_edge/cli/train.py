@@ -107,7 +107,7 @@ _RECIPE_OPTIONS: Final = (
     "--cutout",
     type=int,
     help="Side of a square of each image that is covered, in pixels per 32 of its side; none if "
-    "not given, 8 helps long runs.",
+    "not given.",
 )
 @click.option(
     "--flip/--no-flip",
