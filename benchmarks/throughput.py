@@ -2,10 +2,11 @@
 
     python -m benchmarks.throughput DATA [WIDTH]
 
-The bare loop has the same network, loss and optimisers over random tensors. Both compute in
-bfloat16 where the processor has it, in turns, each in a process of its own; the bare loop also with
-the C library's own way with freed memory. Memory is the peak of a process that trains two epochs of
-some images, small ones and whole ones, scores them, and has read every image of the cache.
+The bare loop has the same network, loss and optimisers over random tensors. Both run on a GPU where
+there is one, in bfloat16 where the device has it, in turns, each in a process of its own; the bare
+loop also with the C library's own way with freed memory. Memory is the peak of a process that
+trains two epochs of some images, small ones and whole ones, scores them, and has read every image
+of the cache; a GPU's is not counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 
 from benchmarks.machine import describe
 
@@ -30,16 +32,19 @@ if TYPE_CHECKING:
     from nin_edge.datasets import Dataset
     from nin_edge.recipe import Recipe
 
-BF16: Final = bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+CUDA: Final = torch.cuda.is_available()
+DEVICE: Final = "cuda" if CUDA else "cpu"
+BF16: Final = CUDA or bool(
+    {"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split())
+)
 ROUNDS: Final = 3
 WARM_UP: Final = 11  # steps that are not counted; `train` reports after every tenth
-STEPS: Final = 30
+STEPS: Final = 180 if CUDA else 30  # within an epoch
 SOME: Final = 1_000  # images of the run whose memory is measured
 
 
 def bare(width: float, *, keep: bool) -> float:
     """Images a second of the loop without data."""
-    import torch
     from torch import nn
 
     from nin_edge.memory import keep_memory
@@ -50,21 +55,29 @@ def bare(width: float, *, keep: bool) -> float:
         keep_memory()
     recipe = Recipe(bf16=BF16)
     network = NiN(NetworkConfig.from_preset("nin-bn", classes=10, width=width))
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = make_optimizers(network, recipe)
-    images = torch.randn(recipe.batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    targets = torch.randint(0, 10, (recipe.batch_size,))
+    images = torch.randn(recipe.batch_size, 3, 32, 32, device=DEVICE)
+    images = images.contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(0, 10, (recipe.batch_size,), device=DEVICE)
     measure = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     for step in range(WARM_UP + STEPS):
         if step == WARM_UP:
-            started = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BF16):
+            started = finished()
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=BF16):
             logits = network(images)
         network.zero_grad(set_to_none=True)
         measure(logits.float(), targets).backward()
         for optimizer in optimizers:
             optimizer.step()
-    return recipe.batch_size * STEPS / (time.perf_counter() - started)
+    return recipe.batch_size * STEPS / (finished() - started)
+
+
+def finished() -> float:
+    """Seconds on the clock once the device has done what it was given."""
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def real(data: Path, width: float) -> float:
@@ -83,8 +96,8 @@ def real(data: Path, width: float) -> float:
             report=lambda _: reports.append(time.perf_counter()),
             should_stop=lambda: next(steps) > WARM_UP + STEPS,
         )
-    # After step 1, 11, 21, 31, 41 and, as it was stopped, 42.
-    return recipe.batch_size * STEPS / (reports[4] - reports[1])
+    # After step 1, 11, 21 and so on, each once the device is done.
+    return recipe.batch_size * STEPS / (reports[1 + STEPS // 10] - reports[1])
 
 
 def memory(data: Path, width: float) -> float:
@@ -113,7 +126,7 @@ def run(dataset: Dataset, recipe: Recipe, width: float, **told: Any) -> None:
     keep_memory()
     config = NetworkConfig.from_preset("nin-bn", classes=len(dataset.labels), width=width)
     with tempfile.TemporaryDirectory() as folder:
-        train(dataset, config, recipe, DataSource("speed"), Path(folder), **told)
+        train(dataset, config, recipe, DataSource("speed"), Path(folder), device=DEVICE, **told)
 
 
 def main() -> None:
@@ -123,7 +136,8 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, found in rates.items():
             found.append(step(name, data, width))
-    print(describe("torch"), f"width {width}")
+    on = torch.cuda.get_device_name() if CUDA else "CPU"
+    print(describe("torch"), f"on {on}, width {width}")
     for name, found in rates.items():
         ratio = statistics.median(a / b for a, b in zip(found, rates["bare"], strict=True))
         print(f"{name:28} {statistics.median(found):8,.0f} images/s  ratio {ratio:.3f}")

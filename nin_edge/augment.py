@@ -1,73 +1,65 @@
 """Random crop, flip and cutout for whole batches of uint8 images, without a loop over images.
 
 What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that
-a resumed run sees what an uninterrupted one would have seen.
+a resumed run sees what an uninterrupted one would have seen. It is drawn by NumPy, and done where
+the images are, so that it is the same on every device.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
-def augment(
-    images: NDArray[np.uint8],
-    *,
-    crop: int,
-    shift: NDArray[np.int64],
-    flip: NDArray[np.bool_] | None,
-) -> NDArray[np.uint8]:
+def augment(images: Tensor, *, crop: int, shift: Tensor, flip: Tensor | None) -> Tensor:
     """Shift images by up to `crop` pixels on each axis, mirroring borders, and flip those marked.
 
     Args:
-        images: (N, S, S, C).
+        images: uint8 (N, S, S, C).
         crop: largest shift in pixels, 0 to S - 1; 0 leaves the images in place.
-        shift: (N, 2), of rows and of columns, 0 to 2 `crop`; `crop` leaves an image in place.
-        flip: (N,), which images to mirror left to right; None for none.
+        shift: int64 (N, 2), of rows and of columns, 0 to 2 `crop`; `crop` leaves an image in place.
+        flip: bool (N,), which images to mirror left to right; None for none.
 
     Returns:
-        (N, S, S, C), a new array.
+        (N, S, S, C), a new tensor.
     """
     count, side, _, channels = images.shape
-    padded = (
-        np.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)), mode="reflect")
-        if crop
-        else images
-    )
-    rows = shift[:, :1] + np.arange(side)  # (N, S)
-    columns = shift[:, 1:] + np.arange(side)
+    place = torch.arange(side, device=images.device)
+    rows, columns = _mirrored(shift.T[:, :, None] + place - crop, side)  # (N, S) each
     if flip is not None:
-        columns = np.where(flip[:, np.newaxis], columns[:, ::-1], columns)
-    # A flat gather of whole pixels is several times as fast as indexing with four arrays.
-    span = padded.shape[1]
-    pixels = padded.reshape(count * span * span, channels)
-    base = np.arange(count)[:, np.newaxis, np.newaxis] * (span * span)
-    result: NDArray[np.uint8] = pixels[
-        base + rows[:, :, np.newaxis] * span + columns[:, np.newaxis, :]
-    ]  # (N, S, S, C)
-    return result
+        columns = torch.where(flip[:, None], columns.flip(1), columns)
+    base = torch.arange(count, device=images.device)[:, None, None] * (side * side)
+    wanted = base + rows[:, :, None] * side + columns[:, None, :]  # (N, S, S)
+    # Of whole pixels: several times as fast as indexing with four tensors.
+    pixels = images.reshape(-1, channels).index_select(0, wanted.flatten())
+    return pixels.view(images.shape)
 
 
-def cut_out(
-    images: NDArray[np.uint8],
-    *,
-    side: int,
-    centre: NDArray[np.int64],
-    fill: NDArray[np.uint8],
-) -> None:
-    """Cover a square of each image, in place (cutout, DeVries and Taylor, arXiv:1708.04552).
+def _mirrored(places: Tensor, side: int) -> Tensor:
+    """Places beyond the first and the last of `side` ones, folded back at these."""
+    return (side - 1) - ((side - 1) - places.abs()).abs()
+
+
+def cut_out(images: Tensor, *, side: int, centre: Tensor, fill: Tensor) -> Tensor:
+    """Cover a square of each image (cutout, DeVries and Taylor, arXiv:1708.04552).
 
     Args:
-        images: (N, S, S, C).
+        images: uint8 (N, S, S, C).
         side: of the square, in pixels; what of it lies outside the image is lost.
-        centre: (N, 2), row and column, 0 to S - 1.
-        fill: (C,), the colour it gets.
+        centre: int64 (N, 2), row and column, 0 to S - 1.
+        fill: uint8 (C,), the colour it gets.
+
+    Returns:
+        (N, S, S, C), a new tensor.
     """
     first = centre - side // 2  # (N, 2)
     # (N, 2, S): which rows, and which columns, the square takes.
-    place = np.arange(images.shape[1]) - first[:, :, np.newaxis]
+    place = torch.arange(images.shape[1], device=images.device) - first[:, :, None]
     inside = (place >= 0) & (place < side)
-    images[inside[:, 0, :, np.newaxis] & inside[:, 1, np.newaxis, :]] = fill
+    square = inside[:, 0, :, None] & inside[:, 1, None, :]  # (N, S, S)
+    return torch.where(square[..., None], fill, images)
 
 
 def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +30,19 @@ class InputTransform:
         self._scale = torch.from_numpy(scale).to(device).view(-1, 1, 1)
         self._shift = torch.from_numpy(shift).to(device).view(-1, 1, 1)
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, S, S, C) to normalised float32 (N, C, S, S), channels-last, on the device."""
-        # As bytes first: a quarter of the traffic. permute() leaves NHWC memory, which is
-        # channels-last.
-        moved = torch.from_numpy(pixels).to(self._scale.device).permute(0, 3, 1, 2)  # NHWC -> NCHW
-        return moved.float().mul_(self._scale).add_(self._shift)
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, S, S, C) on the device to normalised float32 (N, C, S, S), channels-last."""
+        # permute() leaves NHWC memory, which is channels-last.
+        return pixels.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
+
+
+def put(values: NDArray[Any], device: torch.device | str) -> Tensor:
+    """An array as a tensor on a device; on the CPU it may be the array's own memory."""
+    tensor = torch.from_numpy(values)
+    if torch.device(device).type != "cuda":
+        return tensor
+    # From pinned memory, the copy does not wait for what the GPU has still to do.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def batches(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
@@ -43,7 +52,19 @@ def batches(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[N
         yield images[indices[start : start + count]]
 
 
+@contextmanager
+def _whole_fp32() -> Iterator[None]:
+    """In which a GPU's convolutions do not round their inputs to TF32's 10 bits, its default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 @torch.inference_mode()
+@_whole_fp32()
 def logits(
     network: NiN,
     preprocessing: Preprocessing,
@@ -65,7 +86,10 @@ def logits(
     """
     network.eval()
     transform = InputTransform(preprocessing, device)
-    parts = [network(transform(batch)).float().cpu().numpy() for batch in batches(images, indices)]
+    parts = [
+        network(transform(put(batch, device))).float().cpu().numpy()
+        for batch in batches(images, indices)
+    ]
     return np.concatenate(parts) if parts else np.empty((0, network.config.classes), np.float32)
 
 
@@ -120,7 +144,7 @@ def activation_ranges(
     try:
         transform = InputTransform(preprocessing)
         for batch in batches(images, indices):
-            values = transform(batch)
+            values = transform(torch.from_numpy(batch))
             observe("input", values)
             network(values)
     finally:

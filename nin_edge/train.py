@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nin_edge import evaluate, metrics
@@ -342,7 +341,7 @@ class _Loop:
                 group["lr"] = group["peak_lr"] * one_cycle(step, self.steps, recipe.warmup)
         share = slice(self.team.rank, None, self.team.size)
         pixels = self._augmented(chosen, share, epoch)
-        targets = torch.from_numpy(self.dataset.targets[chosen[share]]).to(self.device)
+        targets = evaluate.put(self.dataset.targets[chosen[share]], self.device)
         self.network.train()
         hold(self.network, recipe.frozen_blocks)
         self.network.zero_grad(set_to_none=True)
@@ -355,11 +354,12 @@ class _Loop:
         # A batch lies in the order of the data set, by class: parts take turns, or the statistics
         # of each would be those of a few classes.
         count = max(1, min(math.ceil(len(pixels) / at_once), len(pixels) // 2))
-        parts = [np.arange(first, len(pixels), count) for first in range(count)]
+        parts = [slice(first, None, count) for first in range(count)]
         total = torch.zeros((), device=self.device)
         for part in parts:
             with self.team.averaging(self.forward, last=part is parts[-1]):
-                loss = self._loss(pixels[part], targets[part], side) * (len(part) / len(pixels))
+                weight = len(targets[part]) / len(targets)
+                loss = self._loss(pixels[part], targets[part], side) * weight
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         for optimizer in self.optimizers:
@@ -369,25 +369,31 @@ class _Loop:
 
     def _augmented(
         self, chosen: np.ndarray[Any, np.dtype[np.int64]], share: slice, epoch: int
-    ) -> NDArray[np.uint8]:
-        """This process's share of the chosen images, as this step shows them."""
+    ) -> Tensor:
+        """This process's share of the chosen images, as this step shows them, on the device."""
         recipe, size, step = self.recipe, self.config.size, self.state.step
         crop, hole = round(recipe.crop * size / 32), round(recipe.cutout * size / 32)
         shifts = random_shifts(len(chosen), crop, np.random.default_rng([recipe.seed, step, 1]))
+        flip = alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None
         pixels = augment(
-            self.dataset.images[chosen[share]],
+            evaluate.put(self.dataset.images[chosen[share]], self.device),
             crop=crop,
-            shift=shifts[share],
-            flip=alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None,
+            shift=evaluate.put(shifts[share], self.device),
+            flip=flip if flip is None else evaluate.put(flip, self.device),
         )
         if hole:
             rng = np.random.default_rng([recipe.seed, step, 3])
             centre = rng.integers(0, size, size=(len(chosen), 2))[share]
             mean = np.round(255 * np.array(self.preprocessing.mean)).astype(np.uint8)
-            cut_out(pixels, side=hole, centre=centre, fill=mean)
+            pixels = cut_out(
+                pixels,
+                side=hole,
+                centre=evaluate.put(centre, self.device),
+                fill=evaluate.put(mean, self.device),
+            )
         return pixels
 
-    def _loss(self, pixels: NDArray[np.uint8], targets: Tensor, side: int) -> Tensor:
+    def _loss(self, pixels: Tensor, targets: Tensor, side: int) -> Tensor:
         """Mean loss of augmented images at the given side."""
         recipe = self.recipe
         inputs = self.transform(pixels)

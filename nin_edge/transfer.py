@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -92,12 +90,13 @@ class Teacher:
             )
         self.at_once = images_at_once(checkpoint.config, checkpoint.config.size)
         """Images that it should take together on a CPU."""
-        self._network = checkpoint.network().to(device).requires_grad_(False)
+        network = checkpoint.network().requires_grad_(False)
+        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._transform = InputTransform(checkpoint.preprocessing, device)
 
     @torch.no_grad()
-    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Logits (N, K) for pixels (N, S, S, C), which are resized to its own side."""
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Logits (N, K) for uint8 pixels (N, S, S, C), which are resized to its own side."""
         side = self._network.config.size
         inputs = self._transform(pixels)
         if inputs.shape[-1] != side:

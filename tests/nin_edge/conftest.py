@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from nin_edge.datasets import Dataset, open_dataset
@@ -31,6 +32,14 @@ def private_cache(
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     return cache / "nin-edge"
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The GPU, or the test is skipped."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return torch.device("cuda")
 
 
 def shape(label: str, rng: np.random.Generator) -> Image.Image:

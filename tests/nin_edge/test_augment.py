@@ -4,9 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from nin_edge.augment import alternating_flip, augment, cut_out, random_shifts
+from nin_edge.evaluate import put
 
 Images = NDArray[np.uint8]
 
@@ -18,7 +20,15 @@ def noise(rng: np.random.Generator, count: int = 64, side: int = 8, channels: in
 def augmented(
     images: Images, crop: int, flip: NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> Images:
-    return augment(images, crop=crop, shift=random_shifts(len(images), crop, rng), flip=flip)
+    return moved(images, crop, random_shifts(len(images), crop, rng), flip)
+
+
+def moved(
+    images: Images, crop: int, shift: NDArray[np.int64], flip: NDArray[np.bool_] | None
+) -> Images:
+    marked = flip if flip is None else torch.from_numpy(flip)
+    given = torch.from_numpy(images)
+    return augment(given, crop=crop, shift=torch.from_numpy(shift), flip=marked).numpy()
 
 
 def windows(image: Images, crop: int) -> list[Images]:
@@ -75,8 +85,8 @@ def test_the_result_is_a_new_array_of_the_same_kind(rng: np.random.Generator, cr
 def test_a_part_of_the_images_is_augmented_as_in_the_whole(rng: np.random.Generator) -> None:
     images, flip = noise(rng), rng.random(64) < 0.5
     shift = random_shifts(64, 2, rng)
-    whole = augment(images, crop=2, shift=shift, flip=flip)
-    part = augment(images[1::2], crop=2, shift=shift[1::2], flip=flip[1::2])
+    whole = moved(images, 2, shift, flip)
+    part = moved(images[1::2], 2, shift[1::2], flip[1::2])
     np.testing.assert_array_equal(part, whole[1::2])
 
 
@@ -100,8 +110,21 @@ def test_a_square_around_each_centre_is_covered(
         for y in range(max(0, row), min(8, row + side)):
             for x in range(max(0, column), min(8, column + side)):
                 image[y, x] = fill
-    cut_out(images, side=side, centre=centre, fill=fill)
-    np.testing.assert_array_equal(images, expected)
+    given, at, colour = map(torch.from_numpy, (images, centre, fill))
+    found = cut_out(given, side=side, centre=at, fill=colour)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.gpu
+def test_a_gpu_shows_what_a_cpu_shows(gpu: torch.device, rng: np.random.Generator) -> None:
+    centre, fill = rng.integers(0, 8, (64, 2)), np.array([7, 8, 9], np.uint8)
+    arrays = noise(rng), random_shifts(64, 2, rng), rng.random(64) < 0.5, centre, fill
+    shown = []
+    for device in (torch.device("cpu"), gpu):
+        images, shift, flip, at, colour = (put(values, device) for values in arrays)
+        moved = augment(images, crop=2, shift=shift, flip=flip)
+        shown.append(cut_out(moved, side=4, centre=at, fill=colour).cpu())
+    assert torch.equal(*shown)
 
 
 def test_two_epochs_show_each_image_in_both_ways(rng: np.random.Generator) -> None:

@@ -21,7 +21,7 @@ from nin_edge import train as training
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset, open_dataset
 from nin_edge.finish import TrainingStoppedError
-from nin_edge.metrics import THRESHOLDS, softmax
+from nin_edge.metrics import THRESHOLDS, softmax, top1
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe
 from nin_edge.train import (
@@ -724,6 +724,28 @@ def test_a_half_precision_learns_and_goes_on(shapes: Dataset, tmp_path: Path, ki
         )
     train(shapes, network(width=0.05), recipe, SOURCE, tmp_path / "parts")
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
+def test_a_gpu_learns_and_goes_on(
+    gpu: torch.device, shapes: Dataset, tmp_path: Path, kind: str
+) -> None:
+    recipe = replace(SHORT, epochs=4, learning_rate=0.1)
+    if kind != "fp32":
+        recipe = replace(recipe, **{kind: True})
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    teacher = start_of(train(shapes, network(width=0.05), recipe, SOURCE, whole, device=gpu))
+    assert teacher.checkpoint.metrics["holdout_top1"] >= LEARNT
+    told: Any = {"teacher": teacher, "device": gpu}
+    stop = StopAfter(29)
+    with pytest.raises(TrainingStoppedError):
+        train(shapes, network(width=0.05), recipe, SOURCE, parts, should_stop=stop, **told)
+    best = train(shapes, network(width=0.05), recipe, SOURCE, parts, **told)
+    assert best.metrics["holdout_top1"] >= LEARNT
+    # The scores that a GPU gave are those of the saved weights, wherever they run.
+    again = evaluate.logits(best.network(), best.preprocessing, shapes.images, shapes.holdout)
+    assert top1(again, shapes.targets[shapes.holdout]) == best.metrics["holdout_top1"]
 
 
 # --- what cannot go well --------------------------------------------------------------------------

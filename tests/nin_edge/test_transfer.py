@@ -127,8 +127,9 @@ def test_a_teacher_gives_its_networks_logits_at_its_own_size(rng: np.random.Gene
     with torch.no_grad():
         inputs = torch.from_numpy(checkpoint.preprocessing.normalize(pixels))
         expected = checkpoint.network()(inputs)
-    torch.testing.assert_close(teacher(pixels), expected, rtol=0, atol=LOGIT_TOLERANCE)
-    flat = np.full((1, 40, 40, 3), 90, np.uint8)  # of one colour, whatever its size
+    answers = teacher(torch.from_numpy(pixels))
+    torch.testing.assert_close(answers, expected, rtol=0, atol=LOGIT_TOLERANCE)
+    flat = torch.full((1, 40, 40, 3), 90, dtype=torch.uint8)  # of one colour, whatever its size
     torch.testing.assert_close(
         teacher(flat), teacher(flat[:, :16, :16]), rtol=0, atol=LOGIT_TOLERANCE
     )

@@ -164,7 +164,7 @@ def test_every_kind_of_network_agrees_with_pytorch(
     assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
     transform = evaluate.InputTransform(checkpoint.preprocessing)
     with torch.inference_mode():
-        maps = checkpoint.network().class_maps(transform(pixels)).numpy()
+        maps = checkpoint.network().class_maps(transform(torch.from_numpy(pixels))).numpy()
     for prediction, expected in zip(singles, maps, strict=True):
         best = int(prediction.probabilities.argmax())
         scale = max(1.0, float(np.abs(expected[best]).max()))
@@ -174,7 +174,7 @@ def test_every_kind_of_network_agrees_with_pytorch(
 def test_normalisation_is_the_same_in_numpy_and_torch(rng: np.random.Generator) -> None:
     steps = Preprocessing(32, 3, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
     pixels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    by_torch = evaluate.InputTransform(steps)(pixels).numpy()
+    by_torch = evaluate.InputTransform(steps)(torch.from_numpy(pixels)).numpy()
     assert np.allclose(steps.normalize(pixels), by_torch, rtol=0, atol=1e-6)
     wide = (pixels / 255 - np.array(steps.mean)) / np.array(steps.std)
     assert np.allclose(by_torch, wide.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)
