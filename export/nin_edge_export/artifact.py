@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import onnxruntime
 from onnx import ModelProto
 
 from nin_edge.checkpoint import Checkpoint, library_versions
@@ -59,7 +60,8 @@ def seal(
         "data": asdict(checkpoint.data),
         "versions": {
             **library_versions(),
-            **{name: version(name) for name in ("onnx", "onnxscript", "onnxsim", "onnxruntime")},
+            **{name: version(name) for name in ("onnx", "onnxscript", "onnxsim")},
+            "onnxruntime": onnxruntime.__version__,  # its package may be onnxruntime-gpu
             "onnxruntime-oldest": OLDEST_RUNTIME,
             "processor": processor(),
         },

@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
@@ -62,6 +64,20 @@ def test_file_says_what_it_is(checkpoint: Checkpoint) -> None:
     assert info.multiply_adds == checkpoint.config.multiply_adds()
     assert info.data["name"] == "golden images"
     assert {"torch", "onnx", "onnxsim", "onnxruntime", "processor"} <= set(info.versions)
+
+
+def test_onnxruntime_may_come_from_another_package(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = metadata.Distribution.from_name
+
+    def without(name: str) -> metadata.Distribution:
+        if name == "onnxruntime":  # as where onnxruntime-gpu is installed
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", without)
+    assert _export(checkpoint).info.versions["onnxruntime"] == onnxruntime.__version__
 
 
 def test_file_certifies_what_was_measured_and_says_what_was_not(checkpoint: Checkpoint) -> None:
