@@ -2,11 +2,11 @@
 
     python -m benchmarks.throughput DATA [WIDTH]
 
-The bare loop has the same network, loss and optimisers over random tensors. Both run on a GPU where
-there is one, in bfloat16 where the device has it, in turns, each in a process of its own; the bare
-loop also with the C library's own way with freed memory. Memory is the peak of a process that
-trains two epochs of some images, small ones and whole ones, scores them, and has read every image
-of the cache; a GPU's is not counted.
+The bare loop has the same network, loss and optimisers over random tensors. Both compute in
+bfloat16 where the device has it, in turns, on a GPU where there is one. On a CPU each has a process
+of its own, the bare loop also one with the C library's own way with freed memory; and memory is the
+peak of a process that trains two epochs of some images, small ones and whole ones, scores them, and
+has read every image of the cache.
 """
 
 from __future__ import annotations
@@ -132,20 +132,31 @@ def run(dataset: Dataset, recipe: Recipe, width: float, **told: Any) -> None:
 def main() -> None:
     """Measure and print."""
     data, width = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "0.5"
-    rates: dict[str, list[float]] = {"bare": [], "train": [], "bare, memory given back": []}
+    names = ["bare", "train"] if CUDA else ["bare", "train", "bare, memory given back"]
+    rates: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         for name, found in rates.items():
-            found.append(step(name, data, width))
+            found.append(measure(name, data, width) if CUDA else step(name, data, width))
     on = torch.cuda.get_device_name() if CUDA else "CPU"
     print(describe("torch"), f"on {on}, width {width}")
     for name, found in rates.items():
         ratio = statistics.median(a / b for a, b in zip(found, rates["bare"], strict=True))
         print(f"{name:28} {statistics.median(found):8,.0f} images/s  ratio {ratio:.3f}")
-    print(f"peak memory of training: {step('memory', data, width) / 1e6:,.0f} MB")
+    if not CUDA:
+        print(f"peak memory of training: {step('memory', data, width) / 1e6:,.0f} MB")
+
+
+def measure(name: str, data: str, width: str) -> float:
+    """What one of the names above, or `memory`, comes to in this process."""
+    if name == "train":
+        return real(Path(data), float(width))
+    if name == "memory":
+        return memory(Path(data), float(width))
+    return bare(float(width), keep=name == "bare")
 
 
 def step(name: str, data: str, width: str) -> float:
-    """What a process of its own measures."""
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--step", name, data, width]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
@@ -155,10 +166,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] != ["--step"]:
         main()
     else:
-        name, data, width = sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
-        if name == "train":
-            print(real(data, width))
-        elif name == "memory":
-            print(memory(data, width))
-        else:
-            print(bare(width, keep=name == "bare"))
+        print(measure(*sys.argv[2:5]))
