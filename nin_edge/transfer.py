@@ -90,8 +90,7 @@ class Teacher:
             )
         self.at_once = images_at_once(checkpoint.config, checkpoint.config.size)
         """Images that it should take together on a CPU."""
-        network = checkpoint.network().requires_grad_(False)
-        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = checkpoint.network().to(device).requires_grad_(False)
         self._transform = InputTransform(checkpoint.preprocessing, device)
 
     @torch.no_grad()

@@ -69,6 +69,12 @@ _RECIPE_OPTIONS: Final = (
     "--width", type=float, default=1.0, show_default=True, help="Multiplier of the channel counts."
 )
 @click.option(
+    "--dropout",
+    type=float,
+    help="Probability of dropping an activation after each pooling, against learning by heart; the "
+    "weights' or the network's own (0.5 for nin, else none) if not given.",
+)
+@click.option(
     "--size",
     type=int,
     help="Side of the input in pixels, 16 to 512; the official archive's, the weights' or the "
@@ -332,16 +338,14 @@ def _settings(
                         f"--{name} {given[name]}: the weights of --init have "
                         f"{getattr(config, name)}"
                     )
-            if options["size"] is not None:
-                config = replace(config, size=options["size"])
+            shape: dict[str, Any] = {}
         else:
-            names = ("size", "channels")
-            shape = dict(zip(names, own_shape(data, kind) or (), strict=False))
-            shape |= {name: options[name] for name in names if options[name] is not None}
+            shape = dict(zip(("size", "channels"), own_shape(data, kind) or (), strict=False))
             # The number of classes is known once the data set is open.
-            config = NetworkConfig.from_preset(
-                options["preset"], classes=2, width=options["width"], **shape
-            )
+            config = NetworkConfig.from_preset(options["preset"], classes=2, width=options["width"])
+        names = ("size", "channels", "dropout")
+        shape |= {name: options[name] for name in names if options[name] is not None}
+        config = replace(config, **shape)
         changes = {name: options[name] for name in _RECIPE_OPTIONS if options[name] is not None}
         if initial:
             changes = {"patience": max(3, options["epochs"] // 4)} | changes

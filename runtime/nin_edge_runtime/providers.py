@@ -122,7 +122,7 @@ def _start_with_cuda(
     }
     if release(onnxruntime) >= (1, 18):  # older ones do not know it and refuse to start
         settings["use_tf32"] = str(int(tf32))
-    quiet = not _logger.isEnabledFor(logging.INFO)
+    quiet, active = not _logger.isEnabledFor(logging.INFO), False
     if quiet:  # CUDA's lines come from the logger of the process, whatever the session says
         onnxruntime.set_default_logger_severity(_FATAL)
     try:
@@ -130,9 +130,12 @@ def _start_with_cuda(
             with _prints_logged(onnxruntime):
                 onnxruntime.preload_dlls()
         providers = [(PROVIDERS["cuda"], settings), PROVIDERS["cpu"]]
-        return _start(onnxruntime, model, options, providers)
+        session = _start(onnxruntime, model, options, providers)
+        # Lines follow at each new batch size: of plans for fp16 that cuDNN then does without.
+        active = PROVIDERS["cuda"] in session.get_providers()
+        return session
     finally:
-        if quiet:
+        if quiet and not active:
             onnxruntime.set_default_logger_severity(_WARNING)
 
 

@@ -80,6 +80,8 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--lr", "nan"), "learning rate is nan: expected"),
         (("--crop", "17"), "crop is 17: expected 0 to 16"),
         (("--cutout", "-1"), "cutout is -1: expected 0 to 32"),
+        (("--dropout", "1"), "dropout is 1.0: expected a probability below 1"),
+        (("--init", "nin-cifar10", "--dropout", "-1"), "dropout is -1.0: expected a probability"),
         (("--seed", "-1"), "seed is -1: expected 0"),
         (("--patience", "-1"), "patience is -1: expected 0"),
         (("--freeze", "1"), "--freeze keeps the weights of --init WEIGHTS, which is missing"),
@@ -313,6 +315,18 @@ def test_augmentation_by_option(shapes_folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     recipe = json.loads((run / "config.json").read_text())["recipe"]
     assert (recipe["crop"], recipe["cutout"], recipe["flip"]) == (4, 8, False)
+
+
+def test_dropout_by_option(shapes_folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    for name, options in {"new": TINY, "tuned": ("--init", tiny_weights)}.items():
+        run = tmp_path / name
+        result = invoke(shapes_folder, *options, "--dropout", "0.25", "--epochs", "1", "-o", run)
+        assert result.exit_code == 0, result.output
+        assert json.loads((run / "config.json").read_text())["network"]["dropout"] == 0.25
+        assert Checkpoint.load(run / "best.safetensors").config.dropout == 0.25
+    again = invoke(shapes_folder, "--resume", "--dropout", "0.5", "-o", tmp_path / "new")
+    assert again.exit_code == 2
+    assert "--dropout" in again.stderr
 
 
 def test_tensorboard_files_by_flag(shapes_folder: Path, tmp_path: Path) -> None:

@@ -133,6 +133,19 @@ def test_golden_samples_are_as_exported(
     assert replay(classify).difference <= TOLERANCES[precision]
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_nothing_is_printed_at_new_batch_sizes(
+    models: dict[str, ExportedModel],
+    images: list[NDArray[np.uint8]],
+    precision: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    classify = Classifier(models[precision].data, provider="cuda")
+    for size in (3, 5, 7):
+        classify.batch(images[:size])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_tf32_is_used_only_if_asked(
     on: Callable[[str, str], Classifier],
     models: dict[str, ExportedModel],
