@@ -274,6 +274,8 @@ class _Loop:
                 balanced=self.recipe.balanced,
                 rng=np.random.default_rng([self.recipe.seed, epoch]),
             )
+            self.network.train()
+            hold(self.network, self.recipe.frozen_blocks)
             total = torch.zeros((), device=self.device, dtype=torch.float64)
             for batch in range(place, self.steps_per_epoch):
                 chosen = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
@@ -342,8 +344,6 @@ class _Loop:
         share = slice(self.team.rank, None, self.team.size)
         pixels = self._augmented(chosen, share, epoch)
         targets = evaluate.put(self.dataset.targets[chosen[share]], self.device)
-        self.network.train()
-        hold(self.network, recipe.frozen_blocks)
         self.network.zero_grad(set_to_none=True)
         entropy = np.random.SeedSequence([recipe.seed, step, 2, self.team.rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
