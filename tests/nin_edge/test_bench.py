@@ -33,6 +33,8 @@ class Clock:
 class Timed:
     """A classifier that takes given times: seconds of a call, by its number and its batch size."""
 
+    provider = "cpu"
+
     def __init__(self, clock: Clock, seconds: Callable[[int, int], float]) -> None:
         self.clock, self.seconds, self.calls = clock, seconds, 0
         self.info = SimpleNamespace(preprocessing=SimpleNamespace(size=16))
@@ -44,6 +46,17 @@ class Timed:
     def batch(self, images: list[np.ndarray[Any, Any]]) -> None:
         self.clock.now += self.seconds(self.calls, len(images))
         self.calls += 1
+
+
+class Planning(Timed):
+    """One on CUDA, which takes longer for another batch size than the last."""
+
+    provider, last = "cuda", 0
+
+    def batch(self, images: list[np.ndarray[Any, Any]]) -> None:
+        self.clock.now += 0.01 * (len(images) != self.last)
+        self.last = len(images)
+        super().batch(images)
 
 
 @pytest.fixture
@@ -89,6 +102,12 @@ def test_percentiles_are_of_single_calls(clock: Clock) -> None:
     assert timing.p50_ms == pytest.approx(1.0, rel=ROUNDING)
     assert timing.p90_ms == pytest.approx(1.0, rel=ROUNDING)
     assert timing.p99_ms == pytest.approx(9.0, rel=ROUNDING)
+
+
+def test_planning_for_another_batch_size_is_not_counted(clock: Clock) -> None:
+    model = Planning(clock, lambda _, batch: 1e-3 * batch)
+    _, (timings,) = time_models([model], batches=(4,), rounds=3)  # type: ignore[list-item]
+    assert [timing.p99_ms for timing in timings] == pytest.approx([1.0, 4.0], rel=ROUNDING)
 
 
 def test_noise_of_a_round_leaves_the_ratio_alone(clock: Clock) -> None:
