@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.machine import describe
 
@@ -45,8 +46,6 @@ SOME: Final = 1_000  # images of the run whose memory is measured
 
 def bare(width: float, *, keep: bool) -> float:
     """Images a second of the loop without data."""
-    from torch import nn
-
     from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig, NiN
     from nin_edge.recipe import Recipe, make_optimizers

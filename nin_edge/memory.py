@@ -10,7 +10,7 @@ def keep_memory() -> None:
     """Have the C library keep the memory that a step frees for the next one.
 
     By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
-    they are asked for again: more than a third of a step on a CPU (docs/results.md).
+    they are asked for again: a fifth of a step on a CPU (docs/results.md).
     """
     no_mmap, trim_threshold, top_pad = -4, -1, -2  # M_MMAP_MAX and others of glibc's malloc.h
     if not sys.platform.startswith("linux"):
