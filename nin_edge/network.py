@@ -169,6 +169,23 @@ PRESETS: Final = {
 }
 
 
+class AveragePool(nn.AvgPool2d):
+    """3 x 3 average pooling of stride 2 and padding 1 that leaves the padding out of its count."""
+
+    def __init__(self) -> None:
+        """Fix the shape."""
+        super().__init__(3, stride=2, padding=1, count_include_pad=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The averages, (N, C, ceil(H / 2), ceil(W / 2)), of maps (N, C, H, W)."""
+        if not maps.is_cuda:
+            return super().forward(maps)
+        # With padding, CUDA's gradient for channels-last maps is wrong, without a word: that of
+        # other pixels (in torch 2.11; github.com/pytorch/pytorch/issues/188344).
+        averages = super().forward(maps.contiguous())
+        return averages.contiguous(memory_format=torch.channels_last)
+
+
 class MlpConv(nn.Sequential):
     """A k x k convolution followed by 1 x 1 convolutions: the paper's micro network (section 3.1).
 
@@ -250,7 +267,7 @@ class NiN(nn.Module):
                 stages.append(
                     nn.MaxPool2d(3, stride=2, padding=1)
                     if config.pools[index] == "max"
-                    else nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+                    else AveragePool()
                 )
                 stages.append(nn.Dropout(config.dropout))
         if config.head == "fc":

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.network import NiN
+from nin_edge.network import AveragePool, NiN
 from nin_edge_export.preprocess import build_input, build_preprocessing
 
 OPSET: Final = 18
@@ -34,7 +34,7 @@ _OPERATORS: Final = {
     nn.Conv2d: "Conv",
     nn.ReLU: "Relu",
     nn.MaxPool2d: "MaxPool",
-    nn.AvgPool2d: "AveragePool",
+    AveragePool: "AveragePool",
 }
 
 

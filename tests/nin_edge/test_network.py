@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -7,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nin_edge.network import PRESETS, MlpConv, NetworkConfig, NiN
+from nin_edge.network import PRESETS, AveragePool, MlpConv, NetworkConfig, NiN
 
 PARAMETERS = 966_986  # the paper's CIFAR-10 network
 MULTIPLY_ADDS = 222_486_528  # of one 32 x 32 image
 ACTIVATION_STD = (0.3, 3.0)  # band of every layer's output on white noise, fresh weights
 MEAN_TOLERANCE = 1e-6
+GRADIENT_TOLERANCE = 0.02  # relative; 0.003 was the largest seen
 
 
 def tiny(preset: str = "nin-bn", **changes: object) -> NiN:
@@ -239,7 +241,7 @@ def test_class_maps_are_linear_only_with_batch_normalisation(preset: str, negati
 def test_pooling_overlaps_and_leaves_padding_out_of_the_average() -> None:
     stages = tiny().stages
     pools = [stage for stage in stages if isinstance(stage, nn.MaxPool2d | nn.AvgPool2d)]
-    assert [type(pool) for pool in pools] == [nn.MaxPool2d, nn.AvgPool2d]
+    assert [type(pool) for pool in pools] == [nn.MaxPool2d, AveragePool]
     assert all((pool.kernel_size, pool.stride, pool.padding) == (3, 2, 1) for pool in pools)
     ones = torch.ones(1, 1, 5, 5)
     assert torch.equal(pools[1](ones), torch.ones(1, 1, 3, 3))  # corners too
@@ -275,3 +277,47 @@ def test_every_weight_gets_a_gradient(preset: str) -> None:
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().sum() > 0, name
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+def gradients(network: NiN, images: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Of every weight, on images and weights that lie channels-last, as while training."""
+    there = copy.deepcopy(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    given = images.to(device).contiguous(memory_format=torch.channels_last)
+    targets = torch.arange(len(images), device=device) % network.config.classes
+    nn.functional.cross_entropy(there(given), targets).backward()
+    return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_gpu_gives_every_weight_the_gradient_of_a_cpu(
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    size = 64 if preset == "nin-imagenet" else 32
+    network = tiny(preset, classes=10, width=0.25, size=size, dropout=0.0).train()
+    images = torch.randn(64, 3, size, size)
+    expected = gradients(network, images, torch.device("cpu"))
+    for name, found in gradients(network, images, gpu).items():
+        # Rounding flips a ReLU here and there. Of a wrong gradient, all is another.
+        error = (found - expected[name]).norm() / expected[name].norm()
+        assert error < GRADIENT_TOLERANCE, name
+
+
+@pytest.mark.gpu
+def test_a_gpu_averages_and_gives_the_gradient_back_as_a_cpu(gpu: torch.device) -> None:
+    torch.manual_seed(0)
+    images, weights = torch.randn(2, 8, 9, 9), torch.randn(2, 8, 5, 5)
+    found = []
+    for device in (torch.device("cpu"), gpu):
+        maps = images.to(device).contiguous(memory_format=torch.channels_last).requires_grad_()
+        averages = AveragePool()(maps)
+        assert averages.is_contiguous(memory_format=torch.channels_last)
+        (averages * weights.to(device)).sum().backward()
+        assert maps.grad is not None
+        found.append((averages.detach().cpu(), maps.grad.cpu()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
