@@ -1,4 +1,4 @@
-"""Random crop, flip and cutout for whole batches of uint8 images, without a loop over images.
+"""Random crop, flip, cutout and CutMix for batches of uint8 images, without a loop over images.
 
 What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that
 a resumed run sees what an uninterrupted one would have seen. It is drawn by NumPy, and done where
@@ -54,12 +54,52 @@ def cut_out(images: Tensor, *, side: int, centre: Tensor, fill: Tensor) -> Tenso
     Returns:
         (N, S, S, C), a new tensor.
     """
-    first = centre - side // 2  # (N, 2)
+    square = _squares(images, centre.new_full((len(images),), side), centre)
+    return torch.where(square[..., None], fill, images)
+
+
+def cut_mix(
+    images: Tensor, *, side: Tensor, centre: Tensor, partner: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Replace a square of each image by that of another (CutMix, Yun et al., arXiv:1905.04899).
+
+    Args:
+        images: uint8 (N, S, S, C).
+        side: int64 (N,), of each square, in pixels; 0 leaves an image as it is.
+        centre: int64 (N, 2), row and column, 0 to S - 1.
+        partner: int64 (N,), whose square each image gets.
+
+    Returns:
+        (N, S, S, C), a new tensor, and float32 (N,), the part of each image that is still its own.
+    """
+    square = _squares(images, side, centre)
+    mixed = torch.where(square[..., None], images[partner], images)
+    return mixed, 1 - square.float().mean((1, 2))
+
+
+def _squares(images: Tensor, side: Tensor, centre: Tensor) -> Tensor:
+    """Which pixels of each image, (N, S, S), lie in a square of that side around that centre."""
+    first = centre - side[:, None] // 2  # (N, 2)
     # (N, 2, S): which rows, and which columns, the square takes.
     place = torch.arange(images.shape[1], device=images.device) - first[:, :, None]
-    inside = (place >= 0) & (place < side)
-    square = inside[:, 0, :, None] & inside[:, 1, None, :]  # (N, S, S)
-    return torch.where(square[..., None], fill, images)
+    inside = (place >= 0) & (place < side[:, None, None])
+    return inside[:, 0, :, None] & inside[:, 1, None, :]
+
+
+def random_sides(count: int, size: int, part: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Sides of CutMix's squares, whose areas are of all sizes alike.
+
+    Args:
+        count: N.
+        size: S, of the images.
+        part: of the images that get one; the others' side is 0.
+        rng: draws them.
+
+    Returns:
+        (N,), 0 to S.
+    """
+    chosen = rng.random(count) < part
+    return np.where(chosen, np.round(size * np.sqrt(rng.random(count))), 0).astype(np.int64)
 
 
 def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:

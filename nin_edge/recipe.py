@@ -47,6 +47,8 @@ class Recipe:
     """Largest random shift of an image, in pixels per 32 of its side."""
     cutout: int = 0
     """Side of the square of an image that is covered, in pixels per 32 of its side."""
+    cutmix: float = 0.0
+    """Part of the images that get a square of another one; of the target, it gets as much."""
     flip: bool = True
     """Mirror images left to right in every other epoch."""
     balanced: bool = False
@@ -85,6 +87,7 @@ class Recipe:
             ("small_images", 0, 1),
             ("crop", 0, 16),
             ("cutout", 0, 32),
+            ("cutmix", 0, 1),
             ("patience", 0, 100_000),
             ("frozen_blocks", 0, 100),
             ("seed", 0, 2**31 - 1),

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from nin_edge import evaluate, metrics
-from nin_edge.augment import alternating_flip, augment, cut_out, random_shifts
+from nin_edge.augment import (
+    alternating_flip,
+    augment,
+    cut_mix,
+    cut_out,
+    random_shifts,
+    random_sides,
+)
 from nin_edge.checkpoint import (
     Checkpoint,
     DataSource,
@@ -344,6 +351,8 @@ class _Loop:
         share = slice(self.team.rank, None, self.team.size)
         pixels = self._augmented(chosen, share, epoch)
         targets = evaluate.put(self.dataset.targets[chosen[share]], self.device)
+        if recipe.cutmix:
+            pixels, targets = self._mixed(pixels, targets)
         self.network.zero_grad(set_to_none=True)
         entropy = np.random.SeedSequence([recipe.seed, step, 2, self.team.rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
@@ -393,8 +402,24 @@ class _Loop:
             )
         return pixels
 
+    def _mixed(self, pixels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The images with squares of others, and how much each is of which class, (N, K)."""
+        recipe, count, size = self.recipe, len(pixels), self.config.size
+        rng = np.random.default_rng([recipe.seed, self.state.step, 4, self.team.rank])
+        partner = evaluate.put(rng.permutation(count), self.device)
+        side = random_sides(count, size, recipe.cutmix, rng)
+        centre = rng.integers(0, size, size=(count, 2))
+        pixels, own = cut_mix(
+            pixels,
+            side=evaluate.put(side, self.device),
+            centre=evaluate.put(centre, self.device),
+            partner=partner,
+        )
+        whole = nn.functional.one_hot(targets, self.config.classes).float()
+        return pixels, torch.lerp(whole[partner], whole, own[:, None])
+
     def _loss(self, pixels: Tensor, targets: Tensor, side: int) -> Tensor:
-        """Mean loss of augmented images at the given side."""
+        """Mean loss of augmented images at the given side; targets are classes or parts of them."""
         recipe = self.recipe
         inputs = self.transform(pixels)
         if side != self.config.size:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from nin_edge.transfer import Pretrained
 
 _RECIPE_OPTIONS: Final = (
-    *("epochs", "batch_size", "learning_rate", "crop", "cutout", "flip", "balanced", "patience"),
-    *("frozen_blocks", "bf16", "fp16", "seed"),
+    *("epochs", "batch_size", "learning_rate", "crop", "cutout", "cutmix", "flip", "balanced"),
+    *("patience", "frozen_blocks", "bf16", "fp16", "seed"),
 )
 
 
@@ -114,6 +114,12 @@ _RECIPE_OPTIONS: Final = (
     type=int,
     help="Side of a square of each image that is covered, in pixels per 32 of its side; none if "
     "not given.",
+)
+@click.option(
+    "--cutmix",
+    type=float,
+    help="Part of the images, 0 to 1, of which a square of random size is another image's, and so "
+    "much of the target; none if not given.",
 )
 @click.option(
     "--flip/--no-flip",

@@ -7,7 +7,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nin_edge.augment import alternating_flip, augment, cut_out, random_shifts
+from nin_edge.augment import (
+    alternating_flip,
+    augment,
+    cut_mix,
+    cut_out,
+    random_shifts,
+    random_sides,
+)
 from nin_edge.evaluate import put
 
 Images = NDArray[np.uint8]
@@ -115,16 +122,45 @@ def test_a_square_around_each_centre_is_covered(
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
+def test_a_square_of_each_image_is_replaced_by_its_partner_s(rng: np.random.Generator) -> None:
+    images, partner = noise(rng), rng.permutation(64)
+    side, centre = rng.integers(0, 9, 64), rng.integers(0, 8, (64, 2))
+    expected, own = images.copy(), np.ones(64, np.float32)
+    for index, (row, column) in enumerate(centre - side[:, None] // 2):
+        for y in range(max(0, row), min(8, row + side[index])):
+            for x in range(max(0, column), min(8, column + side[index])):
+                expected[index, y, x] = images[partner[index], y, x]
+                own[index] -= 1 / 64
+    given, sides, at, others = map(torch.from_numpy, (images, side, centre, partner))
+    mixed, part = cut_mix(given, side=sides, centre=at, partner=others)
+    np.testing.assert_array_equal(mixed.numpy(), expected)
+    np.testing.assert_array_equal(part.numpy(), own)  # of sixty-fourths: exact
+
+
+def test_squares_are_of_all_areas_alike_in_a_part_of_the_images(rng: np.random.Generator) -> None:
+    areas = (random_sides(40_000, 32, 0.25, rng) / 32) ** 2
+    assert areas.max() == 1
+    assert np.mean(areas > 0) == pytest.approx(0.25, abs=0.01)  # four standard errors
+    quarters, _ = np.histogram(areas[areas > 0], bins=4, range=(0, 1))
+    assert quarters / np.sum(areas > 0) == pytest.approx(0.25, abs=0.03)
+    assert not random_sides(100, 32, 0.0, rng).any()
+
+
 @pytest.mark.gpu
 def test_a_gpu_shows_what_a_cpu_shows(gpu: torch.device, rng: np.random.Generator) -> None:
     centre, fill = rng.integers(0, 8, (64, 2)), np.array([7, 8, 9], np.uint8)
-    arrays = noise(rng), random_shifts(64, 2, rng), rng.random(64) < 0.5, centre, fill
-    shown = []
+    draws = random_shifts(64, 2, rng), rng.random(64) < 0.5, centre, fill
+    mixing = rng.integers(0, 9, 64), rng.permutation(64)
+    arrays, shown, parts = (noise(rng), *draws, *mixing), [], []
     for device in (torch.device("cpu"), gpu):
-        images, shift, flip, at, colour = (put(values, device) for values in arrays)
+        images, shift, flip, at, colour, side, partner = (put(one, device) for one in arrays)
         moved = augment(images, crop=2, shift=shift, flip=flip)
-        shown.append(cut_out(moved, side=4, centre=at, fill=colour).cpu())
+        covered = cut_out(moved, side=4, centre=at, fill=colour)
+        mixed, part = cut_mix(covered, side=side, centre=at, partner=partner)
+        shown.append(mixed.cpu())
+        parts.append(part.cpu())
     assert torch.equal(*shown)
+    assert torch.equal(*parts)
 
 
 def test_two_epochs_show_each_image_in_both_ways(rng: np.random.Generator) -> None:

@@ -80,6 +80,7 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--lr", "nan"), "learning rate is nan: expected"),
         (("--crop", "17"), "crop is 17: expected 0 to 16"),
         (("--cutout", "-1"), "cutout is -1: expected 0 to 32"),
+        (("--cutmix", "2"), "cutmix is 2.0: expected 0 to 1"),
         (("--dropout", "1"), "dropout is 1.0: expected a probability below 1"),
         (("--init", "nin-cifar10", "--dropout", "-1"), "dropout is -1.0: expected a probability"),
         (("--seed", "-1"), "seed is -1: expected 0"),
@@ -310,11 +311,12 @@ def test_a_run_that_learns_no_more_ends_early_and_says_so(
 
 def test_augmentation_by_option(shapes_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("--crop", "4", "--cutout", "8", "--no-flip", "--epochs", "1")
+    options = ("--crop", "4", "--cutout", "8", "--cutmix", "0.5", "--no-flip", "--epochs", "1")
     result = invoke(shapes_folder, *options, *TINY, "-o", run)
     assert result.exit_code == 0, result.output
     recipe = json.loads((run / "config.json").read_text())["recipe"]
-    assert (recipe["crop"], recipe["cutout"], recipe["flip"]) == (4, 8, False)
+    given = [recipe[name] for name in ("crop", "cutout", "cutmix", "flip")]
+    assert given == [4, 8, 0.5, False]
 
 
 def test_dropout_by_option(shapes_folder: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_after_a_power_cut_the_last_state_is_taken_up(
 
 def test_a_resumed_run_reports_the_same_losses(shapes: Dataset, tmp_path: Path) -> None:
     # The file rounds to six decimals, which hides a different last bit until one falls on an edge.
-    recipe, losses = replace(SHORT, epochs=4), dict[str, list[float]]()
+    recipe, losses = replace(SHORT, epochs=4, cutmix=0.5), dict[str, list[float]]()
     for name, parts in (("whole", ()), ("parts", (7, 9, 13, 16, 17))):
         reports: list[Progress] = []
         for steps in (*parts, 0):
@@ -490,6 +490,41 @@ def test_cutout_covers_another_square_of_each_image_with_the_mean(
     assert max(changed.any(dim=2).sum(dim=1)) == max(changed.any(dim=1).sum(dim=1)) == side
     assert len({mask.numpy().tobytes() for mask in changed}) > 100  # of 160
     assert covered.movedim(1, 3)[changed].abs().max() < 0.02  # 0 is the mean, but for rounding
+
+
+def test_cutmix_shows_a_square_of_another_image_and_asks_for_its_class_as_much(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, targets = list[torch.Tensor](), targets_seen(monkeypatch)
+    forward = NiN.forward
+
+    def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.append(images.clone())
+        return forward(self, images)
+
+    monkeypatch.setattr(NiN, "forward", spy)
+    plain = replace(SHORT, epochs=1, small_images=0.0, cutout=0)
+    for name, recipe in (("plain", plain), ("mixed", replace(plain, cutmix=0.5))):
+        train(shapes, network(), recipe, SOURCE, tmp_path / name)
+    mixed_images = 0
+    for images, mixed, classes, wanted in zip(
+        seen[:20], seen[20:], targets[:20], targets[20:], strict=True
+    ):
+        own = torch.nn.functional.one_hot(torch.tensor(classes), len(shapes.labels)).float()
+        for index, target in enumerate(torch.tensor(wanted)):
+            changed = (mixed[index] != images[index]).any(dim=0)  # (S, S)
+            mixed_images += bool(changed.any())
+            # From an image of the batch, whose class gets at least the part that changed: what
+            # looks alike in both does not show.
+            part = 1 - target[classes[index]]
+            assert any(
+                torch.equal(mixed[index][:, changed], images[at][:, changed])
+                and (other == classes[index] or part >= changed.float().mean())
+                and torch.equal(target, torch.lerp(own[index], own[at], part))
+                for at, other in enumerate(classes)
+            )
+    assert 60 <= mixed_images <= 100  # of 160, half of which are to be
 
 
 @pytest.mark.parametrize(("head", "small"), [("gap", 20), ("fc", 0)])
@@ -796,6 +831,7 @@ def test_too_few_images_for_a_holdout_are_an_error_that_says_so(
         ({"label_smoothing": 1.0}, r"label smoothing is 1\.0: expected 0 to 0\.99"),
         ({"crop": 17}, "crop is 17: expected 0 to 16"),
         ({"cutout": 33}, "cutout is 33: expected 0 to 32"),
+        ({"cutmix": 1.5}, r"cutmix is 1\.5: expected 0 to 1"),
         ({"seed": -1}, "seed is -1: expected 0 to"),
     ],
     ids=str,
@@ -807,7 +843,7 @@ def test_a_recipe_that_cannot_train_is_refused(changes: dict[str, Any], words: s
 
 @pytest.mark.parametrize(
     "changes",
-    [{"crop": 16}, {"cutout": 32}, {"flip": False, "crop": 0}, {"momentum": 0.0}],
+    [{"crop": 16}, {"cutout": 32}, {"cutmix": 1.0}, {"flip": False, "crop": 0}, {"momentum": 0.0}],
     ids=str,
 )
 def test_recipes_at_the_ends_of_their_ranges_run(
