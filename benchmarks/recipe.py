@@ -1,7 +1,7 @@
 """Which recipe is worth having? Trains the same network by several, within the same multiply-adds.
 
     python -m benchmarks.recipe DATA [NAME...] [--width 0.25] [--epochs 6] [--seeds 2] [--bf16]
-        [--teacher WEIGHTS]
+        [--teacher WEIGHTS] [--device cpu]
 
 The test split is not looked at: 5,000 of the images to fit join the hold-out, and the accuracy at
 the end of training is that over all of these, and with each image's mirror image (test-time flip)
@@ -49,6 +49,9 @@ RECIPES: Final = {
     "Muon, small images first, crop 4": Recipe(crop=4),
     "Muon, small images first, cutout 8": Recipe(cutout=8),
     "Muon, small images first, both": Recipe(crop=4, cutout=8),
+    "Muon, small images first, crop 4, cutout 16": Recipe(crop=4, cutout=16),
+    "Muon, small images first, crop 4, CutMix of half": Recipe(crop=4, cutmix=0.5),
+    "Muon, small images first, crop 4, CutMix of all": Recipe(crop=4, cutmix=1.0),
 }
 
 
@@ -65,19 +68,22 @@ def affordable(recipe: Recipe, epochs: int) -> int:
     return round(epochs / (1 - small))
 
 
-def score(checkpoint: Checkpoint, dataset: Dataset, own: NDArray[np.bool_]) -> list[float]:
+def score(
+    checkpoint: Checkpoint, dataset: Dataset, own: NDArray[np.bool_], device: str
+) -> list[float]:
     """Accuracy on what is held out: plain, with test-time flip, and on the hold-out's own images.
 
     Args:
         checkpoint: the network.
         dataset: split by `_split`.
         own: which of its held-out images were held out before.
+        device: where to compute.
     """
-    network, held = checkpoint.network(), dataset.holdout
+    network, held = checkpoint.network().to(device), dataset.holdout
     images, targets = dataset.images[held], dataset.targets[held]
     every = np.arange(len(held))
     plain, mirrored = (
-        evaluate.logits(network, checkpoint.preprocessing, pixels, every)
+        evaluate.logits(network, checkpoint.preprocessing, pixels, every, device)
         for pixels in (images, np.ascontiguousarray(images[:, :, ::-1]))
     )
     return [
@@ -98,6 +104,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if unknown := set(options.names) - set(RECIPES):
         parser.error(f"no recipe {', '.join(unknown)}: expected of {', '.join(RECIPES)}")
@@ -106,7 +113,7 @@ def main() -> None:
     dataset = _split(whole)
     own = np.isin(dataset.holdout, whole.holdout)
     config = NetworkConfig.from_preset("nin-bn", classes=10, width=options.width)
-    print(describe("torch"), f"{torch.get_num_threads()} threads")
+    print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
     print(f"width {options.width:g}, {options.epochs} epochs, {len(dataset.fit):,} images to fit, ")
     print(f"{len(dataset.holdout):,} held out, {options.seeds} seeds")
     teacher = Pretrained.load(options.teacher) if options.teacher else None
@@ -121,13 +128,15 @@ def main() -> None:
                     *(dataset, config, replace(recipe, seed=seed), DataSource("held out")),
                     Path(run),
                     teacher=teacher,
+                    device=options.device,
                     report=last.append,
                 )
-                scores.append(score(Checkpoint.load(Path(run) / "last.safetensors"), dataset, own))
+                last_weights = Checkpoint.load(Path(run) / "last.safetensors")
+                scores.append(score(last_weights, dataset, own, options.device))
         plain, flipped, alone = (statistics.mean(column) for column in zip(*scores, strict=True))
         each = ", ".join(f"{row[0]:.2%}" for row in scores)
         print(
-            f"{name:32} {recipe.epochs} epochs  {plain:.2%} ({each})  flip {flipped:.2%}  "
+            f"{name:48} {recipe.epochs} epochs  {plain:.2%} ({each})  flip {flipped:.2%}  "
             f"hold-out alone {alone:.2%}  {last[-1].images_per_second:,.0f} images/s",
             flush=True,
         )
