@@ -441,14 +441,14 @@ def test_a_state_is_no_checkpoint(shapes: Dataset, tmp_path: Path) -> None:
 # --- the recipe's choices -------------------------------------------------------------------------
 
 
-def sides_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by the side of every batch that a network is trained on."""
-    seen: list[int] = []
+def images_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Grows by every batch that a network is trained on, normalised (N, C, S, S)."""
+    seen: list[torch.Tensor] = []
     forward = NiN.forward
 
     def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
         if self.training:
-            seen.append(images.shape[-1])
+            seen.append(images.clone())
         return forward(self, images)
 
     monkeypatch.setattr(NiN, "forward", spy)
@@ -456,7 +456,7 @@ def sides_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def targets_seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Grows by the classes of all images whose loss is computed together."""
+    """Grows by the classes, or parts of them, of all images whose loss is computed together."""
     seen: list[list[int]] = []
     forward = torch.nn.CrossEntropyLoss.forward
 
@@ -472,15 +472,7 @@ def targets_seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 def test_cutout_covers_another_square_of_each_image_with_the_mean(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, side: int
 ) -> None:
-    dataset, seen = open_dataset(shapes_folder, size=size), list[torch.Tensor]()
-    forward = NiN.forward
-
-    def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            seen.append(images.clone())
-        return forward(self, images)
-
-    monkeypatch.setattr(NiN, "forward", spy)
+    dataset, seen = open_dataset(shapes_folder, size=size), images_seen(monkeypatch)
     plain = replace(SHORT, epochs=1, small_images=0.0, cutout=0)
     for name, recipe in (("plain", plain), ("covered", replace(plain, cutout=8))):
         train(dataset, network(size=size), recipe, SOURCE, tmp_path / name)
@@ -495,15 +487,7 @@ def test_cutout_covers_another_square_of_each_image_with_the_mean(
 def test_cutmix_shows_a_square_of_another_image_and_asks_for_its_class_as_much(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, targets = list[torch.Tensor](), targets_seen(monkeypatch)
-    forward = NiN.forward
-
-    def spy(self: NiN, images: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            seen.append(images.clone())
-        return forward(self, images)
-
-    monkeypatch.setattr(NiN, "forward", spy)
+    seen, targets = images_seen(monkeypatch), targets_seen(monkeypatch)
     plain = replace(SHORT, epochs=1, small_images=0.0, cutout=0)
     for name, recipe in (("plain", plain), ("mixed", replace(plain, cutmix=0.5))):
         train(shapes, network(), recipe, SOURCE, tmp_path / name)
@@ -532,9 +516,9 @@ def test_the_first_steps_see_small_images(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, small: int
 ) -> None:
     dataset = open_dataset(shapes_folder, size=32)
-    seen = sides_seen(monkeypatch)
+    seen = images_seen(monkeypatch)
     train(dataset, network(size=32, head=head), SHORT, SOURCE, tmp_path)
-    assert seen == [20] * small + [32] * (40 - small)
+    assert [images.shape[-1] for images in seen] == [20] * small + [32] * (40 - small)
 
 
 def test_a_batch_in_parts_is_the_same_step(
