@@ -358,8 +358,6 @@ class _Loop:
         torch.manual_seed(int(entropy.generate_state(1)[0]))  # dropout's
         side = small_side(self.config.size) if step < self.small_steps else self.config.size
         at_once = len(pixels) if self.device.type == "cuda" else images_at_once(self.config, side)
-        if self.teacher and self.device.type != "cuda":
-            at_once = min(at_once, self.teacher.at_once)
         # A batch lies in the order of the data set, by class: parts take turns, or the statistics
         # of each would be those of a few classes.
         count = max(1, min(math.ceil(len(pixels) / at_once), len(pixels) // 2))

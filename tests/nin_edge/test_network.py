@@ -8,12 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nin_edge.network import PRESETS, AveragePool, MlpConv, NetworkConfig, NiN
+from nin_edge.network import (
+    PRESETS,
+    AveragePool,
+    MlpConv,
+    NetworkConfig,
+    NiN,
+    fold_batch_norm,
+)
 
 PARAMETERS = 966_986  # the paper's CIFAR-10 network
 MULTIPLY_ADDS = 222_486_528  # of one 32 x 32 image
 ACTIVATION_STD = (0.3, 3.0)  # band of every layer's output on white noise, fresh weights
 MEAN_TOLERANCE = 1e-6
+FOLDED_TOLERANCE = 1e-5  # relative; 3e-7 was the largest seen
 GRADIENT_TOLERANCE = 0.02  # relative; 0.003 was the largest seen
 
 
@@ -289,6 +297,24 @@ def gradients(network: NiN, images: Tensor, device: torch.device) -> dict[str, T
     targets = torch.arange(len(images), device=device) % network.config.classes
     nn.functional.cross_entropy(there(given), targets).backward()
     return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
+
+
+@pytest.mark.parametrize("changes", [{}, {"block": "linear"}, {"head": "fc"}])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_folded_batch_normalisation_gives_the_same_answers(
+    preset: str, changes: dict[str, str]
+) -> None:
+    network = tiny(preset, size=32, **changes)
+    for values in (*network.parameters(), *network.buffers()):
+        if values.is_floating_point():  # neither means of 0 nor variances of 1
+            values.data += torch.rand_like(values)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(images)
+        fold_batch_norm(network)
+        torch.testing.assert_close(network(images), expected, rtol=FOLDED_TOLERANCE, atol=0)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert all(layer.bias is not None for layer in convolutions(network))
 
 
 @pytest.mark.gpu
