@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -188,6 +188,42 @@ class AveragePool(nn.AvgPool2d):
         return averages.contiguous(memory_format=torch.channels_last)
 
 
+class ReLU(nn.ReLU):
+    """max(x, 0) in place; bfloat16 on a CPU goes as integers, in a tenth of the time."""
+
+    def __init__(self) -> None:
+        """Work in place."""
+        super().__init__(inplace=True)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The maps, of any shape, with 0 for all that was negative."""
+        if maps.dtype == torch.bfloat16 and maps.device.type == "cpu":
+            rectified: Tensor = _IntegerReLU.apply(maps)  # type: ignore[no-untyped-call]
+            return rectified
+        return super().forward(maps)
+
+
+class _IntegerReLU(torch.autograd.Function):
+    """ReLU of bfloat16 by its bits: read as int16, what has its sign bit set is negative.
+
+    A NaN with a sign becomes 0. Training finds it all the same, in weights and statistics.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        maps.view(torch.int16).clamp_min_(0)
+        ctx.mark_dirty(maps)
+        ctx.save_for_backward(maps)
+        return maps
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (maps,) = ctx.saved_tensors
+        passes: Tensor = maps.view(torch.int16).clamp_max(1)  # 0 or 1
+        passes *= gradient.view(torch.int16)
+        return passes.view(torch.bfloat16)
+
+
 class MlpConv(nn.Sequential):
     """A k x k convolution followed by 1 x 1 convolutions: the paper's micro network (section 3.1).
 
@@ -231,7 +267,7 @@ class MlpConv(nn.Sequential):
             if normalise:
                 layers.append(nn.BatchNorm2d(outputs))
             if not plain or last_relu:
-                layers.append(nn.ReLU(inplace=True))
+                layers.append(ReLU())
         super().__init__(*layers)
 
 

@@ -14,6 +14,7 @@ from nin_edge.network import (
     MlpConv,
     NetworkConfig,
     NiN,
+    ReLU,
     fold_batch_norm,
 )
 
@@ -297,6 +298,37 @@ def gradients(network: NiN, images: Tensor, device: torch.device) -> dict[str, T
     targets = torch.arange(len(images), device=device) % network.config.classes
     nn.functional.cross_entropy(there(given), targets).backward()
     return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
+
+
+def test_relu_gives_torchs_values_and_gradients_in_bfloat16() -> None:
+    bits = torch.arange(-(2**15), 2**15).to(torch.int16)  # all values there are
+    values = bits.view(torch.bfloat16)[~bits.view(torch.bfloat16).isnan()]
+    towards = torch.randn(values.shape).bfloat16()
+    results = []
+    for relu in (ReLU(), nn.ReLU()):
+        maps = values.clone().requires_grad_()
+        outcome = relu(maps * 1)  # works in place, which a leaf would not let it
+        outcome.backward(towards)
+        results.append((outcome.detach(), maps.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_relu_works_in_place() -> None:
+    for kind in (torch.float32, torch.bfloat16):
+        maps = torch.randn(4, 8, 5, 5, dtype=kind).to(memory_format=torch.channels_last)
+        rectified = ReLU()(maps)
+        assert rectified.data_ptr() == maps.data_ptr()
+        assert rectified.is_contiguous(memory_format=torch.channels_last)
+        assert rectified.min() == 0
+
+
+def test_a_broken_activation_in_bfloat16_shows_in_the_statistics() -> None:
+    network = tiny(size=32).train()
+    images = torch.rand(4, 3, 32, 32)
+    images[0] = math.inf
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(images)
+    assert any(not values.isfinite().all() for values in network.buffers())
 
 
 @pytest.mark.parametrize("changes", [{}, {"block": "linear"}, {"head": "fc"}])
