@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _RECIPE_OPTIONS: Final = (
     *("epochs", "batch_size", "learning_rate", "crop", "cutout", "cutmix", "flip", "balanced"),
-    *("patience", "frozen_blocks", "bf16", "fp16", "seed"),
+    *("patience", "frozen_blocks", "teaching", "bf16", "fp16", "seed"),
 )
 
 
@@ -59,6 +59,12 @@ _RECIPE_OPTIONS: Final = (
     type=PATH,
     metavar="WEIGHTS",
     help="Learn the answers of a trained network, too: a wider one of the same classes.",
+)
+@click.option(
+    "--teaching",
+    type=float,
+    help="Part of the loss, 0 to 1, that --distill-from has, the rest is the labels'; 0.5 if not "
+    "given.",
 )
 @click.option(
     "--preset",
@@ -220,6 +226,10 @@ def command(
             config, recipe, source, stored = _stored(run, given)
             teacher = teacher or stored
         else:
+            if "teaching" in given and not teacher:
+                raise click.UsageError(
+                    "--teaching is the part of --distill-from WEIGHTS, which is missing"
+                )
             initial = Pretrained.load(init) if init else None
             config, recipe = _settings(data, kind, initial, options, given)
             source = DataSource(options["data_name"] or "", options["data_licence"])

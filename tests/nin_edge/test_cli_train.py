@@ -98,6 +98,8 @@ def failed(result: Result, code: int, *words: str) -> None:
             "--channels 1: the weights of --init have 3",
         ),
         (("--init", "nin-cifar10", "--size", "8"), "size is 8: expected 16 to 512"),
+        (("--teaching", "1"), "--teaching is the part of --distill-from WEIGHTS, which is missing"),
+        (("--distill-from", "nin-cifar10", "--teaching", "2"), "teaching is 2.0: expected 0 to 1"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--colour", "red"), "No such option"),
         (("more",), "unexpected extra argument"),
@@ -381,12 +383,13 @@ def test_a_student_learns_from_a_teacher_and_goes_on_with_it(
     shapes_folder: Path, tmp_path: Path, teacher: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ("--distill-from", teacher, "--epochs", "1", *TINY)
+    options = ("--distill-from", teacher, "--teaching", "1", "--epochs", "1", *TINY)
     result = invoke(shapes_folder, *options, "--width", "0.1", "-o", run)
     assert result.exit_code == 0, result.output
     assert "a teacher that is smaller than its student" in result.stderr
-    stored = json.loads((run / "config.json").read_text())["teacher"]
-    assert stored["weights"] == str(teacher)
+    stored = json.loads((run / "config.json").read_text())
+    assert stored["teacher"]["weights"] == str(teacher)
+    assert stored["recipe"]["teaching"] == 1
     assert invoke(shapes_folder, "-o", run, "--resume").exit_code == 0
     # The teacher may have moved; another one is refused.
     moved = tmp_path / "moved.safetensors"
