@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.network import AveragePool, NiN
+from nin_edge.network import AveragePool, NiN, ReLU
 from nin_edge_export.preprocess import build_input, build_preprocessing
 
 OPSET: Final = 18
@@ -32,7 +32,7 @@ IR_VERSION: Final = 8
 # The module each node of the network comes from has one of these types.
 _OPERATORS: Final = {
     nn.Conv2d: "Conv",
-    nn.ReLU: "Relu",
+    ReLU: "Relu",
     nn.MaxPool2d: "MaxPool",
     AveragePool: "AveragePool",
 }
