@@ -17,7 +17,7 @@ from nin_edge.network import NetworkConfig, NiN, fold_batch_norm
 from nin_edge.weights import find_weights
 from nin_edge_runtime import ModelFileError
 
-_CPU_PART: Final = 16
+_CPU_PART: Final = 32
 """Images a teacher takes together on a CPU: their activations stay in its second-level cache."""
 
 

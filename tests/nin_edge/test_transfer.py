@@ -122,7 +122,7 @@ def test_a_fingerprint_is_of_the_weights_alone() -> None:
 def test_a_teacher_gives_its_networks_logits_at_its_own_size(rng: np.random.Generator) -> None:
     start = initial()
     teacher = Teacher(start, LABELS, 3)
-    pixels = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)  # more than it takes together
+    pixels = rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)  # more than it takes together
     checkpoint = start.checkpoint
     with torch.no_grad():
         inputs = torch.from_numpy(checkpoint.preprocessing.normalize(pixels))
