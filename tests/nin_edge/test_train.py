@@ -773,12 +773,18 @@ def test_a_gpu_learns_and_goes_on(
 @pytest.mark.parametrize("preset", ["nin", "nin-bn"])
 @pytest.mark.parametrize("batch_size", [8, 32, 1000], ids="batch {}".format)
 @pytest.mark.parametrize("warmup", [0.0, 0.2], ids="warmup {}".format)
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 def test_divergence_is_an_error_that_saves_no_broken_weights(
-    shapes: Dataset, tmp_path: Path, preset: str, batch_size: int, warmup: float
+    shapes: Dataset, tmp_path: Path, preset: str, batch_size: int, warmup: float, bf16: bool
 ) -> None:
     # Such a decay alone makes weights 999 times as long in a step: no seed survives it.
     recipe = Recipe(
-        epochs=20, batch_size=batch_size, learning_rate=1e3, warmup=warmup, weight_decay=1.0
+        epochs=20,
+        batch_size=batch_size,
+        learning_rate=1e3,
+        warmup=warmup,
+        weight_decay=1.0,
+        bf16=bf16,
     )
     with pytest.raises(TrainingError, match=r"diverged.* learning rate below 1000"):
         train(shapes, network(preset, width=0.05), recipe, SOURCE, tmp_path)
