@@ -42,9 +42,20 @@ from nin_edge.team import joined
 from nin_edge.train import train
 from nin_edge_runtime import NinEdgeError
 
+def gloo_threads():
+    count = 0
+    for path in Path("/proc/self/task").glob("*/comm"):
+        try:
+            count += "gloo" in path.read_text()
+        except OSError:  # it has ended since it was listed
+            pass
+    return count
+
 def tell_threads():  # after all else
-    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    print("threads of gloo at the end:", sum("gloo" in name for name in names), file=sys.stderr)
+    until = time.monotonic() + 5  # a thread that was joined may be listed a little longer
+    while gloo_threads() and time.monotonic() < until:
+        time.sleep(0.01)
+    print("threads of gloo at the end:", gloo_threads(), file=sys.stderr)
 
 atexit.register(tell_threads)
 data, other, run, fault, preset = map(Path, sys.argv[1:])
@@ -126,7 +137,7 @@ def test_two_processes_take_the_steps_of_one(
     done = torchrun(*TWO, script, data, data, tmp_path / "two", "none", "nin", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # One that lives on may abort the process.
-    assert done.stderr.count("threads of gloo at the end: 0") == 2
+    assert done.stderr.count("threads of gloo at the end: 0") == 2, done.stderr
     ranks = [weights(tmp_path / "two", name) for name in ("last", "rank1")]
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
     one = subprocess.run(
@@ -221,7 +232,7 @@ def test_one_processs_fault_ends_the_job_with_its_error(
     done = torchrun(*TWO, script, *given, cwd=tmp_path)
     assert done.returncode != 0
     assert re.search(message, done.stderr), done.stderr
-    assert "threads of gloo at the end: 0" in done.stderr
+    assert "threads of gloo at the end: 0" in done.stderr, done.stderr
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
