@@ -37,7 +37,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        # a x + (b gram + c gram gram) x, in few kernels: a GPU waits for Python to launch them.
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     result: Tensor = x.mT if tall else x
     return result
 
@@ -69,7 +70,8 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[weight]
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(weight)
-                momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(weight.grad)
+                momentum = state["momentum_buffer"]
+                torch.add(weight.grad, momentum, alpha=group["momentum"], out=momentum)
                 ahead = weight.grad.add(momentum, alpha=group["momentum"])  # (O, I, k, k)
                 alike.setdefault((len(weight), weight[0].numel()), []).append((weight, ahead))
             for shape, pairs in alike.items():

@@ -42,7 +42,7 @@ from nin_edge.datasets import Dataset
 from nin_edge.files import write_atomically
 from nin_edge.finish import TrainingStoppedError, complete, draw
 from nin_edge.memory import give_back_memory
-from nin_edge.network import NetworkConfig, NiN
+from nin_edge.network import NetworkConfig, NiN, compile_network
 from nin_edge.recipe import Recipe, images_at_once, make_optimizers, one_cycle, small_side
 from nin_edge.sampling import epoch_order
 from nin_edge.team import Team
@@ -121,6 +121,7 @@ def train(
     teacher: Pretrained | None = None,
     team: Team | None = None,
     device: torch.device | str = "cpu",
+    compiled: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
@@ -141,6 +142,7 @@ def train(
         team: the processes that share the work, this one alone if None. All need the same arguments
             and, to resume, the same `run`; the first one alone writes to it.
         device: where to compute.
+        compiled: compute with kernels that torch.compile makes; on a GPU, in one process.
         report: told how it goes, every few steps and at the end of each epoch.
         should_stop: asked after each step, and while the result is scored.
 
@@ -150,8 +152,8 @@ def train(
         team, the latest weights alone.
 
     Raises:
-        TrainingError: the loss became NaN or infinite, or the run's state belongs to other data or
-            settings.
+        TrainingError: the loss became NaN or infinite, the run's state belongs to other data or
+            settings, or `compiled` is for something else than one process on a GPU.
         ModelFileError: the teacher has other classes; or the run's state is damaged.
         TeamError: the processes have different data or settings.
         TrainingStoppedError: `should_stop` said so; the state is saved.
@@ -159,7 +161,7 @@ def train(
     """
     loop = _Loop(
         *(dataset, config, recipe, source, run, init, teacher),
-        *(team or Team(), torch.device(device), report),
+        *(team or Team(), torch.device(device), compiled, report),
     )
     loop.resume()
     loop.fit(should_stop)
@@ -180,6 +182,7 @@ class _Loop:
         teacher: Pretrained | None,
         team: Team,
         device: torch.device,
+        compiled: bool,
         report: Callable[[Progress], None],
     ) -> None:
         if not len(dataset.holdout):
@@ -191,6 +194,9 @@ class _Loop:
                 f"{recipe.frozen_blocks} blocks to freeze of {len(config.blocks)}: expected fewer, "
                 "the last one has to learn"
             )
+        if compiled and (device.type != "cuda" or team.size > 1):
+            where = f"{team.size} processes" if team.size > 1 else "the CPU"
+            raise TrainingError(f"compiling for {where}: expected one process on a GPU")
         self.dataset, self.config, self.recipe = dataset, config, recipe
         self.run, self.team, self.device, self.report = run, team, device, report
         self.source = replace(source, fingerprint=dataset.fingerprint)
@@ -217,7 +223,9 @@ class _Loop:
         small = recipe.small_images if config.head == "gap" else 0.0
         self.small_steps = round(small * self.steps)
         self.teacher = (
-            Teacher(teacher, dataset.labels, config.channels, device) if teacher else None
+            Teacher(teacher, dataset.labels, config.channels, device, compiled=compiled)
+            if teacher
+            else None
         )
         # It goes forward alone, and the network backward too, which costs twice as much again.
         self.teacher_work = (
@@ -261,7 +269,7 @@ class _Loop:
                 if init
                 else measure_preprocessing(dataset, config.size, config.channels)
             )
-        self.forward = team.wrap(self.network)
+        self.forward = compile_network(self.network) if compiled else team.wrap(self.network)
 
     def _use(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
@@ -603,4 +611,6 @@ class _Loop:
 
 def _compared(key: str, value: Any) -> Any:
     """What of a run's identity has to be the same: of weights, not where they lie."""
+    if key == "recipe" and value:  # a state of before a field came has its default
+        return asdict(Recipe()) | value
     return value["sha256"] if key in ("init", "teacher") and value else value

@@ -13,7 +13,7 @@ from torch.nn import functional
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import list_some
 from nin_edge.evaluate import InputTransform
-from nin_edge.network import NetworkConfig, NiN, fold_batch_norm
+from nin_edge.network import NetworkConfig, NiN, compile_network, fold_batch_norm
 from nin_edge.weights import find_weights
 from nin_edge_runtime import ModelFileError
 
@@ -67,6 +67,8 @@ class Teacher:
         labels: tuple[str, ...],
         channels: int,
         device: torch.device | str = "cpu",
+        *,
+        compiled: bool = False,
     ) -> None:
         """Put it on a device.
 
@@ -75,6 +77,7 @@ class Teacher:
             labels: the student's classes.
             channels: of the student's input.
             device: where to compute.
+            compiled: compute with kernels that torch.compile makes.
 
         Raises:
             ModelFileError: its classes or channels are not the student's; the message names them.
@@ -92,18 +95,20 @@ class Teacher:
             )
         network = checkpoint.network().requires_grad_(False)
         fold_batch_norm(network)
-        self._network = network.to(device)
+        network = network.to(device)
+        self._forward = compile_network(network) if compiled else network
+        self._side = checkpoint.config.size
         self._transform = InputTransform(checkpoint.preprocessing, device)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits (N, K) for uint8 pixels (N, S, S, C), which are resized to its own side."""
-        side = self._network.config.size
         inputs = self._transform(pixels)
-        if inputs.shape[-1] != side:
-            inputs = functional.interpolate(inputs, [side] * 2, mode="bilinear", antialias=True)
+        if inputs.shape[-1] != self._side:
+            side = [self._side, self._side]
+            inputs = functional.interpolate(inputs, side, mode="bilinear", antialias=True)
         parts = torch.split(inputs, _CPU_PART if inputs.device.type == "cpu" else len(inputs))
-        return torch.cat([self._network(part) for part in parts])
+        return torch.cat([self._forward(part) for part in parts])
 
 
 def distillation_loss(logits: Tensor, taught: Tensor) -> Tensor:

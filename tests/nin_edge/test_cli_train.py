@@ -100,6 +100,7 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--init", "nin-cifar10", "--size", "8"), "size is 8: expected 16 to 512"),
         (("--teaching", "1"), "--teaching is the part of --distill-from WEIGHTS, which is missing"),
         (("--distill-from", "nin-cifar10", "--teaching", "2"), "teaching is 2.0: expected 0 to 1"),
+        (("--compile", "--device", "cpu"), "--compile is for one process on a GPU, --device cuda"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--colour", "red"), "No such option"),
         (("more",), "unexpected extra argument"),

@@ -15,6 +15,7 @@ from nin_edge.network import (
     NetworkConfig,
     NiN,
     ReLU,
+    compile_network,
     fold_batch_norm,
 )
 
@@ -291,12 +292,15 @@ def test_every_weight_gets_a_gradient(preset: str) -> None:
 # --- on a GPU -------------------------------------------------------------------------------------
 
 
-def gradients(network: NiN, images: Tensor, device: torch.device) -> dict[str, Tensor]:
+def gradients(
+    network: NiN, images: Tensor, device: torch.device, *, compiled: bool = False
+) -> dict[str, Tensor]:
     """Of every weight, on images and weights that lie channels-last, as while training."""
     there = copy.deepcopy(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     given = images.to(device).contiguous(memory_format=torch.channels_last)
     targets = torch.arange(len(images), device=device) % network.config.classes
-    nn.functional.cross_entropy(there(given), targets).backward()
+    forward = compile_network(there) if compiled else there
+    nn.functional.cross_entropy(forward(given), targets).backward()
     return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
 
 
@@ -350,16 +354,17 @@ def test_folded_batch_normalisation_gives_the_same_answers(
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_gpu_gives_every_weight_the_gradient_of_a_cpu(
-    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, preset: str
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, preset: str, compiled: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     size = 64 if preset == "nin-imagenet" else 32
     network = tiny(preset, classes=10, width=0.25, size=size, dropout=0.0).train()
     images = torch.randn(64, 3, size, size)
     expected = gradients(network, images, torch.device("cpu"))
-    for name, found in gradients(network, images, gpu).items():
+    for name, found in gradients(network, images, gpu, compiled=compiled).items():
         # Rounding flips a ReLU here and there. Of a wrong gradient, all is another.
         error = (found - expected[name]).norm() / expected[name].norm()
         assert error < GRADIENT_TOLERANCE, name

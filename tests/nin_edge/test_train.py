@@ -746,17 +746,18 @@ def test_a_half_precision_learns_and_goes_on(shapes: Dataset, tmp_path: Path, ki
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "compiled"])
 def test_a_gpu_learns_and_goes_on(
     gpu: torch.device, shapes: Dataset, tmp_path: Path, kind: str
 ) -> None:
     recipe = replace(SHORT, epochs=4, learning_rate=0.1)
-    if kind != "fp32":
+    told: Any = {"device": gpu, "compiled": kind == "compiled"}
+    if kind in ("bf16", "fp16"):
         recipe = replace(recipe, **{kind: True})
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    teacher = start_of(train(shapes, network(width=0.05), recipe, SOURCE, whole, device=gpu))
+    teacher = start_of(train(shapes, network(width=0.05), recipe, SOURCE, whole, **told))
     assert teacher.checkpoint.metrics["holdout_top1"] >= LEARNT
-    told: Any = {"teacher": teacher, "device": gpu}
+    told["teacher"] = teacher
     stop = StopAfter(29)
     with pytest.raises(TrainingStoppedError):
         train(shapes, network(width=0.05), recipe, SOURCE, parts, should_stop=stop, **told)
