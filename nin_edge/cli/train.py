@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from nin_edge.transfer import Pretrained
 
 _RECIPE_OPTIONS: Final = (
-    *("epochs", "batch_size", "learning_rate", "crop", "cutout", "cutmix", "flip", "balanced"),
-    *("patience", "frozen_blocks", "teaching", "bf16", "fp16", "seed"),
+    *("epochs", "batch_size", "learning_rate", "small_images", "crop", "cutout", "cutmix", "flip"),
+    *("balanced", "patience", "frozen_blocks", "teaching", "bf16", "fp16", "seed"),
 )
 
 
@@ -109,6 +109,12 @@ _RECIPE_OPTIONS: Final = (
     "learning_rate",
     type=float,
     help="Peak learning rate; 0.2, but 0.02 for nin, if not given.",
+)
+@click.option(
+    "--small-images",
+    type=float,
+    help="Part of the epochs, the first ones, that see images at five eighths of their side; 0.5 "
+    "if not given, but none for nin.",
 )
 @click.option(
     "--crop",

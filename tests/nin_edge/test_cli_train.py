@@ -87,6 +87,7 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--patience", "-1"), "patience is -1: expected 0"),
         (("--freeze", "1"), "--freeze keeps the weights of --init WEIGHTS, which is missing"),
         (("--init", "nin-cifar10", "--freeze", "3"), "--freeze 3: the network has 3 blocks"),
+        (("--small-images", "2"), "small images is 2.0: expected 0 to 1"),
         (("--init", "nin-cifar10", "--freeze", "-1"), "frozen blocks is -1: expected 0"),
         (
             ("--init", "nin-cifar10", "--width", "0.25"),

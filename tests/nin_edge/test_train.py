@@ -399,6 +399,21 @@ def test_resuming_with_other_settings_is_refused(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_a_state_of_before_a_setting_came_resumes_with_its_default(
+    shapes: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingStoppedError):
+        train(shapes, network(), SHORT, SOURCE, tmp_path, should_stop=StopAfter(1))
+    path = tmp_path / "state.safetensors"
+    tensors, header = read_tensors(path, "training state")
+    del header["identity"]["recipe"]["teaching"]
+    write_tensors(path, "training state", tensors, header)
+    other = replace(SHORT, teaching=0.9)
+    with pytest.raises(TrainingError, match="was trained with another recipe"):
+        train(shapes, network(), other, SOURCE, tmp_path)
+    assert train(shapes, network(), SHORT, SOURCE, tmp_path).metrics["epochs"] == SHORT.epochs
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -745,6 +760,7 @@ def test_a_half_precision_learns_and_goes_on(shapes: Dataset, tmp_path: Path, ki
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method", "ignore:The CUDA Graph is empty")
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["fp32", "bf16", "fp16", "compiled"])
 def test_a_gpu_learns_and_goes_on(
@@ -793,6 +809,12 @@ def test_divergence_is_an_error_that_saves_no_broken_weights(
         kind = "training state" if path.stem == "state" else "checkpoint"
         for name, value in read_tensors(path, kind)[0].items():
             assert torch.isfinite(value).all(), f"{path.name}: {name}"
+
+
+def test_compiling_for_a_cpu_is_refused(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="compiling for the CPU: expected one process on a GPU"):
+        train(shapes, network(), SHORT, SOURCE, tmp_path / "run", compiled=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_images_for_a_holdout_are_an_error_that_says_so(
