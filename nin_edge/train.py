@@ -12,9 +12,12 @@ import csv
 import io
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,7 +156,7 @@ def train(
 
     Raises:
         TrainingError: the loss became NaN or infinite, the run's state belongs to other data or
-            settings, or `compiled` is for something else than one process on a GPU.
+            settings, or `compiled` cannot work here.
         ModelFileError: the teacher has other classes; or the run's state is damaged.
         TeamError: the processes have different data or settings.
         TrainingStoppedError: `should_stop` said so; the state is saved.
@@ -194,9 +197,8 @@ class _Loop:
                 f"{recipe.frozen_blocks} blocks to freeze of {len(config.blocks)}: expected fewer, "
                 "the last one has to learn"
             )
-        if compiled and (device.type != "cuda" or team.size > 1):
-            where = f"{team.size} processes" if team.size > 1 else "the CPU"
-            raise TrainingError(f"compiling for {where}: expected one process on a GPU")
+        if compiled:
+            _require_compiler(device, team)
         self.dataset, self.config, self.recipe = dataset, config, recipe
         self.run, self.team, self.device, self.report = run, team, device, report
         self.source = replace(source, fingerprint=dataset.fingerprint)
@@ -606,6 +608,19 @@ class _Loop:
             preprocessing=self.preprocessing,
             data=self.source,
             metrics=metrics,
+        )
+
+
+def _require_compiler(device: torch.device, team: Team) -> None:
+    """Refuse to compile where it cannot work, before torch says so in a hundred lines."""
+    if device.type != "cuda" or team.size > 1:
+        where = f"{team.size} processes" if team.size > 1 else "the CPU"
+        raise TrainingError(f"compiling for {where}: expected one process on a GPU")
+    if find_spec("triton") is None:
+        raise TrainingError("compiling needs Triton, which is not installed: pip install triton")
+    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
+        raise TrainingError(
+            "compiling needs a C compiler: expected gcc or clang, or CC to name one"
         )
 
 

@@ -811,9 +811,26 @@ def test_divergence_is_an_error_that_saves_no_broken_weights(
             assert torch.isfinite(value).all(), f"{path.name}: {name}"
 
 
-def test_compiling_for_a_cpu_is_refused(shapes: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="compiling for the CPU: expected one process on a GPU"):
-        train(shapes, network(), SHORT, SOURCE, tmp_path / "run", compiled=True)
+@pytest.mark.parametrize(
+    ("found", "device", "words"),
+    [
+        ("triton gcc", "cpu", "compiling for the CPU: expected one process on a GPU"),
+        ("gcc", "cuda", "compiling needs Triton, which is not installed"),
+        ("triton", "cuda", "compiling needs a C compiler: expected gcc or clang"),
+    ],
+)
+def test_compiling_where_it_cannot_work_is_refused(
+    shapes: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    found: str,
+    device: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(training, "find_spec", lambda name: name in found or None)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in found else None)
+    with pytest.raises(TrainingError, match=words):
+        train(shapes, network(), SHORT, SOURCE, tmp_path / "run", device=device, compiled=True)
     assert not (tmp_path / "run").exists()
 
 
