@@ -618,7 +618,8 @@ def _require_compiler(device: torch.device, team: Team) -> None:
         raise TrainingError(f"compiling for {where}: expected one process on a GPU")
     if find_spec("triton") is None:
         raise TrainingError("compiling needs Triton, which is not installed: pip install triton")
-    if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
+    named = os.environ.get("CC")  # Triton then tries no other
+    if not any(map(shutil.which, [named] if named else ["gcc", "clang"])):
         raise TrainingError(
             "compiling needs a C compiler: expected gcc or clang, or CC to name one"
         )

@@ -316,11 +316,11 @@ def test_a_run_that_learns_no_more_ends_early_and_says_so(
 def test_augmentation_by_option(shapes_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ("--crop", "4", "--cutout", "8", "--cutmix", "0.5", "--no-flip", "--epochs", "1")
-    result = invoke(shapes_folder, *options, *TINY, "-o", run)
+    result = invoke(shapes_folder, *options, "--small-images", "0", *TINY, "-o", run)
     assert result.exit_code == 0, result.output
     recipe = json.loads((run / "config.json").read_text())["recipe"]
-    given = [recipe[name] for name in ("crop", "cutout", "cutmix", "flip")]
-    assert given == [4, 8, 0.5, False]
+    given = [recipe[name] for name in ("crop", "cutout", "cutmix", "flip", "small_images")]
+    assert given == [4, 8, 0.5, False, 0]
 
 
 def test_dropout_by_option(shapes_folder: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -305,6 +305,13 @@ def gradients(
     return {name: weight.grad.cpu() for name, weight in there.named_parameters()}
 
 
+def check_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name, gradient in found.items():
+        # Rounding flips a ReLU here and there. Of a wrong gradient, all is another.
+        error = (gradient - expected[name]).norm() / expected[name].norm()
+        assert error < GRADIENT_TOLERANCE, name
+
+
 def test_relu_gives_torchs_values_and_gradients_in_bfloat16() -> None:
     bits = torch.arange(-(2**15), 2**15).to(torch.int16)  # all values there are
     values = bits.view(torch.bfloat16)[~bits.view(torch.bfloat16).isnan()]
@@ -366,10 +373,7 @@ def test_a_gpu_gives_every_weight_the_gradient_of_a_cpu(
     network = tiny(preset, classes=10, width=0.25, size=size, dropout=0.0).train()
     images = torch.randn(64, 3, size, size)
     expected = gradients(network, images, torch.device("cpu"))
-    for name, found in gradients(network, images, gpu, compiled=compiled).items():
-        # Rounding flips a ReLU here and there. Of a wrong gradient, all is another.
-        error = (found - expected[name]).norm() / expected[name].norm()
-        assert error < GRADIENT_TOLERANCE, name
+    check_gradients(gradients(network, images, gpu, compiled=compiled), expected)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler, which torch.compile needs")
@@ -378,9 +382,7 @@ def test_a_compiled_network_gives_the_same_gradients() -> None:
     network = tiny(block="linear", size=16).train()
     images, here = torch.randn(16, 3, 16, 16), torch.device("cpu")
     expected = gradients(network, images, here)
-    for name, found in gradients(network, images, here, compiled=True).items():
-        error = (found - expected[name]).norm() / expected[name].norm()
-        assert error < GRADIENT_TOLERANCE, name
+    check_gradients(gradients(network, images, here, compiled=True), expected)
 
 
 @pytest.mark.gpu

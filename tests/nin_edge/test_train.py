@@ -817,6 +817,7 @@ def test_divergence_is_an_error_that_saves_no_broken_weights(
         ("triton gcc", "cpu", "compiling for the CPU: expected one process on a GPU"),
         ("gcc", "cuda", "compiling needs Triton, which is not installed"),
         ("triton", "cuda", "compiling needs a C compiler: expected gcc or clang"),
+        ("triton gcc", "cuda with CC", "compiling needs a C compiler: .* or CC to name one"),
     ],
 )
 def test_compiling_where_it_cannot_work_is_refused(
@@ -829,6 +830,8 @@ def test_compiling_where_it_cannot_work_is_refused(
 ) -> None:
     monkeypatch.setattr(training, "find_spec", lambda name: name in found or None)
     monkeypatch.setattr("shutil.which", lambda name: name if name in found else None)
+    device, _, named = device.partition(" with ")
+    monkeypatch.setenv("CC", "missing-cc" if named else "")
     with pytest.raises(TrainingError, match=words):
         train(shapes, network(), SHORT, SOURCE, tmp_path / "run", device=device, compiled=True)
     assert not (tmp_path / "run").exists()
