@@ -1,7 +1,7 @@
 """Which recipe is worth having? Trains the same network by several, within the same multiply-adds.
 
     python -m benchmarks.recipe DATA [NAME...] [--width 0.25] [--epochs 6] [--seeds 2] [--bf16]
-        [--teacher WEIGHTS] [--device cpu]
+        [--teacher WEIGHTS]... [--device cpu]
 
 The test split is not looked at: 5,000 of the images to fit join the hold-out, and the accuracy at
 the end of training is that over all of these, and with each image's mirror image (test-time flip)
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--teacher", type=Path, action="append", default=[])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if unknown := set(options.names) - set(RECIPES):
@@ -116,7 +116,7 @@ def main() -> None:
     print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
     print(f"width {options.width:g}, {options.epochs} epochs, {len(dataset.fit):,} images to fit, ")
     print(f"{len(dataset.holdout):,} held out, {options.seeds} seeds")
-    teacher = Pretrained.load(options.teacher) if options.teacher else None
+    teachers = [Pretrained.load(name) for name in options.teacher]
     for name in options.names or RECIPES:
         recipe = replace(RECIPES[name], bf16=options.bf16)
         recipe = replace(recipe, epochs=affordable(recipe, options.epochs))
@@ -127,7 +127,7 @@ def main() -> None:
                 train(
                     *(dataset, config, replace(recipe, seed=seed), DataSource("held out")),
                     Path(run),
-                    teacher=teacher,
+                    teachers=teachers,
                     device=options.device,
                     report=last.append,
                 )

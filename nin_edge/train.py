@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +121,7 @@ def train(
     run: Path,
     *,
     init: Pretrained | None = None,
-    teacher: Pretrained | None = None,
+    teachers: Sequence[Pretrained] = (),
     team: Team | None = None,
     device: torch.device | str = "cpu",
     compiled: bool = False,
@@ -141,7 +141,7 @@ def train(
         run: folder to write to, made if missing; a state in it is resumed.
         init: weights to start from, of the same layers; where their classes are others, the last
             layer is new. Their normalisation of the input stays. Not needed to resume.
-        teacher: a network of the same classes whose answers are learnt, too (`Recipe.teaching`).
+        teachers: networks of the same classes whose mean answer is learnt, too (`Recipe.teaching`).
         team: the processes that share the work, this one alone if None. All need the same arguments
             and, to resume, the same `run`; the first one alone writes to it.
         device: where to compute.
@@ -163,7 +163,7 @@ def train(
         OSError: a file could not be written.
     """
     loop = _Loop(
-        *(dataset, config, recipe, source, run, init, teacher),
+        *(dataset, config, recipe, source, run, init, teachers),
         *(team or Team(), torch.device(device), compiled, report),
     )
     loop.resume()
@@ -182,7 +182,7 @@ class _Loop:
         source: DataSource,
         run: Path,
         init: Pretrained | None,
-        teacher: Pretrained | None,
+        teachers: Sequence[Pretrained],
         team: Team,
         device: torch.device,
         compiled: bool,
@@ -225,16 +225,13 @@ class _Loop:
         small = recipe.small_images if config.head == "gap" else 0.0
         self.small_steps = round(small * self.steps)
         self.teacher = (
-            Teacher(teacher, dataset.labels, config.channels, device, compiled=compiled)
-            if teacher
+            Teacher(teachers, dataset.labels, config.channels, device, compiled=compiled)
+            if teachers
             else None
         )
-        # It goes forward alone, and the network backward too, which costs twice as much again.
-        self.teacher_work = (
-            teacher.checkpoint.config.multiply_adds() / (3 * config.multiply_adds())
-            if teacher
-            else 0.0
-        )
+        # They go forward alone, and the network backward too, which costs twice as much again.
+        taught = sum(one.checkpoint.config.multiply_adds() for one in teachers)
+        self.teacher_work = taught / (3 * config.multiply_adds())
         torch.manual_seed(recipe.seed)
         network = NiN(config)
         if init:
@@ -257,8 +254,9 @@ class _Loop:
                 "sha256": init.checkpoint.fingerprint(),
                 "new_head": not init.keeps_head(config, dataset.labels),
             },
-            "teacher": teacher
-            and {"weights": teacher.name, "sha256": teacher.checkpoint.fingerprint()},
+            "teacher": [
+                {"weights": one.name, "sha256": one.checkpoint.fingerprint()} for one in teachers
+            ],
         }
         self.path = run / "state.safetensors"
         self.resumes = self.path.exists()
@@ -437,7 +435,7 @@ class _Loop:
         kind = torch.float16 if recipe.fp16 else torch.bfloat16
         with torch.autocast(self.device.type, dtype=kind, enabled=recipe.fp16 or recipe.bf16):
             logits = self.forward(inputs).float()
-            taught = self.teacher(pixels).float() if self.teacher else None
+            taught = self.teacher(pixels) if self.teacher else None
         loss: Tensor = self.loss(logits, targets)
         if taught is not None:
             loss = loss + recipe.teaching * (distillation_loss(logits, taught) - loss)
@@ -629,4 +627,14 @@ def _compared(key: str, value: Any) -> Any:
     """What of a run's identity has to be the same: of weights, not where they lie."""
     if key == "recipe" and value:  # a state of before a field came has its default
         return asdict(Recipe()) | value
-    return value["sha256"] if key in ("init", "teacher") and value else value
+    if key == "teacher":
+        return [one["sha256"] for one in listed_teachers(value)]
+    return value["sha256"] if key == "init" and value else value
+
+
+def listed_teachers(stored: Any) -> list[dict[str, str]]:
+    """A run's teachers as its files name them: a list, but of before there were several one alone.
+
+    Each has its `weights`, by path or name, and their `sha256`.
+    """
+    return stored if isinstance(stored, list) else [stored] if stored else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -59,56 +61,67 @@ class Pretrained:
 
 
 class Teacher:
-    """A trained network whose answers another one is to give (Hinton et al., arXiv:1503.02531)."""
+    """Trained networks whose mean answer another one is to give.
+
+    After Hinton et al., arXiv:1503.02531: several teach by the mean of their probabilities, of an
+    ensemble, which is right more often than each of them.
+    """
 
     def __init__(
         self,
-        weights: Pretrained,
+        weights: Sequence[Pretrained],
         labels: tuple[str, ...],
         channels: int,
         device: torch.device | str = "cpu",
         *,
         compiled: bool = False,
     ) -> None:
-        """Put it on a device.
+        """Put them on a device.
 
         Args:
-            weights: its own.
+            weights: of each, at least one.
             labels: the student's classes.
             channels: of the student's input.
             device: where to compute.
             compiled: compute with kernels that torch.compile makes.
 
         Raises:
-            ModelFileError: its classes or channels are not the student's; the message names them.
+            ModelFileError: the classes or channels of one are not the student's; the message names
+                them.
         """
-        checkpoint = weights.checkpoint
-        if checkpoint.labels != labels:
-            raise ModelFileError(
-                f"{weights.name}: a teacher of the classes {list_some(checkpoint.labels)}, "
-                f"expected those of the data in their order: {list_some(labels)}"
-            )
-        if checkpoint.config.channels != channels:
-            raise ModelFileError(
-                f"{weights.name}: a teacher with {checkpoint.config.channels} channels, "
-                f"expected the student's {channels}"
-            )
-        network = checkpoint.network().requires_grad_(False)
-        fold_batch_norm(network)
-        network = network.to(device)
-        self._forward = compile_network(network) if compiled else network
-        self._side = checkpoint.config.size
-        self._transform = InputTransform(checkpoint.preprocessing, device)
+        self._networks: list[tuple[nn.Module, InputTransform, int]] = []
+        for name, checkpoint in ((one.name, one.checkpoint) for one in weights):
+            if checkpoint.labels != labels:
+                raise ModelFileError(
+                    f"{name}: a teacher of the classes {list_some(checkpoint.labels)}, "
+                    f"expected those of the data in their order: {list_some(labels)}"
+                )
+            if checkpoint.config.channels != channels:
+                raise ModelFileError(
+                    f"{name}: a teacher with {checkpoint.config.channels} channels, "
+                    f"expected the student's {channels}"
+                )
+            network = checkpoint.network().requires_grad_(False)
+            fold_batch_norm(network)
+            network = network.to(device)
+            forward = compile_network(network) if compiled else network
+            transform = InputTransform(checkpoint.preprocessing, device)
+            self._networks.append((forward, transform, checkpoint.config.size))
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Logits (N, K) for uint8 pixels (N, S, S, C), which are resized to its own side."""
-        inputs = self._transform(pixels)
-        if inputs.shape[-1] != self._side:
-            side = [self._side, self._side]
-            inputs = functional.interpolate(inputs, side, mode="bilinear", antialias=True)
+        """Log-probabilities (N, K) for uint8 pixels (N, S, S, C), resized to each own side."""
+        answers = torch.stack([self._answer(*network, pixels) for network in self._networks])
+        return answers.logsumexp(0) - math.log(len(answers))
+
+    @staticmethod
+    def _answer(forward: nn.Module, transform: InputTransform, side: int, pixels: Tensor) -> Tensor:
+        """One network's log-probabilities (N, K), float32."""
+        inputs = transform(pixels)
+        if inputs.shape[-1] != side:
+            inputs = functional.interpolate(inputs, [side, side], mode="bilinear", antialias=True)
         parts = torch.split(inputs, _CPU_PART if inputs.device.type == "cpu" else len(inputs))
-        return torch.cat([self._forward(part) for part in parts])
+        return torch.cat([forward(part) for part in parts]).float().log_softmax(1)
 
 
 def distillation_loss(logits: Tensor, taught: Tensor) -> Tensor:
@@ -116,14 +129,12 @@ def distillation_loss(logits: Tensor, taught: Tensor) -> Tensor:
 
     Args:
         logits: the student's, (N, K).
-        taught: the teacher's, (N, K).
+        taught: the teacher's log-probabilities, (N, K).
 
     Returns:
         A scalar, 0 where they agree.
     """
-    return functional.kl_div(
-        logits.log_softmax(1), taught.log_softmax(1), reduction="batchmean", log_target=True
-    )
+    return functional.kl_div(logits.log_softmax(1), taught, reduction="batchmean", log_target=True)
 
 
 def _head(network: NiN) -> tuple[str, ...]:

@@ -55,10 +55,12 @@ _RECIPE_OPTIONS: Final = (
 )
 @click.option(
     "--distill-from",
-    "teacher",
+    "teachers",
     type=PATH,
+    multiple=True,
     metavar="WEIGHTS",
-    help="Learn the answers of a trained network, too: a wider one of the same classes.",
+    help="Learn the answers of a trained network, too: a wider one of the same classes; given "
+    "several times, the mean of theirs.",
 )
 @click.option(
     "--teaching",
@@ -195,7 +197,7 @@ def command(
     tensorboard: bool,
     output: Path | None,
     init: Path | None,
-    teacher: Path | None,
+    teachers: tuple[Path, ...],
     **options: Any,
 ) -> None:
     """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
@@ -239,16 +241,16 @@ def command(
         if resume:
             initial = None  # its weights are in the run's state
             config, recipe, source, stored = _stored(run, given)
-            teacher = teacher or stored
+            teachers = teachers or stored
         else:
-            if "teaching" in given and not teacher:
+            if "teaching" in given and not teachers:
                 raise click.UsageError(
                     "--teaching is the part of --distill-from WEIGHTS, which is missing"
                 )
             initial = Pretrained.load(init) if init else None
             config, recipe = _settings(data, kind, initial, options, given)
             source = DataSource(options["data_name"] or "", options["data_licence"])
-        tutor = Pretrained.load(teacher) if teacher else None
+        tutors = [Pretrained.load(teacher) for teacher in teachers]
         with team.one_first():
             if team.leads and not resume and run.exists() and any(run.iterdir()):
                 raise NinEdgeError(
@@ -259,8 +261,9 @@ def command(
                 *(data, config.size, config.channels, kind), fetch=download, quiet=not team.leads
             )
         config = replace(config, classes=len(dataset.labels))
-        if tutor and count_parameters(config) > count_parameters(tutor.checkpoint.config):
-            say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
+        for tutor in tutors:
+            if count_parameters(config) > count_parameters(tutor.checkpoint.config):
+                say(printable(f"{tutor.name}: a teacher that is smaller than its student"))
         if not resume:
             recipe = _suited(recipe, dataset, team, given, say)
             _say_head(initial, config, dataset, say)
@@ -275,7 +278,7 @@ def command(
                 replace(source, name=source.name or dataset.name),
                 run,
                 init=initial,
-                teacher=tutor,
+                teachers=tutors,
                 team=team,
                 device=where,
                 compiled=compiled,
@@ -432,10 +435,11 @@ def _say_head(
 
 def _stored(
     run: Path, given: dict[str, Any]
-) -> tuple[NetworkConfig, Recipe, DataSource, Path | None]:
-    """Settings of the run to resume, and its teacher; other options are a usage error."""
+) -> tuple[NetworkConfig, Recipe, DataSource, tuple[Path, ...]]:
+    """Settings of the run to resume, and its teachers; other options are a usage error."""
     from nin_edge.checkpoint import DataSource, read_config
     from nin_edge.recipe import Recipe
+    from nin_edge.train import listed_teachers
     from nin_edge_runtime import NinEdgeError
 
     path = run / "config.json"
@@ -443,7 +447,8 @@ def _stored(
         stored = json.loads(path.read_text("utf-8"))
         config, recipe = read_config(stored["network"]), Recipe(**stored["recipe"])
         source = DataSource(stored["data"]["name"], stored["data"]["licence"])
-        init, teacher = (stored[name] and stored[name]["weights"] for name in ("init", "teacher"))
+        init = stored["init"] and stored["init"]["weights"]
+        teachers = tuple(Path(one["weights"]) for one in listed_teachers(stored["teacher"]))
     except FileNotFoundError:
         raise NinEdgeError(
             f"{run}: nothing to resume, expected a run folder with config.json in it"
@@ -465,7 +470,7 @@ def _stored(
             raise click.UsageError(
                 f"{_option(name)} {value}: the run to resume was started with {was}"
             )
-    return config, recipe, source, Path(teacher) if teacher else None
+    return config, recipe, source, teachers
 
 
 def _option(name: str) -> str:

@@ -381,27 +381,26 @@ def teacher(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run / "best.safetensors"
 
 
-def test_a_student_learns_from_a_teacher_and_goes_on_with_it(
+def test_a_student_learns_from_teachers_and_goes_on_with_them(
     shapes_folder: Path, tmp_path: Path, teacher: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ("--distill-from", teacher, "--teaching", "1", "--epochs", "1", *TINY)
-    result = invoke(shapes_folder, *options, "--width", "0.1", "-o", run)
+    second = teacher.with_name("last.safetensors")
+    taught = ("--distill-from", teacher, "--distill-from", second, "--teaching", "1")
+    result = invoke(shapes_folder, *taught, "--epochs", "1", *TINY, "--width", "0.1", "-o", run)
     assert result.exit_code == 0, result.output
-    assert "a teacher that is smaller than its student" in result.stderr
+    assert result.stderr.count("a teacher that is smaller than its student") == 2
     stored = json.loads((run / "config.json").read_text())
-    assert stored["teacher"]["weights"] == str(teacher)
+    assert [one["weights"] for one in stored["teacher"]] == [str(teacher), str(second)]
     assert stored["recipe"]["teaching"] == 1
     assert invoke(shapes_folder, "-o", run, "--resume").exit_code == 0
-    # The teacher may have moved; another one is refused.
+    # Teachers may have moved; others are refused.
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(teacher.read_bytes())
-    assert invoke(shapes_folder, "-o", run, "--resume", "--distill-from", moved).exit_code == 0
-    failed(
-        invoke(shapes_folder, "-o", run, "--resume", "--distill-from", run / "best.safetensors"),
-        1,
-        "was trained with another teacher",
-    )
+    again = ("-o", run, "--resume", "--distill-from", moved)
+    assert invoke(shapes_folder, *again, "--distill-from", second).exit_code == 0
+    for others in ((), ("--distill-from", run / "best.safetensors")):
+        failed(invoke(shapes_folder, *again, *others), 1, "was trained with another teacher")
 
 
 def test_a_run_without_its_state_is_not_started_over(shapes_folder: Path, tmp_path: Path) -> None:

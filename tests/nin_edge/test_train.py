@@ -578,13 +578,13 @@ def test_the_time_left_counts_what_a_teacher_costs(shapes_folder: Path, tmp_path
     reports: list[Progress] = []
     train(
         *(dataset, network(size=32), SHORT, SOURCE, tmp_path / "two"),
-        teacher=Pretrained("one", best),
+        teachers=[Pretrained("one", best), Pretrained("again", best)],
         report=reports.append,
     )
     first = next(report for report in reports if report.holdout_top1 is not None)
-    # A teacher like the student, at full size throughout: a third of a step more in each.
+    # Each teacher is like the student, at full size throughout: a third of a step more in each.
     done = 20 * SHORT.batch_size / first.images_per_second
-    assert first.seconds_left / done == pytest.approx((1 + 1 / 3) / ((20 / 32) ** 2 + 1 / 3))
+    assert first.seconds_left / done == pytest.approx((1 + 2 / 3) / ((20 / 32) ** 2 + 2 / 3))
 
 
 def test_no_better_score_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
@@ -718,7 +718,7 @@ def test_a_student_comes_closer_to_its_teacher(
         recipe = Recipe(epochs=6, batch_size=16, label_smoothing=0.0, teaching=taught)
         student = train(
             *(shapes, network(width=0.03), recipe, SOURCE, tmp_path / f"{taught}"),
-            teacher=start_of(checkpoint),
+            teachers=[start_of(checkpoint)],
         )
         answers = [
             softmax(
@@ -731,18 +731,37 @@ def test_a_student_comes_closer_to_its_teacher(
     assert divergence(1.0) < 0.5 * divergence(0.0)
 
 
-def test_a_student_goes_on_with_the_same_teacher_and_no_other(
+def test_a_student_goes_on_with_the_same_teachers_and_no_other(
     trained: tuple[Path, Checkpoint, Any], shapes: Dataset, tmp_path: Path
 ) -> None:
     _, checkpoint, _ = trained
-    teacher = start_of(checkpoint)
-    train(shapes, network(), SHORT, SOURCE, tmp_path / "whole", teacher=teacher)
-    run = tmp_path / "parts"
+    fresh = replace(checkpoint, weights=NiN(checkpoint.config).state_dict())
+    teachers = [start_of(checkpoint), start_of(fresh)]
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "whole", teachers=teachers)
+    run, stop = tmp_path / "parts", StopAfter(13)
     with pytest.raises(TrainingStoppedError):
-        train(*(shapes, network(), SHORT, SOURCE, run), teacher=teacher, should_stop=StopAfter(13))
-    with pytest.raises(TrainingError, match="was trained with another teacher"):
-        train(shapes, network(), SHORT, SOURCE, run)
-    train(shapes, network(), SHORT, SOURCE, run, teacher=teacher)
+        train(*(shapes, network(), SHORT, SOURCE, run), teachers=teachers, should_stop=stop)
+    for others in ([], teachers[:1], teachers[1:]):
+        with pytest.raises(TrainingError, match="was trained with another teacher"):
+            train(shapes, network(), SHORT, SOURCE, run, teachers=others)
+    train(shapes, network(), SHORT, SOURCE, run, teachers=teachers)
+    assert outcome(run) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("taught", [True, False], ids=["teacher", "none"])
+def test_a_state_of_before_there_were_several_teachers_goes_on(
+    trained: tuple[Path, Checkpoint, Any], shapes: Dataset, tmp_path: Path, taught: bool
+) -> None:
+    _, checkpoint, _ = trained
+    teachers = [start_of(checkpoint)] if taught else []
+    train(shapes, network(), SHORT, SOURCE, tmp_path / "whole", teachers=teachers)
+    run, stop = tmp_path / "parts", StopAfter(13)
+    with pytest.raises(TrainingStoppedError):
+        train(*(shapes, network(), SHORT, SOURCE, run), teachers=teachers, should_stop=stop)
+    tensors, header = read_tensors(run / "state.safetensors", "training state")
+    header["identity"]["teacher"] = header["identity"]["teacher"][0] if taught else None
+    write_tensors(run / "state.safetensors", "training state", tensors, header)
+    train(shapes, network(), SHORT, SOURCE, run, teachers=teachers)
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
@@ -773,7 +792,7 @@ def test_a_gpu_learns_and_goes_on(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     teacher = start_of(train(shapes, network(width=0.05), recipe, SOURCE, whole, **told))
     assert teacher.checkpoint.metrics["holdout_top1"] >= LEARNT
-    told["teacher"] = teacher
+    told["teachers"] = [teacher, teacher]
     stop = StopAfter(29)
     with pytest.raises(TrainingStoppedError):
         train(shapes, network(width=0.05), recipe, SOURCE, parts, should_stop=stop, **told)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nin_edge.checkpoint import Checkpoint
@@ -19,9 +20,9 @@ LABELS = ("a", "b", "c")
 LOGIT_TOLERANCE = 1e-5
 
 
-def initial(**changes: Any) -> Pretrained:
-    config = NetworkConfig.from_preset("nin-bn", classes=3, size=16, width=0.01, **changes)
-    torch.manual_seed(1)
+def initial(*, seed: int = 1, size: int = 16, **changes: Any) -> Pretrained:
+    config = NetworkConfig.from_preset("nin-bn", classes=3, size=size, width=0.01, **changes)
+    torch.manual_seed(seed)
     gray = (0.4,) * config.channels
     return Pretrained(
         "weights",
@@ -119,44 +120,53 @@ def test_a_fingerprint_is_of_the_weights_alone() -> None:
 # --- the teacher ----------------------------------------------------------------------------------
 
 
-def test_a_teacher_gives_its_networks_logits_at_its_own_size(rng: np.random.Generator) -> None:
-    start = initial()
-    teacher = Teacher(start, LABELS, 3)
-    pixels = rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)  # more than it takes together
-    checkpoint = start.checkpoint
+def probabilities(one: Pretrained, pixels: NDArray[np.uint8]) -> Tensor:
+    inputs = torch.from_numpy(one.checkpoint.preprocessing.normalize(pixels))
     with torch.no_grad():
-        inputs = torch.from_numpy(checkpoint.preprocessing.normalize(pixels))
-        expected = checkpoint.network()(inputs)
-    answers = teacher(torch.from_numpy(pixels))
-    torch.testing.assert_close(answers, expected, rtol=0, atol=LOGIT_TOLERANCE)
-    flat = torch.full((1, 40, 40, 3), 90, dtype=torch.uint8)  # of one colour, whatever its size
-    torch.testing.assert_close(
-        teacher(flat), teacher(flat[:, :16, :16]), rtol=0, atol=LOGIT_TOLERANCE
-    )
+        return one.checkpoint.network()(inputs).softmax(1)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_teachers_give_the_mean_of_their_probabilities(
+    rng: np.random.Generator, count: int
+) -> None:
+    several = [initial(seed=seed) for seed in range(count)]
+    pixels = rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)  # more than one takes together
+    found = Teacher(several, LABELS, 3)(torch.from_numpy(pixels))
+    expected = torch.stack([probabilities(one, pixels) for one in several]).mean(0)
+    torch.testing.assert_close(found.exp(), expected, rtol=0, atol=LOGIT_TOLERANCE)
+
+
+def test_each_teacher_sees_images_at_its_own_size() -> None:
+    flat = np.full((1, 40, 40, 3), 90, np.uint8)  # of one colour, whatever its size
+    found = Teacher([initial(seed=1), initial(seed=2, size=24)], LABELS, 3)(torch.from_numpy(flat))
+    own = [
+        probabilities(initial(seed=1), flat[:, :16, :16]),
+        probabilities(initial(seed=2, size=24), flat[:, :24, :24]),
+    ]
+    torch.testing.assert_close(found.exp(), torch.stack(own).mean(0), rtol=0, atol=LOGIT_TOLERANCE)
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["the first", "the second"])
 @pytest.mark.parametrize(
     ("labels", "channels", "words"),
     [
-        (
-            ("a", "b", "x"),
-            3,
-            "a teacher of the classes a, b, c, expected those of the data in their",
-        ),
-        (LABELS, 1, "a teacher with 3 channels, expected the student's 1"),
+        (("a", "b", "x"), 3, "of the classes a, b, x, expected those of the data in their order"),
+        (LABELS, 1, "with 1 channels, expected the student's 3"),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(
-    labels: tuple[str, ...], channels: int, words: str
+    labels: tuple[str, ...], channels: int, words: str, before: int
 ) -> None:
-    with pytest.raises(ModelFileError, match=words):
-        Teacher(initial(), labels, channels)
+    odd = replace(initial(channels=channels).checkpoint, labels=labels)
+    with pytest.raises(ModelFileError, match=f"odd: a teacher {words}"):
+        Teacher([*[initial()] * before, Pretrained("odd", odd)], LABELS, 3)
 
 
 def test_distillation_is_the_divergence_of_the_answers() -> None:
     taught = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    assert distillation_loss(taught + 5, taught).item() == pytest.approx(0, abs=LOGIT_TOLERANCE)
+    p = taught.softmax(1)
+    assert distillation_loss(taught + 5, p.log()).item() == pytest.approx(0, abs=LOGIT_TOLERANCE)
     other = torch.tensor([[3.0, 2.0, 1.0], [0.0, 1.0, 0.0]])
-    p, q = taught.softmax(1), other.softmax(1)
-    expected = (p * (p / q).log()).sum(1).mean()
-    assert distillation_loss(other, taught).item() == pytest.approx(expected.item())
+    expected = (p * (p / other.softmax(1)).log()).sum(1).mean()
+    assert distillation_loss(other, p.log()).item() == pytest.approx(expected.item())
