@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -252,6 +252,40 @@ def fit_temperature(values: NDArray[np.floating], targets: NDArray[np.int64]) ->
         # confident.
         low, high = (middle, high) if (expected - correct).mean() > 0 else (low, middle)
     return math.exp((low + high) / 2)
+
+
+def calibrated_loss(values: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood of the targets at the temperature that `fit_temperature` finds.
+
+    Of few images it tells networks apart that their accuracy cannot: each image says how sure the
+    answer is, not only whether it is right. The temperature takes out how sure they all are, which
+    goes on rising while a network trains.
+
+    Args:
+        values: logits (N, K) of images the network was not fitted to.
+        targets: (N,).
+
+    Returns:
+        Nats, 0 or more.
+
+    Raises:
+        ValueError: no images.
+    """
+    scaled = values.astype(np.float64) / fit_temperature(values, targets)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    correct = scaled[np.arange(len(targets)), targets]
+    return float((np.log(np.exp(scaled).sum(axis=1)) - correct).mean())
+
+
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """Place, from 0, of the epoch with the least loss on the hold-out; of equals the last.
+
+    Args:
+        history: the epochs as in a run's metrics.csv, at least one; what has no `holdout_loss`, as
+            before it was measured, is worse than all that have.
+    """
+    losses = [row.get("holdout_loss", math.inf) for row in history]
+    return len(losses) - 1 - losses[::-1].index(min(losses))
 
 
 def _right(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nin_edge.metrics import Calibration
+from nin_edge.metrics import Calibration, best_epoch
 
 COLOURS: Final = {
     "ink": "#1f2328",
@@ -60,20 +61,24 @@ def confusion_figure(
 
 
 def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = None) -> Figure:
-    """Loss and hold-out accuracy over the epochs.
+    """Losses of the images to fit and of the hold-out, and the latter's accuracy, by epoch.
 
     Args:
-        history: of each epoch `epoch`, `loss` and `holdout_top1`, as in a run's metrics.csv.
+        history: of each epoch `epoch`, `loss`, `holdout_top1` and `holdout_loss`, as in a run's
+            metrics.csv.
         title: printable; none if None.
     """
     figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     epochs = [row["epoch"] for row in history]
     top1 = [100 * row["holdout_top1"] for row in history]
+    best = best_epoch(history)
     style: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
-    loss.plot(epochs, [row["loss"] for row in history], color=_WARM, **style)
+    loss.plot(epochs, [row["loss"] for row in history], color=_WARM, label="training", **style)
+    held_out = [row.get("holdout_loss", math.nan) for row in history]
+    loss.plot(epochs, held_out, color=_ACCENT, label="hold-out", **style)
+    loss.legend(frameon=False, labelcolor=_INK, fontsize=_SMALL)
     accuracy.plot(epochs, top1, color=_ACCENT, **style)
-    best = max(range(len(top1)), key=lambda place: (top1[place], place))  # of equals the later
     accuracy.axhline(top1[best], color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
     beside: dict[str, Any] = {"xytext": (0, -10), "textcoords": "offset points", "ha": "right"}
     accuracy.annotate(
@@ -83,7 +88,7 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = No
         fontsize=_SMALL,
         **beside,
     )
-    loss.set_ylabel("training loss")
+    loss.set_ylabel("loss")
     accuracy.set(xlabel="epoch", ylabel="hold-out top-1, %")
     accuracy.xaxis.get_major_locator().set_params(integer=True)
     for axes in (loss, accuracy):

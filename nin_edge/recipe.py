@@ -54,8 +54,8 @@ class Recipe:
     balanced: bool = False
     """Show every class equally often: few images of each where it has many, all again where few."""
     patience: int = 0
-    """Epochs, of images at full size, without a better score on the hold-out that end the run
-    early; 0 for never."""
+    """Epochs, of images at full size, without a lower loss on the hold-out that end the run early;
+    0 for never."""
     frozen_blocks: int = 0
     """Blocks, from the first, that keep the weights training started from."""
     bf16: bool = False

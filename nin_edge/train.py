@@ -89,7 +89,6 @@ class _State:
 
     step: int = 0
     loss_sum: float = 0.0
-    best: float = -1.0
     seconds: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -150,9 +149,9 @@ def train(
         should_stop: asked after each step, and while the result is scored.
 
     Returns:
-        The checkpoint with the best hold-out accuracy, with its test score, temperature and
-        activation ranges; what `best.safetensors` holds. In other processes than the first of a
-        team, the latest weights alone.
+        The checkpoint with the least loss on the hold-out (`metrics.calibrated_loss`), with its
+        test score, temperature and activation ranges; what `best.safetensors` holds. In other
+        processes than the first of a team, the latest weights alone.
 
     Raises:
         TrainingError: the loss became NaN or infinite, the run's state belongs to other data or
@@ -320,7 +319,7 @@ class _Loop:
                         holdout_top1=None,
                     )
                     if last:
-                        where = replace(where, holdout_top1=self._end_epoch(where))
+                        where = self._end_epoch(where)
                     self.report(where)
                 if save:
                     self._save_state()
@@ -334,13 +333,14 @@ class _Loop:
                     )
 
     def _is_stale(self) -> bool:
-        """Whether the hold-out's score has not risen for as long as the recipe is patient."""
+        """Whether the hold-out's loss has not fallen for as long as the recipe is patient."""
         # While images are small, a score at full size says little.
         small_epochs = math.ceil(self.small_steps / self.steps_per_epoch)
-        scores = [row["holdout_top1"] for row in self.state.history[small_epochs:]]
-        if not self.recipe.patience or not scores:
+        rows = self.state.history[small_epochs:]
+        losses = [row["holdout_loss"] for row in rows if "holdout_loss" in row]
+        if not self.recipe.patience or not losses:
             return False
-        return len(scores) - scores.index(max(scores)) > self.recipe.patience
+        return len(losses) - losses.index(min(losses)) > self.recipe.patience
 
     def _work(self, steps: int) -> float:
         """What the first `steps` steps cost, in steps at full size and without a teacher."""
@@ -461,35 +461,35 @@ class _Loop:
         """Running means and variances, which each process takes of its own share of the batches."""
         return (buffer for buffer in self.network.buffers() if buffer.is_floating_point())
 
-    def _end_epoch(self, where: Progress) -> float:
+    def _end_epoch(self, where: Progress) -> Progress:
         """Score the hold-out, keep the weights if they are the best yet, write the epoch's row."""
-        score = self.team.tell(self._score() if self.team.leads else 0.0)
+        top1, loss = map(self.team.tell, self._score() if self.team.leads else (0.0, 0.0))
         self.state.history.append(
             {
                 "epoch": where.epoch,
                 "loss": round(where.loss, 6),
-                "holdout_top1": score,
+                "holdout_top1": top1,
+                "holdout_loss": round(loss, 6),
                 "images_per_second": round(where.images_per_second, 1),
                 "seconds": round(self.state.seconds, 1),
             }
         )
         self.state.loss_sum = 0.0
-        better = score >= self.state.best  # of equals the later, which has seen more
-        self.state.best = max(score, self.state.best)
         if self.team.leads:
-            checkpoint = self.checkpoint(epoch=where.epoch, holdout_top1=score)
-            if better:
+            history = self.state.history
+            checkpoint = self.checkpoint(epoch=where.epoch, holdout_top1=top1, holdout_loss=loss)
+            if metrics.best_epoch(history) == len(history) - 1:
                 checkpoint.save(self.run / "best.safetensors")
             checkpoint.save(self.run / "last.safetensors")
             text = io.StringIO()
-            rows = csv.DictWriter(text, fieldnames=list(self.state.history[0]))
+            rows = csv.DictWriter(text, fieldnames=list(history[-1]))
             rows.writeheader()
-            rows.writerows(self.state.history)
+            rows.writerows(history)
             write_atomically(self.run / "metrics.csv", text.getvalue().encode())
-        return score
+        return replace(where, holdout_top1=top1)
 
-    def _score(self) -> float:
-        """Accuracy of the current weights on the hold-out."""
+    def _score(self) -> tuple[float, float]:
+        """Accuracy and loss of the current weights on the hold-out."""
         holdout = self.dataset.holdout
         give_back_memory()
         logits = evaluate.logits(
@@ -498,7 +498,8 @@ class _Loop:
         give_back_memory()
         if not np.isfinite(logits).all():
             raise self._diverged("a logit of the hold-out is no finite number")
-        return metrics.top1(logits, self.dataset.targets[holdout])
+        targets = self.dataset.targets[holdout]
+        return metrics.top1(logits, targets), metrics.calibrated_loss(logits, targets)
 
     def finish(self, should_stop: Callable[[], bool]) -> Checkpoint:
         """Complete the best checkpoint with what is measured once, and draw how it went."""
@@ -542,7 +543,8 @@ class _Loop:
         # A folder copied to another machine may be of another day.
         self.team.check_same({"training state": header.get("state")})
         try:
-            self.state = _State(**header["state"])
+            # One of before the hold-out's loss chose has no such column, but a best accuracy.
+            self.state = _State(**{k: v for k, v in header["state"].items() if k != "best"})
             self._restore(tensors)
             self._use(read_preprocessing(header["preprocessing"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -97,7 +97,7 @@ _RECIPE_OPTIONS: Final = (
 @click.option(
     "--patience",
     type=int,
-    help="Epochs, of images at full size, without a better score on the hold-out that end the run "
+    help="Epochs, of images at full size, without a lower loss on the hold-out that end the run "
     "early, 0 for never; with --init a quarter of --epochs, else 0 if not given.",
 )
 @click.option(
@@ -341,7 +341,7 @@ def _conclude(run: Path, best: Checkpoint, recipe: Recipe, seconds: float) -> No
     if figures["epochs"] < recipe.epochs:
         _say(
             f"ended after {figures['epochs']} of {recipe.epochs} epochs: "
-            f"no better score on the hold-out in {recipe.patience}"
+            f"no lower loss on the hold-out in {recipe.patience}"
         )
     scores = [f"top-1 {figures['holdout_top1']:.2%} on the hold-out"]
     if "test_top1" in figures:

@@ -310,7 +310,7 @@ def test_a_run_that_learns_no_more_ends_early_and_says_so(
     options = ("--preset", "nin", "--lr", "1e-9", "--epochs", "9", "--patience", "1")
     result = invoke(shapes_folder, *options, *TINY, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "ended after 2 of 9 epochs: no better score on the hold-out in 1" in result.stderr
+    assert "ended after 2 of 9 epochs: no lower loss on the hold-out in 1" in result.stderr
 
 
 def test_augmentation_by_option(shapes_folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from nin_edge.metrics import (
     Tally,
     Threshold,
     at_thresholds,
+    best_epoch,
+    calibrated_loss,
     expected_calibration_error,
     fit_temperature,
     softmax,
@@ -93,6 +95,34 @@ def test_the_temperature_of_wrong_answers_stays_in_its_range() -> None:
 def test_no_images_have_no_temperature() -> None:
     with pytest.raises(ValueError, match="no images"):
         fit_temperature(np.empty((0, 2), np.float32), np.empty(0, np.int64))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_calibrated_loss_is_the_least_over_temperatures(
+    rng: np.random.Generator, scale: float
+) -> None:
+    targets = rng.integers(0, 3, size=2_000)
+    values = np.eye(3)[targets] + rng.normal(size=(2_000, 3))
+    own = [
+        -np.log(softmax(values, temperature)[np.arange(2_000), targets]).mean()
+        for temperature in np.geomspace(0.1, 10, 400)
+    ]
+    # However sure the logits are.
+    assert calibrated_loss(scale * values, targets) == pytest.approx(min(own), abs=1e-5)
+
+
+def test_the_calibrated_loss_stands_large_logits() -> None:
+    values = np.float32([[1e6, 0], [0, 1e6], [1e6, 0]])
+    # The first two are right, the third wrong, and so at the largest temperature, 20.
+    assert calibrated_loss(values, np.array([0, 1, 1])) == pytest.approx(1e6 / 20 / 3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "place"), [([3.0], 0), ([3.0, 1.0, 2.0], 1), ([1.0, 2.0, 1.0], 2), ([None, 5.0], 1)]
+)
+def test_the_best_epoch_has_the_least_loss(losses: list[float | None], place: int) -> None:
+    rows = [{"epoch": 1.0} if v is None else {"epoch": 1.0, "holdout_loss": v} for v in losses]
+    assert best_epoch(rows) == place
 
 
 # --- the tally ------------------------------------------------------------------------------------

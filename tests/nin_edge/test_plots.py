@@ -30,14 +30,16 @@ def test_confusion_is_drawn_as_png() -> None:
 
 
 def test_curves_name_the_best_epoch() -> None:
-    scores = (0.5, 0.75, 0.75, 0.6)
+    scores = ((0.5, 0.9), (0.75, 0.6), (0.7, 0.5), (0.6, 0.8))  # top-1 and loss
     history = [
-        {"epoch": epoch, "loss": 2 / epoch, "holdout_top1": score}
-        for epoch, score in enumerate(scores, start=1)
+        {"epoch": epoch, "loss": 2 / epoch, "holdout_top1": top1, "holdout_loss": loss}
+        for epoch, (top1, loss) in enumerate(scores, start=1)
     ]
-    for rows, shown in ((history, "75.00% in epoch 3"), (history[:1], "50.00% in epoch 1")):
+    for rows, shown in ((history, "70.00% in epoch 3"), (history[:1], "50.00% in epoch 1")):
         figure = curves_figure(rows, "shapes")
-        assert shown in to_svg(figure, "", "x").replace("&#160;", " ")
+        svg = to_svg(figure, "", "x").replace("&#160;", " ")
+        for words in (shown, ">training<", ">hold-out<"):
+            assert words in svg
         assert Image.open(io.BytesIO(to_png(figure))).format == "PNG"
 
 

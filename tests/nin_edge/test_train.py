@@ -21,7 +21,7 @@ from nin_edge import train as training
 from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
 from nin_edge.datasets import Dataset, open_dataset
 from nin_edge.finish import TrainingStoppedError
-from nin_edge.metrics import THRESHOLDS, softmax, top1
+from nin_edge.metrics import THRESHOLDS, calibrated_loss, softmax, top1
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.recipe import Recipe
 from nin_edge.train import (
@@ -81,8 +81,9 @@ def metrics(run: Path) -> list[dict[str, str]]:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All that two runs must share, to the bit: weights, losses, scores; times apart."""
+    columns = ("epoch", "loss", "holdout_top1", "holdout_loss")
     found: dict[str, Any] = {
-        "metrics": [(row["epoch"], row["loss"], row["holdout_top1"]) for row in metrics(run)]
+        "metrics": [[row[column] for column in columns] for row in metrics(run)]
     }
     for name in ("best", "last"):
         checkpoint = Checkpoint.load(run / f"{name}.safetensors")
@@ -145,7 +146,12 @@ def test_the_run_folder_holds_everything(
     rows = metrics(run)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert max(float(row["holdout_top1"]) for row in rows) == best.metrics["holdout_top1"]
+    chosen = min(reversed(rows), key=lambda row: float(row["holdout_loss"]))
+    assert int(chosen["epoch"]) == best.metrics["epoch"]
+    assert float(chosen["holdout_top1"]) == best.metrics["holdout_top1"]
+    answers = evaluate.logits(best.network(), best.preprocessing, shapes.images, shapes.holdout)
+    loss = calibrated_loss(answers, shapes.targets[shapes.holdout])
+    assert float(chosen["holdout_loss"]) == pytest.approx(loss, abs=1e-5)
 
 
 def test_the_best_checkpoint_is_complete(
@@ -587,13 +593,13 @@ def test_the_time_left_counts_what_a_teacher_costs(shapes_folder: Path, tmp_path
     assert first.seconds_left / done == pytest.approx((1 + 2 / 3) / ((20 / 32) ** 2 + 2 / 3))
 
 
-def test_no_better_score_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
-    # Nothing is learnt at this rate: the first score stays the best.
+def test_no_lower_loss_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
+    # Nothing is learnt at this rate: the first loss stays the least.
     recipe = replace(SHORT, epochs=9, learning_rate=1e-9, small_images=0.0, patience=2)
     best = train(shapes, network("nin"), recipe, SOURCE, tmp_path)
-    scores = [float(row["holdout_top1"]) for row in metrics(tmp_path)]
-    assert len(scores) == 3
-    assert scores.index(max(scores)) == 0
+    losses = [float(row["holdout_loss"]) for row in metrics(tmp_path)]
+    assert len(losses) == 3
+    assert losses.index(min(losses)) == 0
     assert best.metrics["epochs"] == 3
     before = outcome(tmp_path)
     train(shapes, network("nin"), recipe, SOURCE, tmp_path)  # it has ended for good
@@ -749,20 +755,24 @@ def test_a_student_goes_on_with_the_same_teachers_and_no_other(
 
 
 @pytest.mark.parametrize("taught", [True, False], ids=["teacher", "none"])
-def test_a_state_of_before_there_were_several_teachers_goes_on(
+def test_a_state_of_before_several_teachers_and_the_holdouts_loss_goes_on(
     trained: tuple[Path, Checkpoint, Any], shapes: Dataset, tmp_path: Path, taught: bool
 ) -> None:
     _, checkpoint, _ = trained
     teachers = [start_of(checkpoint)] if taught else []
     train(shapes, network(), SHORT, SOURCE, tmp_path / "whole", teachers=teachers)
-    run, stop = tmp_path / "parts", StopAfter(13)
+    run, stop = tmp_path / "parts", StopAfter(23)
     with pytest.raises(TrainingStoppedError):
         train(*(shapes, network(), SHORT, SOURCE, run), teachers=teachers, should_stop=stop)
     tensors, header = read_tensors(run / "state.safetensors", "training state")
     header["identity"]["teacher"] = header["identity"]["teacher"][0] if taught else None
+    header["state"]["best"] = 0.5  # then the accuracy chose
+    for row in header["state"]["history"]:
+        del row["holdout_loss"]
     write_tensors(run / "state.safetensors", "training state", tensors, header)
-    train(shapes, network(), SHORT, SOURCE, run, teachers=teachers)
-    assert outcome(run) == outcome(tmp_path / "whole")
+    best = train(shapes, network(), SHORT, SOURCE, run, teachers=teachers)
+    assert best.metrics["epoch"] == SHORT.epochs
+    assert outcome(run)["last weights"] == outcome(tmp_path / "whole")["last weights"]
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
