@@ -100,7 +100,7 @@ def draw(
     Args:
         run: folder to write to.
         name: of the data.
-        history: loss and hold-out accuracy of each epoch, as in metrics.csv.
+        history: losses and hold-out accuracy of each epoch, as in metrics.csv.
         scores: as `complete` gives them.
     """
     split, shown = ("test", scores["test"]) if "test" in scores else ("hold-out", scores["holdout"])

@@ -272,20 +272,19 @@ def calibrated_loss(values: NDArray[np.floating], targets: NDArray[np.int64]) ->
         ValueError: no images.
     """
     scaled = values.astype(np.float64) / fit_temperature(values, targets)
-    scaled -= scaled.max(axis=1, keepdims=True)
     correct = scaled[np.arange(len(targets)), targets]
-    return float((np.log(np.exp(scaled).sum(axis=1)) - correct).mean())
+    return float((np.logaddexp.reduce(scaled, axis=1) - correct).mean())
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """Place, from 0, of the epoch with the least loss on the hold-out; of equals the last.
+    """Place, from 0, of the epoch with the least loss on the hold-out; of equals the first.
 
     Args:
-        history: the epochs as in a run's metrics.csv, at least one; what has no `holdout_loss`, as
-            before it was measured, is worse than all that have.
+        history: the epochs as in a run's metrics.csv, at least one. Those without `holdout_loss`,
+            of before it was measured, come after all others, and among themselves by accuracy.
     """
-    losses = [row.get("holdout_loss", math.inf) for row in history]
-    return len(losses) - 1 - losses[::-1].index(min(losses))
+    ranks = [(row.get("holdout_loss", math.inf), -row["holdout_top1"]) for row in history]
+    return ranks.index(min(ranks))
 
 
 def _right(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> NDArray[np.bool_]:

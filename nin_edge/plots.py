@@ -64,8 +64,8 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = No
     """Losses of the images to fit and of the hold-out, and the latter's accuracy, by epoch.
 
     Args:
-        history: of each epoch `epoch`, `loss`, `holdout_top1` and `holdout_loss`, as in a run's
-            metrics.csv.
+        history: of each epoch `epoch`, `loss`, `holdout_top1` and, but in those of before it was
+            measured, `holdout_loss`, as in a run's metrics.csv.
         title: printable; none if None.
     """
     figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")

@@ -31,13 +31,14 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Add the end of an epoch: loss, accuracy on the hold-out, images a second."""
-        if progress.holdout_top1 is None:
+        """Add the end of an epoch: losses, accuracy on the hold-out, images a second."""
+        if progress.holdout_top1 is None or progress.holdout_loss is None:
             return
         if self._writer is None:  # later epochs of a torn run are written again, and shown once
             self._writer = self._make(str(self._folder), purge_step=progress.epoch)
         for name, value in (
             ("loss/train", progress.loss),
+            ("loss/holdout", progress.holdout_loss),
             ("top1/holdout", progress.holdout_top1),
             ("images_per_second", progress.images_per_second),
         ):

@@ -81,6 +81,8 @@ class Progress:
     """Estimate of what the remaining steps take."""
     holdout_top1: float | None
     """Accuracy on the hold-out, 0 to 1, at the end of an epoch; None within one."""
+    holdout_loss: float | None
+    """Loss there, as `metrics.calibrated_loss` takes it, which chooses the weights; or None."""
 
 
 @dataclass
@@ -156,7 +158,7 @@ def train(
     Raises:
         TrainingError: the loss became NaN or infinite, the run's state belongs to other data or
             settings, or `compiled` cannot work here.
-        ModelFileError: the teacher has other classes; or the run's state is damaged.
+        ModelFileError: a teacher has other classes or channels; or the run's state is damaged.
         TeamError: the processes have different data or settings.
         TrainingStoppedError: `should_stop` said so; the state is saved.
         OSError: a file could not be written.
@@ -317,6 +319,7 @@ class _Loop:
                         images_per_second=(self.state.step - first) * self.batch_size / elapsed,
                         seconds_left=left * elapsed,
                         holdout_top1=None,
+                        holdout_loss=None,
                     )
                     if last:
                         where = self._end_epoch(where)
@@ -337,10 +340,9 @@ class _Loop:
         # While images are small, a score at full size says little.
         small_epochs = math.ceil(self.small_steps / self.steps_per_epoch)
         rows = self.state.history[small_epochs:]
-        losses = [row["holdout_loss"] for row in rows if "holdout_loss" in row]
-        if not self.recipe.patience or not losses:
+        if not self.recipe.patience or not rows:
             return False
-        return len(losses) - losses.index(min(losses)) > self.recipe.patience
+        return len(rows) - metrics.best_epoch(rows) > self.recipe.patience
 
     def _work(self, steps: int) -> float:
         """What the first `steps` steps cost, in steps at full size and without a teacher."""
@@ -486,7 +488,7 @@ class _Loop:
             rows.writeheader()
             rows.writerows(history)
             write_atomically(self.run / "metrics.csv", text.getvalue().encode())
-        return replace(where, holdout_top1=top1)
+        return replace(where, holdout_top1=top1, holdout_loss=loss)
 
     def _score(self) -> tuple[float, float]:
         """Accuracy and loss of the current weights on the hold-out."""
@@ -543,8 +545,9 @@ class _Loop:
         # A folder copied to another machine may be of another day.
         self.team.check_same({"training state": header.get("state")})
         try:
-            # One of before the hold-out's loss chose has no such column, but a best accuracy.
-            self.state = _State(**{k: v for k, v in header["state"].items() if k != "best"})
+            state = {**header["state"]}
+            state.pop("best", None)  # the best accuracy, in one of before the loss chose
+            self.state = _State(**state)
             self._restore(tensors)
             self._use(read_preprocessing(header["preprocessing"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

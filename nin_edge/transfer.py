@@ -1,4 +1,4 @@
-"""Trained weights in another training: its start (fine-tuning), or its teacher (distillation)."""
+"""Trained weights in another training: its start (fine-tuning), or its teachers (distillation)."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Pretrained:
 class Teacher:
     """Trained networks whose mean answer another one is to give.
 
-    After Hinton et al., arXiv:1503.02531: several teach by the mean of their probabilities, of an
-    ensemble, which is right more often than each of them.
+    After Hinton et al., arXiv:1503.02531: several teach by the mean of their probabilities, as an
+    ensemble, which mostly is right more often than each of them.
     """
 
     def __init__(
@@ -90,15 +90,16 @@ class Teacher:
                 them.
         """
         self._networks: list[tuple[nn.Module, InputTransform, int]] = []
-        for name, checkpoint in ((one.name, one.checkpoint) for one in weights):
+        for one in weights:
+            checkpoint = one.checkpoint
             if checkpoint.labels != labels:
                 raise ModelFileError(
-                    f"{name}: a teacher of the classes {list_some(checkpoint.labels)}, "
+                    f"{one.name}: a teacher of the classes {list_some(checkpoint.labels)}, "
                     f"expected those of the data in their order: {list_some(labels)}"
                 )
             if checkpoint.config.channels != channels:
                 raise ModelFileError(
-                    f"{name}: a teacher with {checkpoint.config.channels} channels, "
+                    f"{one.name}: a teacher with {checkpoint.config.channels} channels, "
                     f"expected the student's {channels}"
                 )
             network = checkpoint.network().requires_grad_(False)
@@ -111,6 +112,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Log-probabilities (N, K) for uint8 pixels (N, S, S, C), resized to each own side."""
+        # (teachers, N, K)
         answers = torch.stack([self._answer(*network, pixels) for network in self._networks])
         return answers.logsumexp(0) - math.log(len(answers))
 

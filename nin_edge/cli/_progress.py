@@ -24,15 +24,17 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         now, ended = time.monotonic(), progress.holdout_top1 is not None
+        scores = (
+            f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  " if ended else ""
+        )
         if not ended and now - self._printed < (0.5 if self._terminal else 60.0):
             return
         self._printed = now
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         line = (
             f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "
-            f"loss {progress.loss:.4f}  "
-            + (f"hold-out {progress.holdout_top1:.2%}  " if ended else "")
-            + f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
+            f"loss {progress.loss:.4f}  {scores}"
+            f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
         )
         click.echo(
             f"\r{line}\033[K" if self._terminal else line, nl=ended or not self._terminal, err=True

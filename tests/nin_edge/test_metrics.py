@@ -98,7 +98,7 @@ def test_no_images_have_no_temperature() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_calibrated_loss_is_the_least_over_temperatures(
+def test_the_calibrated_loss_of_many_images_is_the_least_over_temperatures(
     rng: np.random.Generator, scale: float
 ) -> None:
     targets = rng.integers(0, 3, size=2_000)
@@ -118,10 +118,19 @@ def test_the_calibrated_loss_stands_large_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "place"), [([3.0], 0), ([3.0, 1.0, 2.0], 1), ([1.0, 2.0, 1.0], 2), ([None, 5.0], 1)]
+    ("losses", "place"),
+    [
+        ([3.0], 0),
+        ([3.0, 1.0, 2.0], 1),
+        ([2.0, 1.0, 1.0], 1),
+        ([None, None, 5.0], 2),  # of before it was measured
+        ([None, None, None], 0),  # then the accuracy decides
+    ],
 )
 def test_the_best_epoch_has_the_least_loss(losses: list[float | None], place: int) -> None:
-    rows = [{"epoch": 1.0} if v is None else {"epoch": 1.0, "holdout_loss": v} for v in losses]
+    rows = [{"holdout_top1": top1} for top1 in (0.9, 0.5, 0.5)[: len(losses)]]
+    for row, loss in zip(rows, losses, strict=True):
+        row |= {} if loss is None else {"holdout_loss": loss}
     assert best_epoch(rows) == place
 
 

@@ -146,7 +146,7 @@ def test_the_run_folder_holds_everything(
     rows = metrics(run)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    chosen = min(reversed(rows), key=lambda row: float(row["holdout_loss"]))
+    chosen = min(rows, key=lambda row: float(row["holdout_loss"]))
     assert int(chosen["epoch"]) == best.metrics["epoch"]
     assert float(chosen["holdout_top1"]) == best.metrics["holdout_top1"]
     answers = evaluate.logits(best.network(), best.preprocessing, shapes.images, shapes.holdout)
@@ -428,6 +428,7 @@ def test_a_state_of_before_a_setting_came_resumes_with_its_default(
         "no weights/stages.0.0.weight",
         "no momenta/stages.0.0.weight",
         "no step",
+        "odd state",
         "no identity",
     ],
 )
@@ -443,6 +444,8 @@ def test_a_damaged_state_is_refused_by_name(shapes: Dataset, tmp_path: Path, dam
     else:
         if damage == "no step":
             header["state"] = {"steps": 1}
+        elif damage == "odd state":
+            header["state"] = ["step"]
         elif damage == "no identity":
             del header["identity"]
         else:
@@ -593,8 +596,43 @@ def test_the_time_left_counts_what_a_teacher_costs(shapes_folder: Path, tmp_path
     assert first.seconds_left / done == pytest.approx((1 + 2 / 3) / ((20 / 32) ** 2 + 2 / 3))
 
 
+def test_the_least_loss_chooses_the_weights(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([(0.5, 0.9), (0.7, 0.5), (0.9, 0.8)])  # accuracy would choose the last
+    monkeypatch.setattr(training._Loop, "_score", lambda loop: next(scores))
+    best = train(shapes, network(), replace(SHORT, epochs=3), SOURCE, tmp_path)
+    assert best.metrics["epoch"] == 2
+    assert best.metrics["holdout_loss"] == 0.5
+    found = outcome(tmp_path)
+    assert found["best weights"] != found["last weights"]
+
+
+def test_a_run_that_ended_early_before_the_loss_chose_has_ended_for_good(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(SHORT, epochs=9, small_images=0.0, patience=2)
+    scores = iter([(0.5, 0.9), (0.7, 0.5), (0.7, 0.8), (0.6, 0.9)])
+    monkeypatch.setattr(training._Loop, "_score", lambda loop: next(scores))
+    train(shapes, network(), recipe, SOURCE, tmp_path)
+    as_before(tmp_path / "state.safetensors")
+    best = train(shapes, network(), recipe, SOURCE, tmp_path)
+    assert (best.metrics["epoch"], best.metrics["epochs"]) == (2, 4)
+
+
+def as_before(path: Path) -> None:
+    """Make a state one of before a run could have several teachers, and accuracy chose."""
+    tensors, header = read_tensors(path, "training state")
+    taught = header["identity"]["teacher"]
+    header["identity"]["teacher"] = taught[0] if taught else None
+    header["state"]["best"] = 0.5
+    for row in header["state"]["history"]:
+        del row["holdout_loss"]
+    write_tensors(path, "training state", tensors, header)
+
+
 def test_no_lower_loss_ends_the_run_early(shapes: Dataset, tmp_path: Path) -> None:
-    # Nothing is learnt at this rate: the first loss stays the least.
+    # Nothing is learnt at this rate: to six digits, the first loss stays the least.
     recipe = replace(SHORT, epochs=9, learning_rate=1e-9, small_images=0.0, patience=2)
     best = train(shapes, network("nin"), recipe, SOURCE, tmp_path)
     losses = [float(row["holdout_loss"]) for row in metrics(tmp_path)]
@@ -764,12 +802,7 @@ def test_a_state_of_before_several_teachers_and_the_holdouts_loss_goes_on(
     run, stop = tmp_path / "parts", StopAfter(23)
     with pytest.raises(TrainingStoppedError):
         train(*(shapes, network(), SHORT, SOURCE, run), teachers=teachers, should_stop=stop)
-    tensors, header = read_tensors(run / "state.safetensors", "training state")
-    header["identity"]["teacher"] = header["identity"]["teacher"][0] if taught else None
-    header["state"]["best"] = 0.5  # then the accuracy chose
-    for row in header["state"]["history"]:
-        del row["holdout_loss"]
-    write_tensors(run / "state.safetensors", "training state", tensors, header)
+    as_before(run / "state.safetensors")
     best = train(shapes, network(), SHORT, SOURCE, run, teachers=teachers)
     assert best.metrics["epoch"] == SHORT.epochs
     assert outcome(run)["last weights"] == outcome(tmp_path / "whole")["last weights"]

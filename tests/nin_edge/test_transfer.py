@@ -18,6 +18,7 @@ from nin_edge_runtime.image import Preprocessing
 
 LABELS = ("a", "b", "c")
 LOGIT_TOLERANCE = 1e-5
+GPU_TOLERANCE = 1e-3  # between its sums and a CPU's
 
 
 def initial(*, seed: int = 1, size: int = 16, **changes: Any) -> Pretrained:
@@ -135,6 +136,20 @@ def test_teachers_give_the_mean_of_their_probabilities(
     found = Teacher(several, LABELS, 3)(torch.from_numpy(pixels))
     expected = torch.stack([probabilities(one, pixels) for one in several]).mean(0)
     torch.testing.assert_close(found.exp(), expected, rtol=0, atol=LOGIT_TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method", "ignore:The CUDA Graph is empty")
+@pytest.mark.gpu
+def test_compiled_teachers_of_one_shape_are_not_mixed_up(
+    gpu: torch.device, rng: np.random.Generator
+) -> None:
+    several = [initial(seed=seed) for seed in range(3)]
+    teacher = Teacher(several, LABELS, 3, gpu, compiled=True)
+    for _ in range(4):  # its CUDA graphs are recorded meanwhile
+        pixels = torch.from_numpy(rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8))
+        found = teacher(pixels.to(gpu)).exp().cpu()
+        expected = Teacher(several, LABELS, 3)(pixels).exp()
+        torch.testing.assert_close(found, expected, rtol=0, atol=GPU_TOLERANCE)
 
 
 def test_each_teacher_sees_images_at_its_own_size() -> None:
