@@ -38,7 +38,7 @@ METHODS: Final = ("minmax", "percentile", "entropy")
 """How a tensor's range is found: its extremes, its 99.99th percentiles, or the least divergence."""
 
 DEFAULT_METHOD: Final = "minmax"
-"""The least divergence from fp32 on the hold-out (docs/results.md)."""
+"""It needs no images, and diverges little from fp32 on the hold-out (docs/results.md)."""
 
 _CALIBRATORS: Final = {
     "minmax": CalibrationMethod.MinMax,
