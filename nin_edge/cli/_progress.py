@@ -24,13 +24,13 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         now, ended = time.monotonic(), progress.holdout_top1 is not None
-        scores = (
-            f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  " if ended else ""
-        )
         if not ended and now - self._printed < (0.5 if self._terminal else 60.0):
             return
         self._printed = now
         minutes, seconds = divmod(round(progress.seconds_left), 60)
+        scores = (
+            f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  " if ended else ""
+        )
         line = (
             f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "
             f"loss {progress.loss:.4f}  {scores}"
