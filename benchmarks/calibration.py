@@ -55,7 +55,7 @@ def main() -> None:
     last = next(node.name for node in reversed(graph.graph.node) if node.op_type == "Conv")
     for name, ranges in candidates.items():
         for kept in ((), (last,)):
-            found = answers(quantize(graph, ranges, kept).SerializeToString())
+            found = answers(quantize(checkpoint, graph, ranges, kept).SerializeToString())
             divergence = (reference * np.log((reference + 1e-12) / (found + 1e-12))).sum(axis=1)
             agreement = (found.argmax(axis=1) == reference.argmax(axis=1)).mean()
             print(

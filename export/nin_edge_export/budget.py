@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nin_edge import metrics
+from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
 from nin_edge_export.certificate import Progress, file_answers
 from nin_edge_export.graph import network_nodes
@@ -34,6 +35,7 @@ class Int8Plan:
 
 
 def plan_int8(
+    checkpoint: Checkpoint,
     graph: ModelProto,
     ranges: Ranges,
     opened: Callable[[ModelProto], Classifier],
@@ -44,6 +46,7 @@ def plan_int8(
     """Measure each convolution's sensitivity, and return the worst to float until the budget holds.
 
     Args:
+        checkpoint: what `graph` was built from.
         graph: the fp32 model.
         ranges: of its tensors.
         opened: makes a classifier of a graph.
@@ -66,12 +69,12 @@ def plan_int8(
     sensitivity = {}
     for name in convolutions:
         others = [other for other in convolutions if other != name]
-        alone = answers(quantize(graph, ranges, others), f"{name} in int8")
+        alone = answers(quantize(checkpoint, graph, ranges, others), f"{name} in int8")
         sensitivity[name] = _divergence(reference, alone)
     worst = sorted(convolutions, key=lambda name: -sensitivity[name])
     for count in range(len(worst)):
         kept = tuple(worst[:count])
-        top1 = metrics.top1(answers(quantize(graph, ranges, kept), "int8"), targets)
+        top1 = metrics.top1(answers(quantize(checkpoint, graph, ranges, kept), "int8"), targets)
         drop = round(100 * (base - top1), 6)  # three images of 1,000 are 0.3 points, no more
         _logger.info("int8 with %d convolutions in float: %.2f points lost", count, drop)
         if max_drop is None or drop <= max_drop:

@@ -188,6 +188,7 @@ class _Export:
         plan = None
         if self.dataset is not None:
             plan = plan_int8(
+                self.checkpoint,
                 graph,
                 ranges,
                 lambda model: self._opened(model, "int8"),
@@ -201,10 +202,12 @@ class _Export:
             "quantization": source,
             "budget": plan.figures if plan else NOT_MEASURED,
         }
-        model = self._finish(quantize(graph, ranges, kept), "int8", extra)
+        model = self._finish(quantize(self.checkpoint, graph, ranges, kept), "int8", extra)
         whole = None
         if kept:
-            whole = self._sealed(quantize(graph, ranges), "int8", self.golden.pytorch, {})
+            whole = self._sealed(
+                quantize(self.checkpoint, graph, ranges), "int8", self.golden.pytorch, {}
+            )
         return replace(model, plan=plan, all_int8=whole)
 
     def _ranges(self, graph: ModelProto) -> tuple[Ranges, dict[str, Any]]:

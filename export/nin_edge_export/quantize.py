@@ -5,12 +5,17 @@ eight-bit multiply-add of x86 processors without VNNI adds two products in 16 bi
 2 * 255 * 64 still fits there. The same file so gives the same integers on every processor.
 Activations have eight bits, one scale a tensor. The poolings lie between quantised convolutions and
 are quantised with them; preprocessing, the global average and the softmax stay in fp32.
+
+Rounding the weights moves the mean of each channel, and a mean that is off adds up over the layers
+and the pixels of the global average. Each bias takes that back (bias correction: Nagel et al.,
+arXiv:1906.04721, section 4.2), with means that batch normalisation knows, so it needs no images.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
@@ -19,8 +24,9 @@ from typing import Final
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,8 +34,10 @@ from onnxruntime.quantization import (
     QuantType,
 )
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from torch import nn
 
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.network import AveragePool, ReLU
 from nin_edge_export.graph import network_nodes
 from nin_edge_runtime import NinEdgeError
 from nin_edge_runtime.image import Preprocessing
@@ -50,10 +58,13 @@ Ranges = Mapping[str, tuple[float, float]]
 """Smallest and largest value to represent, by tensor name."""
 
 
-def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()) -> ModelProto:
+def quantize(
+    checkpoint: Checkpoint, model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
+) -> ModelProto:
     """The int8 model of an fp32 one, in QDQ form.
 
     Args:
+        checkpoint: what `model` was built from.
         model: from `graph.build_graph`.
         ranges: of every tensor between the network's nodes and of its input.
         keep_float: names of convolutions to leave in fp32.
@@ -84,10 +95,60 @@ def quantize(model: ModelProto, ranges: Ranges, keep_float: Collection[str] = ()
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
+    _correct_biases(quantized, model, channel_means(checkpoint))
     del quantized.metadata_props[:]  # the quantiser's own note
     quantized.producer_name = model.producer_name
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
+
+
+def _correct_biases(
+    quantized: ModelProto, model: ModelProto, means: Mapping[str, NDArray[np.float64]]
+) -> None:
+    """Take from each bias, in place, what rounding the convolution's weights adds to its mean."""
+    exact = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    for node in network_nodes(model):
+        weight, bias = f"{node.name}.weight", f"{node.name}.bias_quantized"
+        if node.input[0] not in means or bias not in stored:  # in float, or 0
+            continue
+        steps, scale, bias_scale = (
+            numpy_helper.to_array(stored[name]).astype(np.float64)
+            for name in (f"{weight}_quantized", f"{weight}_scale", f"{bias}_scale")
+        )
+        error = steps * scale.reshape(-1, 1, 1, 1) - exact[weight]  # (out, in, k, k)
+        added = error.sum((2, 3)) @ means[node.input[0]]  # (out,)
+        corrected = numpy_helper.to_array(stored[bias]) - np.rint(added / bias_scale)
+        stored[bias].CopyFrom(numpy_helper.from_array(corrected.astype(np.int32), bias))
+
+
+def channel_means(checkpoint: Checkpoint) -> dict[str, NDArray[np.float64]]:
+    """Mean of each channel after batch normalisation and ReLU, by the model's tensor names.
+
+    What a channel's normalisation puts out has its bias as mean and its weight as standard
+    deviation; taken as normally distributed, it has this mean after ReLU (Nagel et al., appendix
+    C). An average pooling keeps it. A maximum's mean is higher, which makes the correction there
+    too small.
+
+    Args:
+        checkpoint: trained weights.
+
+    Returns:
+        (C,) for each ReLU and pooling; nothing where there is no batch normalisation.
+    """
+    means: dict[str, NDArray[np.float64]] = {}
+    known: NDArray[np.float64] | None = None
+    for name, module in checkpoint.network().named_modules():
+        if isinstance(module, nn.Conv2d):
+            known = None
+        elif isinstance(module, nn.BatchNorm2d):
+            mean, deviation = module.bias.detach().double(), module.weight.detach().double().abs()
+            ratio = mean / deviation.clamp_min(1e-12)
+            density = torch.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+            known = (mean * torch.special.ndtr(ratio) + deviation * density).numpy()
+        elif isinstance(module, ReLU | nn.MaxPool2d | AveragePool) and known is not None:
+            means[name] = known
+    return means
 
 
 def recorded_ranges(checkpoint: Checkpoint, model: ModelProto, method: str) -> Ranges:

@@ -128,8 +128,10 @@ def _top1(classify: Classifier, dataset: Dataset) -> float:
 
 
 @pytest.fixture(scope="module")
-def plan(graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset) -> Int8Plan:
-    return plan_int8(graph, ranges, opened, dataset, None)
+def plan(
+    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+) -> Int8Plan:
+    return plan_int8(checkpoint, graph, ranges, opened, dataset, None)
 
 
 def test_answers_are_of_every_class(dataset: Dataset) -> None:
@@ -145,10 +147,15 @@ def test_every_convolution_has_a_sensitivity(plan: Int8Plan, graph: ModelProto) 
 
 
 def test_without_a_budget_everything_is_quantised_and_measured(
-    plan: Int8Plan, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    checkpoint: Checkpoint,
+    plan: Int8Plan,
+    graph: ModelProto,
+    ranges: Ranges,
+    opened: Opener,
+    dataset: Dataset,
 ) -> None:
     assert plan.keep_float == ()
-    int8 = _top1(opened(quantize(graph, ranges)), dataset)
+    int8 = _top1(opened(quantize(checkpoint, graph, ranges)), dataset)
     assert plan.figures == {
         "holdout_images": HOLDOUT,
         "fp32_top1": 1.0,
@@ -168,10 +175,10 @@ def test_fragile_convolution_is_the_first_to_go_back(
     model = _fragile(graph, before, fragile)
     dataset = _labelled(opened(model), checkpoint.labels)
     ranges = _ranges(checkpoint, model)
-    whole = 100 * (1 - _top1(opened(quantize(model, ranges)), dataset))
-    better = 100 * (1 - _top1(opened(quantize(model, ranges, (fragile,))), dataset))
+    whole = 100 * (1 - _top1(opened(quantize(checkpoint, model, ranges)), dataset))
+    better = 100 * (1 - _top1(opened(quantize(checkpoint, model, ranges, (fragile,))), dataset))
     assert better < whole
-    plan = plan_int8(model, ranges, opened, dataset, (better + whole) / 2)
+    plan = plan_int8(checkpoint, model, ranges, opened, dataset, (better + whole) / 2)
     assert max(plan.sensitivity, key=lambda name: plan.sensitivity[name]) == fragile
     assert plan.keep_float == (fragile,)
     assert plan.figures["drop_points"] == pytest.approx(better, abs=ROUNDING)
@@ -179,28 +186,29 @@ def test_fragile_convolution_is_the_first_to_go_back(
 
 
 def test_no_drop_at_all_is_kept_or_refused(
-    graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
 ) -> None:
     try:
-        plan = plan_int8(graph, ranges, opened, dataset, 0)
+        plan = plan_int8(checkpoint, graph, ranges, opened, dataset, 0)
     except GateError as error:
         assert "the budget is 0" in str(error)  # noqa: PT017
     else:
         assert plan.figures["drop_points"] <= 0
         assert len(plan.keep_float) < len(_convolutions(graph))
-        again = _top1(opened(quantize(graph, ranges, plan.keep_float)), dataset)
+        again = _top1(opened(quantize(checkpoint, graph, ranges, plan.keep_float)), dataset)
         assert again == plan.figures["int8_top1"] >= plan.figures["fp32_top1"]
 
 
 def test_budget_that_cannot_be_met_is_refused(
-    graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
 ) -> None:
     absurd = {name: (HUGE * HUGE * low, HUGE * HUGE * high) for name, (low, high) in ranges.items()}
     with pytest.raises(GateError, match=r"points on the hold-out of answers .* the budget is 1$"):
-        plan_int8(graph, absurd, opened, dataset, 1)
+        plan_int8(checkpoint, graph, absurd, opened, dataset, 1)
 
 
 def test_choices_never_see_the_test_split(
+    checkpoint: Checkpoint,
     plan: Int8Plan,
     graph: ModelProto,
     ranges: Ranges,
@@ -212,14 +220,15 @@ def test_choices_never_see_the_test_split(
     images[dataset.test] = rng.integers(0, 256, images[dataset.test].shape)
     targets[dataset.test] = (targets[dataset.test] + 1) % len(dataset.labels)
     other = replace(dataset, images=images, targets=targets)
-    assert plan_int8(graph, ranges, opened, other, None) == plan
+    assert plan_int8(checkpoint, graph, ranges, opened, other, None) == plan
 
 
 def test_progress_counts_every_measurement(
-    graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     plan_int8(
+        checkpoint,
         graph,
         ranges,
         opened,

@@ -12,13 +12,22 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from nin_edge import evaluate
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.network import NiN
 from nin_edge_export.graph import IR_VERSION, OPSET, build_graph, network_nodes
-from nin_edge_export.quantize import METHODS, Ranges, calibrate, quantize, recorded_ranges
+from nin_edge_export.quantize import (
+    METHODS,
+    Ranges,
+    calibrate,
+    channel_means,
+    quantize,
+    recorded_ranges,
+)
 from nin_edge_runtime import DEFAULT_MODEL, NinEdgeError
 from nin_edge_runtime.golden import golden_image
 
@@ -36,6 +45,21 @@ QDQ = {"QuantizeLinear", "DequantizeLinear"}
 @pytest.fixture(scope="module")
 def checkpoint(tiny_weights: Path) -> Checkpoint:
     return Checkpoint.load(tiny_weights)
+
+
+@pytest.fixture(scope="module")
+def varied(checkpoint: Checkpoint) -> Checkpoint:
+    """Normalisations of either sign, wide, narrow, and of no width, which always give the same."""
+    rng, weights = np.random.default_rng(0), dict(checkpoint.weights)
+    for name in checkpoint.weights:
+        layer, _, part = name.rpartition(".")
+        if part == "running_var":
+            count = len(checkpoint.weights[name])
+            scale, shift = rng.choice([-1.5, -0.2, 0, 0.3, 2], count), rng.normal(size=count)
+            weights[f"{layer}.weight"] = torch.from_numpy(scale.astype(np.float32))
+            weights[f"{layer}.bias"] = torch.from_numpy(shift.astype(np.float32))
+    weights["stages.6.6.bias"] = torch.tensor([-0.5, 0.25, 1.0])  # biases of 0 are left out
+    return replace(checkpoint, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +81,7 @@ def pixels(checkpoint: Checkpoint) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def quantized(checkpoint: Checkpoint, graph: ModelProto) -> ModelProto:
-    return quantize(graph, recorded_ranges(checkpoint, graph, "minmax"))
+    return quantize(checkpoint, graph, recorded_ranges(checkpoint, graph, "minmax"))
 
 
 def _constants(model: ModelProto) -> dict[str, NDArray]:
@@ -127,10 +151,9 @@ def test_preprocessing_and_head_are_untouched(quantized: ModelProto, graph: Mode
 @pytest.mark.parametrize(
     "kept", [("stages.0.0",), ("stages.3.3",), ("stages.6.6",), ("stages.0.6", "stages.3.0")]
 )
-def test_kept_convolutions_stay_in_float(
-    checkpoint: Checkpoint, graph: ModelProto, kept: tuple[str, ...]
-) -> None:
-    model = quantize(graph, recorded_ranges(checkpoint, graph, "minmax"), kept)
+def test_kept_convolutions_stay_in_float(varied: Checkpoint, kept: tuple[str, ...]) -> None:
+    graph = build_graph(varied, "full")
+    model = quantize(varied, graph, recorded_ranges(varied, graph, "minmax"), kept)
     before, after, makers = _constants(graph), _constants(model), _makers(model)
     for node in model.graph.node:
         if node.op_type == "Conv":
@@ -138,8 +161,64 @@ def test_kept_convolutions_stay_in_float(
             if node.name in kept:
                 assert node.input[1] == name
                 assert np.array_equal(after[name], before[name])
+                assert np.array_equal(after[node.input[2]], before[f"{node.name}.bias"])
             else:
                 assert makers[node.input[1]].op_type == "DequantizeLinear"
+
+
+# --- biases that take back what rounding weights adds ---------------------------------------------
+
+
+def test_channel_means_are_those_of_normally_distributed_channels(varied: Checkpoint) -> None:
+    means, expected = channel_means(varied), None
+    drawn = np.random.default_rng(1).standard_normal((200_000, 1))
+    for name, module in varied.network().named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            scale, shift = module.weight.detach().numpy(), module.bias.detach().numpy()
+            expected = np.maximum(scale * drawn + shift, 0).mean(axis=0)
+        elif name in means:  # a ReLU or a pooling
+            assert expected is not None
+            assert np.allclose(means[name], expected, rtol=0, atol=0.02), name
+    inputs = {n.input[0] for n in network_nodes(build_graph(varied, "none")) if n.op_type == "Conv"}
+    assert inputs - set(means) == {"image"}
+
+
+def test_channel_means_are_unknown_without_batch_normalisation(checkpoint: Checkpoint) -> None:
+    config = replace(checkpoint.config, batch_norm=False)
+    plain = replace(checkpoint, config=config, weights=NiN(config).state_dict())
+    assert channel_means(plain) == {}
+    graph = build_graph(plain, "none")
+    assert quantize(plain, graph, _wide(graph)).graph.node
+
+
+def _wide(graph: ModelProto) -> Ranges:
+    """Ranges for untrained weights: the same everywhere, from 0 after a ReLU."""
+    return {
+        name: (0.0 if node.op_type == "Relu" else -4.0, 4.0)
+        for node in network_nodes(graph)
+        for name in (node.input[0], *node.output)
+    }
+
+
+def test_biases_take_back_what_rounding_the_weights_adds(varied: Checkpoint) -> None:
+    """To half a step of the bias for each of the two times that it is rounded."""
+    graph = build_graph(varied, "none")
+    exact, means = _constants(graph), channel_means(varied)
+    model = quantize(varied, graph, _wide(graph))
+    constants, makers = _constants(model), _makers(model)
+    moved = 0
+    for node in network_nodes(graph):
+        if node.op_type != "Conv":
+            continue
+        quantised = next(other for other in model.graph.node if other.name == node.name)
+        weight, scale, _ = (constants[one] for one in makers[quantised.input[1]].input)
+        bias, step, _ = (constants[one] for one in makers[quantised.input[2]].input)
+        error = weight * scale.astype(np.float64).reshape(-1, 1, 1, 1) - exact[node.input[1]]
+        added = error.sum((2, 3)) @ means.get(node.input[0], np.zeros(error.shape[1]))
+        off = np.abs(bias * step.astype(np.float64) + added - exact[node.input[2]])
+        assert (off <= 1.001 * step).all(), node.name
+        moved += int((np.abs(added) > 2 * step).sum())
+    assert moved > 0
 
 
 # --- the same integers on every processor ---------------------------------------------------------
@@ -357,7 +436,7 @@ def measured(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_measured_ranges_are_sane(
-    method: str, measured: dict[str, Ranges], bare: ModelProto
+    method: str, measured: dict[str, Ranges], checkpoint: Checkpoint, bare: ModelProto
 ) -> None:
     nodes = network_nodes(bare)
     ranges, extremes = measured[method], measured["minmax"]
@@ -371,7 +450,7 @@ def test_measured_ranges_are_sane(
             assert max(-low, high) <= bound, name
         if node.op_type == "Relu":  # the quantiser drops it: only this keeps what it did
             assert ranges[node.output[0]][0] == 0
-    assert quantize(bare, ranges).graph.node
+    assert quantize(checkpoint, bare, ranges).graph.node
 
 
 def test_extremes_are_those_that_training_records(

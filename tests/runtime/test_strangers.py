@@ -454,11 +454,13 @@ class TestOwnFiles:
         for precision, exported in {
             "fp32": model,
             "fp16": to_half(model, checkpoint.ranges),
-            "int8": quantize(model, ranges),
+            "int8": quantize(checkpoint, model, ranges),
         }.items():
             info = read_model(sealed(exported, precision, embedded))[1]
             assert (info.precision, info.embedded) == (precision, embedded)
-        mixed = quantize(model, ranges, ["stages.0.0"])  # marks its weights as being in the file
+        mixed = quantize(
+            checkpoint, model, ranges, ["stages.0.0"]
+        )  # marks its weights as being in the file
         read_model(sealed(mixed, "int8", embedded))
 
     def test_the_check_is_a_small_part_of_a_start(self) -> None:
