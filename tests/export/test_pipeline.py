@@ -439,14 +439,14 @@ def test_firm_golden_answers_that_change_are_refused(
     """int8's probabilities may differ by anything, most of its firm answers may not."""
     quantize = pipeline.quantize
 
-    def turned(model: ModelProto, *given: Any) -> ModelProto:
+    def turned(checkpoint: Checkpoint, model: ModelProto, *given: Any) -> ModelProto:
         broken = ModelProto()
         broken.CopyFrom(model)
         for tensor in broken.graph.initializer:
             if tensor.name == "stages.6.6.weight":
                 values = np.roll(numpy_helper.to_array(tensor), 1, axis=0)
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return quantize(broken, *given)
+        return quantize(checkpoint, broken, *given)
 
     monkeypatch.setattr(pipeline, "quantize", turned)
     with pytest.raises(GateError, match=r"int8 model gives other answers than PyTorch to \d of"):
