@@ -14,12 +14,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset, DatasetError
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import ExportedModel, ExportOptions, certificate, export_models, pipeline
 from nin_edge_export.artifact import processor
+from nin_edge_export.graph import build_graph
+from nin_edge_export.quantize import quantize
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, GateError, read_model
 from nin_edge_runtime.golden import golden_image
 
@@ -152,21 +156,48 @@ def test_two_processes_give_the_same_bytes(tiny_weights: Path, tmp_path: Path) -
 
 
 def test_default_model_is_the_export_of_the_default_weights() -> None:
-    """But for its ranges, which are of images; how well they serve is measured in tests/parity."""
+    """With ranges that are of images; how well these serve is measured in tests/parity."""
     data, info = read_model(DEFAULT_MODEL)
     checkpoint = Checkpoint.load(DEFAULT_WEIGHTS)
     (again,) = export_models(checkpoint, ExportOptions(precisions=("int8",)))
-    shipped, rebuilt = onnx.load_from_string(data), onnx.load_from_string(again.data)
+    shipped = onnx.load_from_string(data)
+    graph = build_graph(checkpoint, info.embedded)
+    rebuilt = quantize(checkpoint, graph, _ranges(shipped))
     assert _without_ranges(shipped.graph) == _without_ranges(rebuilt.graph)
+    constants = [_constants(model) for model in (shipped, rebuilt)]
+    assert constants[0].keys() == constants[1].keys()
+    for name, value in constants[0].items():  # its ranges are rounded, and so may be a bias
+        scale = value.dtype == np.float32
+        tolerance = {"rtol": 1e-6, "atol": 0} if scale else {"rtol": 0, "atol": 1}
+        assert np.allclose(value, constants[1][name], **tolerance), name
     assert info.golden.images == again.info.golden.images
     assert np.allclose(info.golden.pytorch, again.info.golden.pytorch, rtol=0, atol=1e-5)
     if dict(info.versions) == dict(again.info.versions):  # which name the processor's kernels too
         measured = {f"nin_edge.{name}" for name in ("certificate", "golden", "sha256")}
         one, other = (
             {entry.key: entry.value for entry in model.metadata_props if entry.key not in measured}
-            for model in (shipped, rebuilt)
+            for model in (shipped, onnx.load_from_string(again.data))
         )
         assert one == other
+        classify = Classifier(DEFAULT_MODEL, provider="cpu", threads=1)
+        answers = [classify.graph_probabilities(golden_image(*seed)) for seed in info.golden.images]
+        assert np.allclose(info.golden.file, answers, rtol=0, atol=1e-6)
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, NDArray]:
+    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+
+
+def _ranges(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
+    """What the 256 steps of each activation cover, by its tensor's name."""
+    constants = _constants(model)
+    ranges = {}
+    for name, zero in constants.items():
+        if zero.dtype == np.uint8:
+            tensor = name.removesuffix("_zero_point")
+            step = float(constants[f"{tensor}_scale"])
+            ranges[tensor] = (-int(zero) * step, (255 - int(zero)) * step)
+    return ranges
 
 
 def _without_ranges(graph: onnx.GraphProto) -> bytes:
