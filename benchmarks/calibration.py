@@ -56,11 +56,11 @@ def main() -> None:
     for name, ranges in candidates.items():
         for kept in ((), (last,)):
             found = answers(quantize(checkpoint, graph, ranges, kept).SerializeToString())
-            divergence = (reference * np.log((reference + 1e-12) / (found + 1e-12))).sum(axis=1)
+            divergence = metrics.divergence(reference, found)
             agreement = (found.argmax(axis=1) == reference.argmax(axis=1)).mean()
             print(
                 f"{name:24} top-1 {metrics.top1(found, targets):.2%}, agreement {agreement:.2%}, "
-                f"divergence {1e3 * divergence.mean():.3f} mnat"
+                f"divergence {1e3 * divergence:.3f} mnat"
                 + (", last convolution in float" if kept else "")
             )
 

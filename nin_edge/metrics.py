@@ -194,6 +194,18 @@ def top1(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
     return float(_right(scores, targets).mean())
 
 
+def divergence(reference: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Mean Kullback-Leibler divergence of two sets of probabilities (N, K), in nats.
+
+    Args:
+        reference: what is taken for true.
+        other: what stands for it.
+    """
+    tiny = 1e-12  # a probability that float32 rounded to 0
+    ratio = np.log((reference + tiny) / (other + tiny))
+    return float((reference * ratio).sum(axis=1).mean())
+
+
 def expected_calibration_error(
     probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int = BINS
 ) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nin_edge import metrics
-from nin_edge.checkpoint import Checkpoint
 from nin_edge.datasets import Dataset
 from nin_edge_export.certificate import Progress, file_answers
 from nin_edge_export.graph import network_nodes
-from nin_edge_export.quantize import Ranges, quantize
 from nin_edge_runtime import Classifier, GateError
 
 _logger = logging.getLogger(__name__)
@@ -35,9 +33,8 @@ class Int8Plan:
 
 
 def plan_int8(
-    checkpoint: Checkpoint,
     graph: ModelProto,
-    ranges: Ranges,
+    quantized: Callable[[Collection[str]], ModelProto],
     opened: Callable[[ModelProto], Classifier],
     dataset: Dataset,
     max_drop: float | None,
@@ -46,9 +43,8 @@ def plan_int8(
     """Measure each convolution's sensitivity, and return the worst to float until the budget holds.
 
     Args:
-        checkpoint: what `graph` was built from.
         graph: the fp32 model.
-        ranges: of its tensors.
+        quantized: makes it int8, but for the convolutions it is given.
         opened: makes a classifier of a graph.
         dataset: choices are made on its hold-out.
         max_drop: largest loss of top-1 accuracy against fp32, in percentage points; None for any.
@@ -69,12 +65,12 @@ def plan_int8(
     sensitivity = {}
     for name in convolutions:
         others = [other for other in convolutions if other != name]
-        alone = answers(quantize(checkpoint, graph, ranges, others), f"{name} in int8")
-        sensitivity[name] = _divergence(reference, alone)
+        alone = answers(quantized(others), f"{name} in int8")
+        sensitivity[name] = metrics.divergence(reference, alone)
     worst = sorted(convolutions, key=lambda name: -sensitivity[name])
     for count in range(len(worst)):
         kept = tuple(worst[:count])
-        top1 = metrics.top1(answers(quantize(checkpoint, graph, ranges, kept), "int8"), targets)
+        top1 = metrics.top1(answers(quantized(kept), "int8"), targets)
         drop = round(100 * (base - top1), 6)  # three images of 1,000 are 0.3 points, no more
         _logger.info("int8 with %d convolutions in float: %.2f points lost", count, drop)
         if max_drop is None or drop <= max_drop:
@@ -90,10 +86,3 @@ def plan_int8(
         f"int8 loses {drop:.2f} points on the hold-out of {dataset.name} with all but one "
         f"convolution in float, the budget is {max_drop:g}"
     )
-
-
-def _divergence(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Mean Kullback-Leibler divergence of two sets of probabilities (N, K), in nats."""
-    tiny = 1e-12  # a probability that float32 rounded to 0
-    ratio = np.log((reference + tiny) / (other + tiny))
-    return float((reference * ratio).sum(axis=1).mean())

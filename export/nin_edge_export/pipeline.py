@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -185,12 +186,12 @@ class _Export:
     def _int8(self, graph: ModelProto) -> ExportedModel:
         """The quantised file, within the budget if there is one."""
         ranges, source = self._ranges(graph)
+        quantized = partial(quantize, self.checkpoint, graph, ranges)
         plan = None
         if self.dataset is not None:
             plan = plan_int8(
-                self.checkpoint,
                 graph,
-                ranges,
+                quantized,
                 lambda model: self._opened(model, "int8"),
                 self.dataset,
                 self.options.max_drop,
@@ -202,12 +203,10 @@ class _Export:
             "quantization": source,
             "budget": plan.figures if plan else NOT_MEASURED,
         }
-        model = self._finish(quantize(self.checkpoint, graph, ranges, kept), "int8", extra)
+        model = self._finish(quantized(kept), "int8", extra)
         whole = None
         if kept:
-            whole = self._sealed(
-                quantize(self.checkpoint, graph, ranges), "int8", self.golden.pytorch, {}
-            )
+            whole = self._sealed(quantized(), "int8", self.golden.pytorch, {})
         return replace(model, plan=plan, all_int8=whole)
 
     def _ranges(self, graph: ModelProto) -> tuple[Ranges, dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ ROUNDING = 1e-4  # of the drop in points, as it is stored
 HUGE = 1000.0  # a weight beside which all others round to nothing
 
 Opener = Callable[[ModelProto], Classifier]
+Quantizer = Callable[[Collection[str]], ModelProto]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,11 @@ def ranges(checkpoint: Checkpoint, graph: ModelProto) -> Ranges:
     return _ranges(checkpoint, graph)
 
 
+@pytest.fixture(scope="module")
+def quantized(checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges) -> Quantizer:
+    return partial(quantize, checkpoint, graph, ranges)
+
+
 def _convolutions(graph: ModelProto) -> list[str]:
     return [node.name for node in network_nodes(graph) if node.op_type == "Conv"]
 
@@ -128,10 +135,8 @@ def _top1(classify: Classifier, dataset: Dataset) -> float:
 
 
 @pytest.fixture(scope="module")
-def plan(
-    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
-) -> Int8Plan:
-    return plan_int8(checkpoint, graph, ranges, opened, dataset, None)
+def plan(graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset) -> Int8Plan:
+    return plan_int8(graph, quantized, opened, dataset, None)
 
 
 def test_answers_are_of_every_class(dataset: Dataset) -> None:
@@ -147,15 +152,10 @@ def test_every_convolution_has_a_sensitivity(plan: Int8Plan, graph: ModelProto) 
 
 
 def test_without_a_budget_everything_is_quantised_and_measured(
-    checkpoint: Checkpoint,
-    plan: Int8Plan,
-    graph: ModelProto,
-    ranges: Ranges,
-    opened: Opener,
-    dataset: Dataset,
+    plan: Int8Plan, quantized: Quantizer, opened: Opener, dataset: Dataset
 ) -> None:
     assert plan.keep_float == ()
-    int8 = _top1(opened(quantize(checkpoint, graph, ranges)), dataset)
+    int8 = _top1(opened(quantized(())), dataset)
     assert plan.figures == {
         "holdout_images": HOLDOUT,
         "fp32_top1": 1.0,
@@ -174,11 +174,11 @@ def test_fragile_convolution_is_the_first_to_go_back(
 ) -> None:
     model = _fragile(graph, before, fragile)
     dataset = _labelled(opened(model), checkpoint.labels)
-    ranges = _ranges(checkpoint, model)
-    whole = 100 * (1 - _top1(opened(quantize(checkpoint, model, ranges)), dataset))
-    better = 100 * (1 - _top1(opened(quantize(checkpoint, model, ranges, (fragile,))), dataset))
+    quantized = partial(quantize, checkpoint, model, _ranges(checkpoint, model))
+    whole = 100 * (1 - _top1(opened(quantized()), dataset))
+    better = 100 * (1 - _top1(opened(quantized((fragile,))), dataset))
     assert better < whole
-    plan = plan_int8(checkpoint, model, ranges, opened, dataset, (better + whole) / 2)
+    plan = plan_int8(model, quantized, opened, dataset, (better + whole) / 2)
     assert max(plan.sensitivity, key=lambda name: plan.sensitivity[name]) == fragile
     assert plan.keep_float == (fragile,)
     assert plan.figures["drop_points"] == pytest.approx(better, abs=ROUNDING)
@@ -186,16 +186,16 @@ def test_fragile_convolution_is_the_first_to_go_back(
 
 
 def test_no_drop_at_all_is_kept_or_refused(
-    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset
 ) -> None:
     try:
-        plan = plan_int8(checkpoint, graph, ranges, opened, dataset, 0)
+        plan = plan_int8(graph, quantized, opened, dataset, 0)
     except GateError as error:
         assert "the budget is 0" in str(error)  # noqa: PT017
     else:
         assert plan.figures["drop_points"] <= 0
         assert len(plan.keep_float) < len(_convolutions(graph))
-        again = _top1(opened(quantize(checkpoint, graph, ranges, plan.keep_float)), dataset)
+        again = _top1(opened(quantized(plan.keep_float)), dataset)
         assert again == plan.figures["int8_top1"] >= plan.figures["fp32_top1"]
 
 
@@ -204,14 +204,13 @@ def test_budget_that_cannot_be_met_is_refused(
 ) -> None:
     absurd = {name: (HUGE * HUGE * low, HUGE * HUGE * high) for name, (low, high) in ranges.items()}
     with pytest.raises(GateError, match=r"points on the hold-out of answers .* the budget is 1$"):
-        plan_int8(checkpoint, graph, absurd, opened, dataset, 1)
+        plan_int8(graph, partial(quantize, checkpoint, graph, absurd), opened, dataset, 1)
 
 
 def test_choices_never_see_the_test_split(
-    checkpoint: Checkpoint,
     plan: Int8Plan,
     graph: ModelProto,
-    ranges: Ranges,
+    quantized: Quantizer,
     opened: Opener,
     dataset: Dataset,
     rng: np.random.Generator,
@@ -220,17 +219,16 @@ def test_choices_never_see_the_test_split(
     images[dataset.test] = rng.integers(0, 256, images[dataset.test].shape)
     targets[dataset.test] = (targets[dataset.test] + 1) % len(dataset.labels)
     other = replace(dataset, images=images, targets=targets)
-    assert plan_int8(checkpoint, graph, ranges, opened, other, None) == plan
+    assert plan_int8(graph, quantized, opened, other, None) == plan
 
 
 def test_progress_counts_every_measurement(
-    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset
 ) -> None:
     seen: list[tuple[str, int, int]] = []
     plan_int8(
-        checkpoint,
         graph,
-        ranges,
+        quantized,
         opened,
         dataset,
         None,

@@ -13,6 +13,7 @@ from nin_edge.metrics import (
     at_thresholds,
     best_epoch,
     calibrated_loss,
+    divergence,
     expected_calibration_error,
     fit_temperature,
     softmax,
@@ -298,3 +299,12 @@ def test_uncalibrated_undoes_the_temperature(rng: np.random.Generator, temperatu
     values = rng.normal(size=(5, 4))
     found = uncalibrated(softmax(values, temperature), temperature)
     np.testing.assert_allclose(found, softmax(values), rtol=ROUNDING)
+
+
+def test_divergence_is_the_mean_relative_entropy_in_nats() -> None:
+    reference = np.array([[0.5, 0.5], [1.0, 0.0]])
+    other = np.array([[0.25, 0.75], [0.5, 0.5]])
+    first = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
+    assert divergence(reference, other) == pytest.approx((first + np.log(2)) / 2)
+    assert divergence(reference, reference) == 0
+    assert np.isfinite(divergence(other, reference))

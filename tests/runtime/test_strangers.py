@@ -458,9 +458,8 @@ class TestOwnFiles:
         }.items():
             info = read_model(sealed(exported, precision, embedded))[1]
             assert (info.precision, info.embedded) == (precision, embedded)
-        mixed = quantize(
-            checkpoint, model, ranges, ["stages.0.0"]
-        )  # marks its weights as being in the file
+        # A convolution in float marks its weights as being in the file.
+        mixed = quantize(checkpoint, model, ranges, ["stages.0.0"])
         read_model(sealed(mixed, "int8", embedded))
 
     def test_the_check_is_a_small_part_of_a_start(self) -> None:
