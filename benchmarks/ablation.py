@@ -27,11 +27,11 @@ import torch
 
 from benchmarks.machine import describe
 from nin_edge.checkpoint import DataSource
-from nin_edge.datasets import Dataset, open_dataset, own_shape
-from nin_edge.memory import keep_memory
+from nin_edge.data.datasets import Dataset, open_dataset, own_shape
 from nin_edge.network import NetworkConfig, count_parameters
-from nin_edge.recipe import Recipe
-from nin_edge.train import train
+from nin_edge.training.loop import train
+from nin_edge.training.memory import keep_memory
+from nin_edge.training.recipe import Recipe
 
 FULL: Final = {"images": 0, "epochs": 100, "width": 1.0, "seeds": 3}
 SMALL: Final = {"images": 10_000, "epochs": 8, "width": 0.25, "seeds": 1}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe
-from nin_edge.augment import augment, random_shifts
+from nin_edge.training.augment import augment, random_shifts
 
 ROUNDS, BATCH = 200, 128
 

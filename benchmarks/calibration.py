@@ -14,10 +14,10 @@ import onnxruntime
 from benchmarks.machine import describe
 from nin_edge import metrics
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.datasets import open_dataset
+from nin_edge.data.datasets import open_dataset
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export.graph import build_graph
-from nin_edge_export.quantize import calibrate, quantize, recorded_ranges
+from nin_edge_export.int8.quantize import calibrate, quantize, recorded_ranges
 
 IMAGES, BATCH = 512, 16
 

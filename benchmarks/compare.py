@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import describe
-from nin_edge.bench import CALLS, time_models
 from nin_edge_runtime import Classifier
+from nin_edge_runtime.bench import CALLS, time_models
 from nin_edge_runtime.golden import golden_image
 
 IMAGES, MARGIN, ROUNDS = 1000, 0.2, 60

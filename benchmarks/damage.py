@@ -29,8 +29,8 @@ from PIL import Image, features
 from benchmarks.machine import describe
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, ImageError, ModelFileError, read_model
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.metadata import file_sha256, find_sha256
-from nin_edge_runtime.protobuf import fields, tag
+from nin_edge_runtime.model_file.protobuf import fields, tag
+from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 PHOTO = Path(__file__).parent.parent / "examples" / "cat.jpg"
 LIMIT = 10.0  # seconds for one image or model

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import describe, run_step
-from nin_edge.datasets import Dataset, open_dataset
+from nin_edge.data.datasets import Dataset, open_dataset
 
 SIZE = 64  # side of the photos, in pixels
 MIB = 1 << 20
@@ -62,8 +62,8 @@ def limited(folder: Path, headroom: int) -> None:
     """Open and train under the limit, and print what it took."""
     from nin_edge.checkpoint import DataSource
     from nin_edge.network import NetworkConfig
-    from nin_edge.recipe import Recipe
-    from nin_edge.train import train
+    from nin_edge.training.loop import train
+    from nin_edge.training.recipe import Recipe
 
     one_epoch = Recipe(epochs=1, batch_size=32)
     config = NetworkConfig.from_preset("nin-bn", classes=2, width=1 / 32, size=SIZE)

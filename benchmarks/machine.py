@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
-from nin_edge import bench
+from nin_edge_runtime import bench
 
 
 def describe(*packages: str) -> str:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.machine import describe, interleave, timed
-from nin_edge.bench import median_ratio
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.datasets import open_dataset
+from nin_edge.data.datasets import open_dataset
 from nin_edge.network import count_parameters
 from nin_edge.weights import WEIGHTS
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime import Classifier
+from nin_edge_runtime.bench import median_ratio
 from nin_edge_runtime.golden import golden_image
 
 ROUNDS: Final = 60

@@ -24,14 +24,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe
-from nin_edge import evaluate, metrics
+from nin_edge import metrics
+from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.datasets import Dataset, open_dataset
-from nin_edge.memory import keep_memory
+from nin_edge.data.datasets import Dataset, open_dataset
 from nin_edge.network import NetworkConfig
-from nin_edge.recipe import Recipe, small_side
-from nin_edge.train import Progress, train
-from nin_edge.transfer import Pretrained
+from nin_edge.training.finetune import Pretrained
+from nin_edge.training.loop import Progress, train
+from nin_edge.training.memory import keep_memory
+from nin_edge.training.recipe import Recipe, small_side
 
 HELD_OUT: Final = 5000
 

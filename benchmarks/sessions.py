@@ -24,7 +24,7 @@ import onnxruntime
 
 from benchmarks.machine import describe, report
 from nin_edge_runtime import DEFAULT_MODEL
-from nin_edge_runtime.metadata import read_model
+from nin_edge_runtime.model_file.read import read_model
 from nin_edge_runtime.providers import create_session
 
 PAUSE = 0.030  # seconds between two images of a camera, about

@@ -30,8 +30,8 @@ from torch import nn
 from benchmarks.machine import describe
 
 if TYPE_CHECKING:
-    from nin_edge.datasets import Dataset
-    from nin_edge.recipe import Recipe
+    from nin_edge.data.datasets import Dataset
+    from nin_edge.training.recipe import Recipe
 
 CUDA: Final = torch.cuda.is_available()
 DEVICE: Final = "cuda" if CUDA else "cpu"
@@ -46,9 +46,9 @@ SOME: Final = 1_000  # images of the run whose memory is measured
 
 def bare(width: float, *, keep: bool) -> float:
     """Images a second of the loop without data."""
-    from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig, NiN
-    from nin_edge.recipe import Recipe, make_optimizers
+    from nin_edge.training.memory import keep_memory
+    from nin_edge.training.recipe import Recipe, make_optimizers
 
     if keep:
         keep_memory()
@@ -81,9 +81,9 @@ def finished() -> float:
 
 def real(data: Path, width: float) -> float:
     """Images a second of `train` over the same steps, within an epoch."""
-    from nin_edge.datasets import open_dataset
-    from nin_edge.finish import TrainingStoppedError
-    from nin_edge.recipe import Recipe
+    from nin_edge.data.datasets import open_dataset
+    from nin_edge.training.completion import TrainingStoppedError
+    from nin_edge.training.recipe import Recipe
 
     dataset = open_dataset(data, size=32)
     recipe = Recipe(bf16=BF16, small_images=0.0)
@@ -101,8 +101,8 @@ def real(data: Path, width: float) -> float:
 
 def memory(data: Path, width: float) -> float:
     """Peak bytes of training on some images, from the first step to the last picture."""
-    from nin_edge.datasets import open_dataset
-    from nin_edge.recipe import Recipe
+    from nin_edge.data.datasets import open_dataset
+    from nin_edge.training.recipe import Recipe
 
     dataset = open_dataset(data, size=32)
     part = replace(
@@ -118,9 +118,9 @@ def memory(data: Path, width: float) -> float:
 def run(dataset: Dataset, recipe: Recipe, width: float, **told: Any) -> None:
     """Train to a folder that is deleted."""
     from nin_edge.checkpoint import DataSource
-    from nin_edge.memory import keep_memory
     from nin_edge.network import NetworkConfig
-    from nin_edge.train import train
+    from nin_edge.training.loop import train
+    from nin_edge.training.memory import keep_memory
 
     keep_memory()
     config = NetworkConfig.from_preset("nin-bn", classes=len(dataset.labels), width=width)

@@ -6,10 +6,10 @@
 ...     Path(f"photos.{model.info.precision}.onnx").write_bytes(model.data)
 """
 
-from nin_edge_export.budget import Int8Plan
-from nin_edge_export.pipeline import ExportedModel, ExportOptions, export_models
-from nin_edge_export.quantize import DEFAULT_METHOD
-from nin_edge_runtime.metadata import PRECISIONS
+from nin_edge_export.export import ExportedModel, ExportOptions, export_models
+from nin_edge_export.int8.budget import Int8Plan
+from nin_edge_export.int8.quantize import DEFAULT_METHOD
+from nin_edge_runtime.model_file.read import PRECISIONS
 
 __all__ = [
     "DEFAULT_METHOD",

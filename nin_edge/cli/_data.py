@@ -12,10 +12,10 @@ import click
 from nin_edge.cli import on_terminal, printable
 
 if TYPE_CHECKING:
-    from nin_edge.datasets import Dataset
+    from nin_edge.data.datasets import Dataset
 
 KINDS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
-"""`nin_edge.datasets.KINDS`, which the help must not import."""
+"""`nin_edge.data.datasets.KINDS`, which the help must not import."""
 
 _EXAMPLES: Final = 3  # pairs of equal images that are named
 
@@ -36,7 +36,7 @@ def open_data(
     data: Path, size: int, channels: int, kind: str | None, *, fetch: bool, quiet: bool = False
 ) -> Dataset:
     """Open a data set, after fetching it where that is asked for, and say what was found."""
-    from nin_edge import datasets
+    from nin_edge.data import datasets
 
     if fetch:
         datasets.fetch(data, kind, progress=_show_download)
@@ -77,7 +77,7 @@ def describe(dataset: Dataset) -> None:
 
 def _title(dataset: Dataset) -> str:
     """What an official archive is called; a folder of images speaks for itself."""
-    from nin_edge.formats import TITLES
+    from nin_edge.data.official.formats import TITLES
 
     return f"{TITLES[dataset.kind]}, " if dataset.kind in TITLES else ""
 

@@ -12,7 +12,7 @@ import click
 from nin_edge.cli import on_terminal
 
 if TYPE_CHECKING:
-    from nin_edge.train import Progress
+    from nin_edge.training.loop import Progress
 
 
 class Reporter:

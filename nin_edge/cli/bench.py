@@ -13,7 +13,7 @@ import click
 from nin_edge.cli import PATH, NumberRange, printable, provider_option
 
 if TYPE_CHECKING:
-    from nin_edge.bench import Bench
+    from nin_edge_runtime.bench import Bench
 
 
 @click.command("bench")
@@ -56,9 +56,9 @@ def command(
     """
     if rounds is not None and seconds is not None:
         raise click.UsageError("--rounds and --seconds exclude each other")
-    from nin_edge.bench import SECONDS, measure
     from nin_edge.cli._data import show_progress
     from nin_edge_runtime import DEFAULT_MODEL
+    from nin_edge_runtime.bench import SECONDS, measure
 
     found = measure(
         models or (DEFAULT_MODEL,),

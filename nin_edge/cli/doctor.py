@@ -12,7 +12,7 @@ import click
 from nin_edge.cli import EXIT_FAILED, printable
 
 if TYPE_CHECKING:
-    from nin_edge_runtime.doctor import Diagnosis
+    from nin_edge_runtime.doctor.diagnose import Diagnosis
 
 
 @click.command("doctor")
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
     something is wrong; the command that mends it is printed.
     """
     try:
-        from nin_edge_runtime.doctor import diagnose
+        from nin_edge_runtime.doctor.diagnose import diagnose
     except ImportError as error:  # NumPy or Pillow: without them there is no library to ask
         reason = next(iter(str(error).strip().splitlines()), "its native library does not start")
         raise click.ClickException(

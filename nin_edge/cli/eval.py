@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nin_edge.datasets import Dataset
+    from nin_edge.data.datasets import Dataset
     from nin_edge.metrics import Scores
     from nin_edge_runtime.image import Preprocessing
 
@@ -91,7 +91,7 @@ def command(
     """
     if plot is not None:
         _check_plot(plot)
-    from nin_edge.datasets import check_labels
+    from nin_edge.data.datasets import check_labels
 
     opened = _open(model, provider)
     size, channels = opened.preprocessing.size, opened.preprocessing.channels
@@ -178,7 +178,8 @@ def _open_onnx(path: Path, provider: str) -> _Model:
 def _open_checkpoint(path: Path, provider: str) -> _Model:
     import numpy as np
 
-    from nin_edge import evaluate, metrics
+    from nin_edge import metrics
+    from nin_edge import predict as evaluate
     from nin_edge.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(path)
@@ -197,7 +198,7 @@ def _score(path: Path, model: _Model, dataset: Dataset, split: str) -> Scores:
     """Run the model over a split, a batch at a time, and score its answers."""
     import numpy as np
 
-    from nin_edge.datasets import DatasetError
+    from nin_edge.data.datasets import DatasetError
     from nin_edge.metrics import Tally
     from nin_edge_runtime.errors import ModelFileError
 

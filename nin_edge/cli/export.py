@@ -96,7 +96,7 @@ def command(
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
     from nin_edge.checkpoint import Checkpoint
     from nin_edge.cli._data import describe, require_folder, show_progress
-    from nin_edge.datasets import open_dataset
+    from nin_edge.data.datasets import open_dataset
     from nin_edge.files import write_atomically
 
     weights = find_weights(weights)
@@ -113,8 +113,8 @@ def command(
             describe(datasets[path])
     # After the cheap checks: it brings torch's exporter.
     from nin_edge_export import DEFAULT_METHOD, PRECISIONS, ExportOptions, export_models
-    from nin_edge_export.page import to_html
-    from nin_edge_export.report import measure, to_json
+    from nin_edge_export.report.figures import measure, to_json
+    from nin_edge_export.report.html import to_html
 
     dataset = datasets[eval_data] if eval_data else None
     models = export_models(

@@ -24,12 +24,12 @@ from nin_edge.cli._progress import Reporter, StopOnSignal
 
 if TYPE_CHECKING:
     from nin_edge.checkpoint import Checkpoint, DataSource
-    from nin_edge.datasets import Dataset
+    from nin_edge.data.datasets import Dataset
     from nin_edge.network import NetworkConfig
-    from nin_edge.recipe import Recipe
-    from nin_edge.team import Team
-    from nin_edge.train import Progress
-    from nin_edge.transfer import Pretrained
+    from nin_edge.training.finetune import Pretrained
+    from nin_edge.training.loop import Progress
+    from nin_edge.training.recipe import Recipe
+    from nin_edge.training.workers import Team
 
 _RECIPE_OPTIONS: Final = (
     *("epochs", "batch_size", "learning_rate", "small_images", "crop", "cutout", "cutmix", "flip"),
@@ -213,13 +213,13 @@ def command(
     same result as without the interruption.
     """
     from nin_edge.checkpoint import DataSource
-    from nin_edge.datasets import dataset_name
-    from nin_edge.finish import TrainingStoppedError
-    from nin_edge.memory import keep_memory
+    from nin_edge.data.datasets import dataset_name
     from nin_edge.network import count_parameters
-    from nin_edge.team import joined
-    from nin_edge.train import train
-    from nin_edge.transfer import Pretrained
+    from nin_edge.training.completion import TrainingStoppedError
+    from nin_edge.training.finetune import Pretrained
+    from nin_edge.training.loop import train
+    from nin_edge.training.memory import keep_memory
+    from nin_edge.training.workers import joined
     from nin_edge_runtime import NinEdgeError
 
     run = output or Path("runs") / dataset_name(data)
@@ -324,7 +324,7 @@ def _reporter(tensorboard: Path | None, team: Team) -> Callable[[Progress], None
         return lambda progress: None
     reporters: list[Callable[[Progress], None]] = [Reporter()]
     if tensorboard:
-        from nin_edge.tensorboard import TensorBoard
+        from nin_edge.training.tensorboard import TensorBoard
 
         reporters.append(TensorBoard(tensorboard))
 
@@ -359,9 +359,9 @@ def _settings(
     given: dict[str, Any],
 ) -> tuple[NetworkConfig, Recipe]:
     """Network and recipe of a new run; what is out of range is a usage error."""
-    from nin_edge.datasets import own_shape
+    from nin_edge.data.datasets import own_shape
     from nin_edge.network import NetworkConfig
-    from nin_edge.recipe import RECIPES, Recipe
+    from nin_edge.training.recipe import RECIPES, Recipe
 
     if options["frozen_blocks"] and not initial:
         raise click.UsageError("--freeze keeps the weights of --init WEIGHTS, which is missing")
@@ -400,8 +400,8 @@ def _suited(
     recipe: Recipe, dataset: Dataset, team: Team, given: dict[str, Any], say: Callable[[str], None]
 ) -> Recipe:
     """The recipe with what the data themselves ask for, where no option says otherwise."""
-    from nin_edge.recipe import suited_batch
-    from nin_edge.sampling import is_unequal
+    from nin_edge.training.batches import is_unequal
+    from nin_edge.training.recipe import suited_batch
 
     if "batch_size" not in given:
         batch = suited_batch(recipe.batch_size, len(dataset.fit), processes=team.size)
@@ -438,8 +438,8 @@ def _stored(
 ) -> tuple[NetworkConfig, Recipe, DataSource, tuple[Path, ...]]:
     """Settings of the run to resume, and its teachers; other options are a usage error."""
     from nin_edge.checkpoint import DataSource, read_config
-    from nin_edge.recipe import Recipe
-    from nin_edge.train import listed_teachers
+    from nin_edge.training.loop import listed_teachers
+    from nin_edge.training.recipe import Recipe
     from nin_edge_runtime import NinEdgeError
 
     path = run / "config.json"

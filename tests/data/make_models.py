@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nin_edge import evaluate
+from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge_export import ExportOptions, export_models

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nin_edge import evaluate, metrics
+from nin_edge import metrics
+from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import PRECISIONS, ExportedModel, export_models

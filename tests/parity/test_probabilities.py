@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from nin_edge import evaluate, metrics
+from nin_edge import metrics
+from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.datasets import Dataset
+from nin_edge.data.datasets import Dataset
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import DEFAULT_WEIGHTS, WEIGHTS
-from nin_edge_export import ExportOptions, export_models, quantize
+from nin_edge_export import ExportOptions, export_models
+from nin_edge_export.int8 import quantize
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.image import Preprocessing

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nin_edge_runtime import Classifier
-from nin_edge_runtime.metadata import file_sha256, find_sha256
+from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 _GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 _LENGTH_DELIMITED = 2

@@ -1,0 +1,1 @@
+"""int8: activation ranges, quantisation, and the accuracy budget."""

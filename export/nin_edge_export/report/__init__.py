@@ -1,0 +1,1 @@
+"""The export report: figures, and the page that shows them."""

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nin_edge.data import datasets, download
+from nin_edge.data.download import CATALOGUE, DownloadError, Remote
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
+TIMEOUT = 0.5  # seconds; the server answers in milliseconds or not at all
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one file, as badly as it is told to."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.ranges = True  # whether it knows Range
+        self.tears: list[int] = []  # bytes after which the next answers break off
+        self.status = 200
+        self.silent = False
+        self.release = threading.Event()  # ends silences
+        self.asked: list[str | None] = []  # the Range of each request
+        self.paths: list[str] = []
+
+    def url(self, name: str = "data.tar.gz") -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no matter for the test's output."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.paths.append(self.path)
+        server.asked.append(self.headers.get("Range"))
+        if server.silent:
+            server.release.wait(10)
+            return
+        if server.status != 200 or self.path.startswith("/missing"):
+            self.send_error(404 if self.path.startswith("/missing") else server.status)
+            return
+        start = 0
+        if server.ranges and server.asked[-1]:
+            start = int(server.asked[-1].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+        self.send_response(206 if start else 200)
+        body = server.content[start:]
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            whole = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+        self.end_headers()
+        self.wfile.write(body[: server.tears.pop(0)] if server.tears else body)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing in the tests' output."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "_PAUSE", 0.0)
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.release.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def remote(*urls: str, content: bytes = CONTENT) -> Remote:
+    return Remote(urls, hashlib.md5(content).hexdigest())
+
+
+def fetch(folder: Path, *remotes: Remote, **options: Any) -> None:
+    download.download(remotes, folder, **{"timeout": TIMEOUT, **options})
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+# --- what comes -----------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    one = remote(server.url())
+    fetch(tmp_path / "new" / "data", one, progress=lambda *call: calls.append(call))
+    assert held(tmp_path / "new" / "data") == {"data.tar.gz": CONTENT}
+    assert calls[-1] == ("data.tar.gz", len(CONTENT), len(CONTENT))
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    fetch(tmp_path / "new" / "data", one)
+    assert len(server.asked) == 1
+
+
+def test_a_torn_connection_is_taken_up_where_it_broke(server: Server, tmp_path: Path) -> None:
+    server.tears = [100_000, 50_000]
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_what_an_earlier_attempt_left_is_kept(server: Server, tmp_path: Path) -> None:
+    server.tears = [120_000, 0, 0, 0, 0]
+    with pytest.raises(DownloadError, match="after 120,000 of 300,000 bytes; 120,000 bytes are k"):
+        fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz.part": CONTENT[:120_000]}
+    server.tears, server.asked = [], []
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+    assert server.asked == ["bytes=120000-"]
+
+
+def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
+    server.ranges, server.tears = False, [100_000]
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+    assert server.asked == [None, "bytes=100000-"]
+
+
+def test_a_server_that_always_tears_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.ranges, server.tears = False, [100_000] * 9
+    with pytest.raises(DownloadError, match="the connection broke after 100,000 of 300,000"):
+        fetch(tmp_path, remote(server.url()))
+    assert len(server.asked) == 3
+
+
+def test_a_complete_part_needs_no_more(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data.tar.gz.part").write_bytes(CONTENT)
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+
+
+@pytest.mark.parametrize("stale", [b"x" * 1000, b"x" * (len(CONTENT) + 5)], ids=["short", "long"])
+def test_a_part_of_something_else_is_fetched_anew(
+    server: Server, tmp_path: Path, stale: bytes
+) -> None:
+    (tmp_path / "data.tar.gz.part").write_bytes(stale)
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+    assert server.asked == [f"bytes={len(stale)}-", None]
+
+
+def test_the_next_address_serves_where_the_first_does_not(server: Server, tmp_path: Path) -> None:
+    fetch(tmp_path, remote(server.url("missing/data.gz"), server.url("data.gz")))
+    assert held(tmp_path) == {"data.gz": CONTENT}
+    assert server.paths == ["/missing/data.gz", "/data.gz"]
+
+
+# --- what does not --------------------------------------------------------------------------------
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    wanted = remote(server.url(), content=b"something else")
+    with pytest.raises(DownloadError, match=f"publisher gives {wanted.md5}; what came was del"):
+        fetch(tmp_path, wanted)
+    assert held(tmp_path) == {}
+    assert len(server.asked) == 1
+
+
+def test_a_missing_file_is_one_request(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"/missing: HTTP 404 Not Found$"):
+        fetch(tmp_path, remote(server.url("missing")))
+    assert len(server.asked) == 1
+    assert held(tmp_path) == {}
+
+
+def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.status = 503
+    with pytest.raises(DownloadError, match=r"HTTP 503 Service Unavailable$"):
+        fetch(tmp_path, remote(server.url()))
+    assert len(server.asked) == 3
+
+
+def test_a_silent_server_is_not_waited_for(server: Server, tmp_path: Path) -> None:
+    server.silent = True
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"no answer for 0\.1 s$"):
+        fetch(tmp_path, remote(server.url()), timeout=0.1)
+    assert time.monotonic() - started < 5
+
+
+def test_no_connection_is_said(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, not listening: refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/data"
+        with pytest.raises(DownloadError, match=r"no connection \(.*refused") as caught:
+            fetch(tmp_path, remote(url))
+    assert "\n" not in str(caught.value)
+    assert held(tmp_path) == {}
+
+
+def test_a_file_that_is_not_the_published_one_is_not_replaced(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "data.tar.gz").write_bytes(b"mine")
+    with pytest.raises(DownloadError, match=r"data\.tar\.gz: MD5 \w+, its publisher gives \w+; mo"):
+        fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": b"mine"}
+    assert not server.asked
+
+
+def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
+    with (tmp_path / "data.tar.gz.part").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DownloadError, match="another process is fetching it"):
+            fetch(tmp_path, remote(server.url()))
+    assert not server.asked
+
+
+def test_a_full_disk_is_no_fault_of_the_network(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data.tar.gz.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        fetch(tmp_path, remote(server.url()))
+    assert caught.value.filename == str(tmp_path / "data.tar.gz.part")
+    assert len(server.asked) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_said(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="exists"):
+        fetch(tmp_path / "file", remote(server.url()))
+
+
+def test_a_redirection_away_from_https_is_refused() -> None:
+    request = urllib.request.Request("https://example.org/data")
+    handler = download._NoDowngrade()
+    with pytest.raises(DownloadError, match=r"redirected to http://example\.org/x, expected HTTPS"):
+        handler.redirect_request(request, None, 302, "", {}, "http://example.org/x")
+    moved = handler.redirect_request(request, None, 302, "", {}, "https://example.org/x")
+    assert moved is not None
+    assert moved.full_url == "https://example.org/x"
+
+
+def test_everything_in_the_catalogue_is_over_https() -> None:
+    assert set(CATALOGUE) == set(datasets.KINDS) - {"folder"}
+    for files in CATALOGUE.values():
+        for one in files:
+            assert all(url.startswith("https://") for url in one.urls)
+            assert {url.rsplit("/", 1)[-1] for url in one.urls} == {one.name}
+            assert len(bytes.fromhex(one.md5)) == 16
+
+
+# --- by name --------------------------------------------------------------------------------------
+
+
+def idx_gz(values: np.ndarray[Any, Any]) -> bytes:
+    header = bytes([0, 0, 8, values.ndim, *b"".join(n.to_bytes(4, "big") for n in values.shape)])
+    return gzip.compress(header + values.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def mnist(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """MNIST of 40 images on the server; its files."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for split, count in (("train", 30), ("t10k", 10)):
+        files[f"{split}-images-idx3-ubyte.gz"] = idx_gz(rng.integers(0, 256, (count, 28, 28)))
+        files[f"{split}-labels-idx1-ubyte.gz"] = idx_gz(np.arange(count) % 10)
+    catalogue = tuple(remote(server.url(name), content=files[name]) for name in files)
+    monkeypatch.setitem(CATALOGUE, "mnist", catalogue)
+    original = Handler.do_GET
+
+    def serve(handler: Handler) -> None:
+        handler.server.content = files[handler.path.removeprefix("/")]
+        original(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", serve)
+    return files
+
+
+def test_a_name_is_fetched_to_the_cache_and_opened(
+    mnist: dict[str, bytes],
+    server: Server,
+    private_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    datasets.fetch(Path("mnist"))
+    assert held(private_cache / "downloads" / "mnist") == mnist
+    assert len(datasets.open_dataset(Path("mnist"), size=28).names) == 40
+    datasets.fetch(Path("mnist"))
+    assert len(server.paths) == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_the_users_is_filled(
+    mnist: dict[str, bytes], server: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(mnist["train-images-idx3-ubyte.gz"])
+    datasets.fetch(folder, "mnist")
+    assert held(folder) == mnist
+    assert len(server.paths) == 3
+
+
+def test_what_is_there_in_another_form_is_not_fetched(
+    mnist: dict[str, bytes], server: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "raw"
+    folder.mkdir(parents=True)
+    for name, data in mnist.items():
+        (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(data))
+    datasets.fetch(tmp_path / "data", "mnist")
+    (tmp_path / "archive.tar").write_bytes(b"")
+    datasets.fetch(tmp_path / "archive.tar", "mnist")
+    assert not server.paths
+
+
+@pytest.mark.parametrize("kind", [None, "folder"])
+def test_what_to_fetch_has_to_be_said(tmp_path: Path, kind: str | None) -> None:
+    with pytest.raises(datasets.DatasetError, match="what to download is not said, expected one"):
+        datasets.fetch(tmp_path / "data", kind)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_name_is_not_fetched_as_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(datasets.DatasetError, match="the name of CIFAR-10, not of mnist"):
+        datasets.fetch(Path("cifar10"), "mnist")
+    assert not list(tmp_path.iterdir())
