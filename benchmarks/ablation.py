@@ -89,10 +89,10 @@ def candidates(dataset: Dataset, size: int, channels: int, width: float) -> list
 
 def subset(dataset: Dataset, images: int) -> Dataset:
     """The data set with so many images to fit, drawn once for all; with all of them if 0."""
-    if not 0 < images < len(dataset.fit):
+    if not 0 < images < len(dataset.train):
         return dataset
-    drawn = np.random.default_rng(0).permutation(dataset.fit)[:images]
-    return replace(dataset, fit=np.sort(drawn))
+    drawn = np.random.default_rng(0).permutation(dataset.train)[:images]
+    return replace(dataset, train=np.sort(drawn))
 
 
 def plot(path: Path, rows: list[tuple[Candidate, list[float]]], title: str) -> None:
@@ -142,7 +142,7 @@ def main() -> None:
     )
     print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
     what = (
-        f"{dataset.name}: {len(dataset.fit):,} images to fit, width {budget['width']:g}, "
+        f"{dataset.name}: {len(dataset.train):,} images to fit, width {budget['width']:g}, "
         f"{budget['epochs']} epochs, {budget['seeds']} seeds"
     )
     print(what)

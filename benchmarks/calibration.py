@@ -29,7 +29,7 @@ def main() -> None:
     steps = checkpoint.preprocessing
     data = open_dataset(Path(sys.argv[1]), size=steps.size, channels=steps.channels)
     graph = build_graph(checkpoint, "none")
-    chosen = np.sort(np.random.default_rng(0).permutation(data.fit)[:IMAGES])
+    chosen = np.sort(np.random.default_rng(0).permutation(data.train)[:IMAGES])
     pixels = [data.images[chosen[start : start + BATCH]] for start in range(0, IMAGES, BATCH)]
     fed = steps.normalize(data.images[data.holdout])
     targets = data.targets[data.holdout]

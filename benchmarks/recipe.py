@@ -58,9 +58,9 @@ RECIPES: Final = {
 
 def _split(dataset: Dataset) -> Dataset:
     """The data set with a larger hold-out, and without its test images."""
-    order = np.random.default_rng(12345).permutation(dataset.fit)
+    order = np.random.default_rng(12345).permutation(dataset.train)
     held = np.sort(np.concatenate([order[:HELD_OUT], dataset.holdout]))
-    return replace(dataset, fit=np.sort(order[HELD_OUT:]), holdout=held, test=dataset.test[:0])
+    return replace(dataset, train=np.sort(order[HELD_OUT:]), holdout=held, test=dataset.test[:0])
 
 
 def affordable(recipe: Recipe, epochs: int) -> int:
@@ -115,7 +115,9 @@ def main() -> None:
     own = np.isin(dataset.holdout, whole.holdout)
     config = NetworkConfig.from_preset("nin-bn", classes=10, width=options.width)
     print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
-    print(f"width {options.width:g}, {options.epochs} epochs, {len(dataset.fit):,} images to fit, ")
+    print(
+        f"width {options.width:g}, {options.epochs} epochs, {len(dataset.train):,} images to fit, "
+    )
     print(f"{len(dataset.holdout):,} held out, {options.seeds} seeds")
     teachers = [Pretrained.load(name) for name in options.teacher]
     for name in options.names or RECIPES:

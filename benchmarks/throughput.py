@@ -107,7 +107,7 @@ def memory(data: Path, width: float) -> float:
     dataset = open_dataset(data, size=32)
     part = replace(
         dataset,
-        fit=np.random.default_rng(0).permutation(dataset.fit)[:SOME],
+        train=np.random.default_rng(0).permutation(dataset.train)[:SOME],
         test=dataset.test[:: len(dataset.test) // SOME],
     )
     run(part, Recipe(bf16=BF16, epochs=2), width)

@@ -1,8 +1,7 @@
-"""What a PyTorch network gives on images: logits, and the ranges of its activations."""
+"""What a PyTorch network gives on images: its logits, a batch at a time."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from nin_edge.checkpoint import ActivationRange
 from nin_edge.network import NiN
 from nin_edge_runtime.image import Preprocessing
 
@@ -52,6 +50,28 @@ def batches(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Iterator[N
         yield images[indices[start : start + count]]
 
 
+def inputs(
+    preprocessing: Preprocessing,
+    images: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """The chosen images as the network takes them, a batch at a time, on a device.
+
+    Args:
+        preprocessing: the network's.
+        images: (M, S, S, C).
+        indices: (N,), which of them.
+        device: where to put them.
+
+    Yields:
+        Normalised float32 (B, C, S, S), channels-last.
+    """
+    transform = InputTransform(preprocessing, device)
+    for batch in batches(images, indices):
+        yield transform(put(batch, device))
+
+
 @contextmanager
 def _whole_fp32() -> Iterator[None]:
     """In which a GPU's convolutions do not round their inputs to TF32's 10 bits, its default."""
@@ -85,75 +105,8 @@ def logits(
         (N, K).
     """
     network.eval()
-    transform = InputTransform(preprocessing, device)
     parts = [
-        network(transform(put(batch, device))).float().cpu().numpy()
-        for batch in batches(images, indices)
+        network(batch).float().cpu().numpy()
+        for batch in inputs(preprocessing, images, indices, device)
     ]
     return np.concatenate(parts) if parts else np.empty((0, network.config.classes), np.float32)
-
-
-@torch.inference_mode()
-def activation_ranges(
-    network: NiN,
-    preprocessing: Preprocessing,
-    images: NDArray[np.uint8],
-    indices: NDArray[np.int64],
-) -> dict[str, ActivationRange]:
-    """Range of every tensor that int8 export quantises: the input, and what each layer hands on.
-
-    The percentiles are exact: the few values beyond them are kept, and all others dropped as they
-    come.
-
-    Args:
-        network: on the CPU; evaluated in evaluation mode, which it is left in.
-        preprocessing: its preprocessing.
-        images: (M, S, S, C).
-        indices: (N,), which of them to run, unaugmented.
-
-    Returns:
-        By module name, after its ReLU where it has one; `input` is the normalised input.
-    """
-    network.eval()
-    tails: dict[str, tuple[Tensor, Tensor]] = {}
-    counts: dict[str, int] = {}
-
-    def observe(name: str, values: Tensor) -> None:
-        flat = values.flatten()
-        counts[name] = counts.get(name, 0) + flat.numel()
-        keep = math.ceil(flat.numel() / values.shape[0] * len(indices) * 1e-4) + 1
-        low, high = tails.get(name, (flat.new_empty(0), flat.new_empty(0)))
-        low = torch.cat([low, flat.topk(min(keep, flat.numel()), largest=False).values])
-        high = torch.cat([high, flat.topk(min(keep, flat.numel())).values])
-        tails[name] = (
-            low.topk(min(keep, low.numel()), largest=False).values,
-            high.topk(min(keep, high.numel())).values,
-        )
-
-    hooks = []
-    layers = [
-        (name, module) for name, module in network.named_modules() if not list(module.children())
-    ]
-    following = [*(module for _, module in layers[1:]), None]
-    for (name, module), after in zip(layers, following, strict=True):
-        linear = isinstance(module, nn.Conv2d) and not isinstance(after, nn.BatchNorm2d | nn.ReLU)
-        if linear or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
-            hooks.append(
-                module.register_forward_hook(lambda _, __, output, name=name: observe(name, output))
-            )
-    try:
-        transform = InputTransform(preprocessing)
-        for batch in batches(images, indices):
-            values = transform(torch.from_numpy(batch))
-            observe("input", values)
-            network(values)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    ranges = {}
-    for name, (low, high) in tails.items():
-        beyond = int(counts[name] * 1e-4)
-        ranges[name] = ActivationRange(
-            low[0].item(), high[0].item(), low[beyond].item(), high[beyond].item()
-        )
-    return ranges

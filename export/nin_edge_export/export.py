@@ -218,7 +218,7 @@ class _Export:
             return ranges, {"method": method, "ranges": "recorded at the end of training"}
         data = self.calibration
         rng = np.random.default_rng(0)
-        chosen = np.sort(rng.permutation(data.fit)[: self.options.calibration_images])
+        chosen = np.sort(rng.permutation(data.train)[: self.options.calibration_images])
 
         def batches() -> Iterator[NDArray[np.uint8]]:
             for start in range(0, len(chosen), _CALIBRATION_BATCH):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from nin_edge.checkpoint import ActivationRange
+from nin_edge.quantised_points import ActivationRange
 from nin_edge_export.graph import network_nodes
 from nin_edge_runtime import GateError
 

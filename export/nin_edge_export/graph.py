@@ -14,7 +14,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.network import AveragePool, NiN, ReLU
+from nin_edge.kernels import AveragePool, ReLU
+from nin_edge.network import NiN
 from nin_edge_export.preprocess import build_input, build_preprocessing
 
 OPSET: Final = 18

@@ -60,7 +60,7 @@ def describe(dataset: Dataset) -> None:
         click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
     click.echo(
         f"{printable(dataset.name)}: {_title(dataset)}{len(dataset.labels)} classes, "
-        f"{len(dataset.fit):,} images to fit, "
+        f"{len(dataset.train):,} images to fit, "
         f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test",
         err=True,
     )

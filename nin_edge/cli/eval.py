@@ -205,7 +205,7 @@ def _score(path: Path, model: _Model, dataset: Dataset, split: str) -> Scores:
     indices = {
         "test": dataset.test,
         "holdout": dataset.holdout,
-        "train": dataset.fit,
+        "train": dataset.train,
         "all": np.arange(len(dataset.targets)),
     }[split]
     if not len(indices):

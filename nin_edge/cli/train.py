@@ -404,12 +404,12 @@ def _suited(
     from nin_edge.training.recipe import suited_batch
 
     if "batch_size" not in given:
-        batch = suited_batch(recipe.batch_size, len(dataset.fit), processes=team.size)
+        batch = suited_batch(recipe.batch_size, len(dataset.train), processes=team.size)
         recipe = replace(recipe, batch_size=batch)
     if "flip" not in given and dataset.kind == "mnist":
         recipe = replace(recipe, flip=False)
         say("images are not mirrored, they are digits; --flip mirrors them")
-    if "balanced" not in given and is_unequal(dataset.targets[dataset.fit]):
+    if "balanced" not in given and is_unequal(dataset.targets[dataset.train]):
         recipe = replace(recipe, balanced=True)
         say(
             "classes differ much in size and are shown equally often; "

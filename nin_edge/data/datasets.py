@@ -62,8 +62,8 @@ class Dataset:
     """(N,), each image's class, an index into the labels."""
     names: tuple[str, ...]
     """(N,), each image's path inside the data set; `train/00017` in an official archive."""
-    fit: NDArray[np.int64]
-    """Indices of the images that weights are fitted to."""
+    train: NDArray[np.int64]
+    """Indices of the training images: the training split without the hold-out."""
     holdout: NDArray[np.int64]
     """Images that choices are made on: 2% of the training split, 10% below 10,000 images."""
     test: NDArray[np.int64]
@@ -140,7 +140,7 @@ def open_dataset(
         images=images,
         targets=targets,
         names=tuple(index["names"]),
-        fit=fit,
+        train=fit,
         holdout=holdout,
         test=test,
         unreadable=tuple((name, reason) for name, reason in index["unreadable"]),

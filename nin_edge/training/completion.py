@@ -17,6 +17,7 @@ from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data.datasets import Dataset
 from nin_edge.files import write_atomically
+from nin_edge.quantised_points import activation_ranges
 from nin_edge.text import printable
 from nin_edge_runtime import NinEdgeError
 
@@ -55,8 +56,10 @@ def complete(
         TrainingStoppedError: `should_stop` said so.
     """
     network = best.network()
-    drawn = np.random.default_rng(0).permutation(dataset.fit)[:CALIBRATION_IMAGES]
-    ranges = evaluate.activation_ranges(network, best.preprocessing, dataset.images, np.sort(drawn))
+    drawn = np.random.default_rng(0).permutation(dataset.train)[:CALIBRATION_IMAGES]
+    ranges = activation_ranges(
+        network, evaluate.inputs(best.preprocessing, dataset.images, np.sort(drawn)), len(drawn)
+    )
     network.to(device)
 
     def answer(indices: NDArray[np.int64]) -> NDArray[np.float32]:

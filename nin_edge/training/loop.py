@@ -27,16 +27,12 @@ from torch import Tensor, nn
 
 from nin_edge import metrics
 from nin_edge import predict as evaluate
-from nin_edge.checkpoint import (
-    Checkpoint,
-    DataSource,
-    read_preprocessing,
-    read_tensors,
-    write_tensors,
-)
+from nin_edge.checkpoint import Checkpoint, DataSource, read_preprocessing
 from nin_edge.data.datasets import Dataset
 from nin_edge.files import write_atomically
-from nin_edge.network import NetworkConfig, NiN, compile_network
+from nin_edge.kernels import compile_network
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.tensorfile import read_tensors, write_tensors
 from nin_edge.training.augment import (
     alternating_flip,
     augment,
@@ -100,10 +96,10 @@ class _State:
 def measure_preprocessing(dataset: Dataset, size: int, channels: int) -> Preprocessing:
     """Preprocessing with the mean and standard deviation of the images to fit."""
     totals = np.zeros((2, channels))
-    for batch in evaluate.batches(dataset.images, dataset.fit):
+    for batch in evaluate.batches(dataset.images, dataset.train):
         pixels = batch.astype(np.float64)
         totals += pixels.sum(axis=(0, 1, 2)), (pixels**2).sum(axis=(0, 1, 2))
-    mean, square = totals / (len(dataset.fit) * size * size)
+    mean, square = totals / (len(dataset.train) * size * size)
     std = np.sqrt(
         np.maximum(square - mean**2, 1.0)
     )  # images of one flat colour still need a divisor
@@ -214,14 +210,14 @@ class _Loop:
                 f"multiple, so that all have the same share, such as {choice}, or a number of "
                 f"processes that divides it, such as {fewer}"
             )
-        self.batch_size = min(recipe.batch_size, len(dataset.fit) // team.size * team.size)
+        self.batch_size = min(recipe.batch_size, len(dataset.train) // team.size * team.size)
         if self.batch_size < 2 * team.size:
             raise TrainingError(
                 f"a batch of {self.batch_size} images for {team.size} processes, of "
-                f"{len(dataset.fit)} to fit: expected at least two for each"
+                f"{len(dataset.train)} to fit: expected at least two for each"
             )
         # What does not fill a batch is left out: another part in every epoch.
-        self.steps_per_epoch = len(dataset.fit) // self.batch_size
+        self.steps_per_epoch = len(dataset.train) // self.batch_size
         self.steps = recipe.epochs * self.steps_per_epoch
         # Only a global average takes maps of any size.
         small = recipe.small_images if config.head == "gap" else 0.0
@@ -287,7 +283,7 @@ class _Loop:
             epoch, place = divmod(self.state.step, self.steps_per_epoch)
             order = epoch_order(
                 self.dataset.targets,
-                self.dataset.fit,
+                self.dataset.train,
                 balanced=self.recipe.balanced,
                 rng=np.random.default_rng([self.recipe.seed, epoch]),
             )
@@ -508,7 +504,7 @@ class _Loop:
         """Complete the best checkpoint with what is measured once, and draw how it went."""
         best = Checkpoint.load(self.run / "best.safetensors")
         figures = {
-            "train_images": len(self.dataset.fit),
+            "train_images": len(self.dataset.train),
             "train_seconds": round(self.state.seconds, 1),
             "epochs": len(self.state.history),
         }

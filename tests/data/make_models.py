@@ -15,6 +15,7 @@ import torch
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import NetworkConfig, NiN
+from nin_edge.quantised_points import activation_ranges
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.image import Preprocessing
@@ -39,7 +40,9 @@ def tiny_checkpoint(channels: int = 3) -> Checkpoint:
         labels=("circle", "square", "étoile"),
         preprocessing=preprocessing,
         data=DataSource("golden images", "made by a formula"),
-        ranges=evaluate.activation_ranges(network, preprocessing, images, np.arange(64)),
+        ranges=activation_ranges(
+            network, evaluate.inputs(preprocessing, images, np.arange(64)), 64
+        ),
         temperature=1.5,
     )
 

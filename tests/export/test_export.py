@@ -84,7 +84,7 @@ def dataset(checkpoint: Checkpoint) -> Dataset:
         images=images,
         targets=targets.astype(np.int64),
         names=tuple(map(str, every)),
-        fit=every[:16],
+        train=every[:16],
         holdout=every[16:28],
         test=every[28:],
         unreadable=(),
@@ -360,8 +360,8 @@ def test_calibration_needs_no_recorded_ranges(
         progress=lambda what, done, total: seen.append((what, done, total)),
     )
     found = model.info.certificate["quantization"]
-    assert found == {"method": method, "ranges": "synthetic", "images": len(dataset.fit)}
-    assert seen[-1] == ("calibrating", len(dataset.fit), len(dataset.fit))
+    assert found == {"method": method, "ranges": "synthetic", "images": len(dataset.train)}
+    assert seen[-1] == ("calibrating", len(dataset.train), len(dataset.train))
 
 
 # --- what is refused ------------------------------------------------------------------------------

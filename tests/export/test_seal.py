@@ -53,7 +53,7 @@ def golden_dataset(checkpoint: Checkpoint) -> Dataset:
         images=images,
         targets=np.array([checkpoint.labels.index(classify(image).label) for image in images]),
         names=tuple(str(index) for index in every),
-        fit=every[:0],
+        train=every[:0],
         holdout=every[:10],
         test=every,
         unreadable=(),

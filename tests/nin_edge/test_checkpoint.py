@@ -16,16 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nin_edge import checkpoint as module
-from nin_edge.checkpoint import (
-    FORMAT_VERSION,
-    ActivationRange,
-    Checkpoint,
-    DataSource,
-    read_tensors,
-    write_tensors,
-)
+from nin_edge import tensorfile
+from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import PRESETS, NetworkConfig, NiN
+from nin_edge.quantised_points import ActivationRange
+from nin_edge.tensorfile import FORMAT_VERSION, read_tensors, write_tensors
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.image import Preprocessing
 
@@ -50,7 +45,9 @@ def alter(tiny_weights: Path, tmp_path: Path) -> Alter:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         change(tensors, header)
         del header["nin_edge.sha256"]
-        header["nin_edge.sha256"] = module._digest(tensors, header)  # as if it was written so
+        header["nin_edge.sha256"] = tensorfile.tensors_digest(
+            tensors, header
+        )  # as if it was written so
         safetensors.torch.save_file(tensors, tmp_path / "altered.safetensors", header)
         return tmp_path / "altered.safetensors"
 

@@ -9,16 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nin_edge.network import (
-    PRESETS,
-    AveragePool,
-    MlpConv,
-    NetworkConfig,
-    NiN,
-    ReLU,
-    compile_network,
-    fold_batch_norm,
-)
+from nin_edge.kernels import AveragePool, ReLU, compile_network, fold_batch_norm
+from nin_edge.network import PRESETS, MlpConv, NetworkConfig, NiN
 
 PARAMETERS = 966_986  # the paper's CIFAR-10 network
 MULTIPLY_ADDS = 222_486_528  # of one 32 x 32 image

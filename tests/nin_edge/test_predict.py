@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge.predict import InputTransform, activation_ranges, logits
+from nin_edge.predict import InputTransform, logits
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_runtime.image import Preprocessing
 
@@ -66,41 +65,3 @@ def test_logits_of_no_images_are_an_empty_table(rng: np.random.Generator) -> Non
     network, preprocessing = tiny("nin-bn")
     empty = logits(network, preprocessing, noise(rng), np.array([], dtype=np.int64))
     assert empty.shape == (0, 3)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("preset", ["nin", "nin-bn"])
-def test_activation_ranges_equal_sorting_everything(
-    rng: np.random.Generator, preset: str, channels: int
-) -> None:
-    (network, preprocessing), images = tiny(preset, channels), noise(rng, channels)
-    chosen = np.sort(rng.permutation(IMAGES)[:270])
-    seen: dict[str, NDArray[np.float32]] = {"input": preprocessing.normalize(images[chosen])}
-    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
-    for name, module in network.named_modules():
-        ends = preset == "nin-bn" and module is last  # in nin, its ReLU is the end
-        if ends or isinstance(module, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
-            module.register_forward_hook(
-                lambda _, __, output, name=name: seen.update({name: output.numpy().copy()})
-            )
-    with torch.inference_mode():
-        network.eval()(torch.from_numpy(seen["input"]))
-    expected = dict(seen)
-
-    ranges = activation_ranges(network.train(), preprocessing, images, chosen)
-
-    assert not network.training
-    assert ranges.keys() == expected.keys()
-    assert len(ranges) == 1 + 9 + 2  # the input, nine convolutions, two poolings
-    for name, values in expected.items():
-        ordered = np.sort(values, axis=None)
-        beyond = int(ordered.size * 1e-4)
-        given = (ranges[name].minimum, ranges[name].maximum, ranges[name].low, ranges[name].high)
-        wanted = (ordered[0], ordered[-1], ordered[beyond], ordered[-1 - beyond])
-        np.testing.assert_allclose(given, wanted, rtol=0, atol=BATCHED_TOLERANCE, err_msg=name)
-
-
-def test_measuring_ranges_leaves_no_hooks(rng: np.random.Generator) -> None:
-    network, preprocessing = tiny("nin-bn")
-    activation_ranges(network, preprocessing, noise(rng), np.arange(3))
-    assert not any(module._forward_hooks for module in network.modules())

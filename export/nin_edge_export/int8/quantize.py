@@ -37,7 +37,7 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from torch import nn
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.network import AveragePool, ReLU
+from nin_edge.kernels import AveragePool, ReLU
 from nin_edge_export.graph import network_nodes
 from nin_edge_runtime import NinEdgeError
 from nin_edge_runtime.image import Preprocessing

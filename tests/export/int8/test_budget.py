@@ -87,7 +87,7 @@ def _labelled(classify: Classifier, labels: tuple[str, ...]) -> Dataset:
         images=images,
         targets=answers.argmax(axis=1).astype(np.int64),
         names=tuple(map(str, every)),
-        fit=every[:0],
+        train=every[:0],
         holdout=every[:HOLDOUT],
         test=every[HOLDOUT:],
         unreadable=(),

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NiN
+from nin_edge.quantised_points import activation_ranges
 from nin_edge_export.graph import IR_VERSION, OPSET, build_graph, network_nodes
 from nin_edge_export.int8.quantize import (
     METHODS,
@@ -459,8 +460,10 @@ def test_extremes_are_those_that_training_records(
     pixels: NDArray[np.uint8],
     measured: dict[str, Ranges],
 ) -> None:
-    spans = evaluate.activation_ranges(
-        checkpoint.network(), checkpoint.preprocessing, pixels, np.arange(len(pixels))
+    spans = activation_ranges(
+        checkpoint.network(),
+        evaluate.inputs(checkpoint.preprocessing, pixels, np.arange(len(pixels))),
+        len(pixels),
     )
     again = recorded_ranges(replace(checkpoint, ranges=spans), bare, "minmax")
     assert len(again) == len(spans) == 12

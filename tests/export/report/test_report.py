@@ -57,7 +57,7 @@ def dataset(checkpoint: Checkpoint, rng: np.random.Generator) -> Dataset:
         images=rng.integers(0, 256, size=(6, 16, 16, 3), dtype=np.uint8),
         targets=np.concatenate([[0, 0], TARGETS]),
         names=tuple(f"image-{index}.png" for index in every),
-        fit=every[:1],
+        train=every[:1],
         holdout=every[1:2],
         test=every[2:],
         unreadable=(),

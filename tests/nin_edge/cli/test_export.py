@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from nin_edge import predict as evaluate
-from nin_edge.checkpoint import ActivationRange, Checkpoint
+from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
+from nin_edge.quantised_points import ActivationRange, activation_ranges
 from nin_edge_runtime import read_model
 from nin_edge_runtime.golden import golden_image
 
@@ -57,7 +58,7 @@ def varied(tiny_weights: Path) -> Checkpoint:
     logits = evaluate.logits(checkpoint.network(), steps, images, every)
     weights["stages.6.6.bias"] -= torch.from_numpy(logits.mean(axis=0))
     moved = replace(checkpoint, weights=weights)
-    ranges = evaluate.activation_ranges(moved.network(), steps, images, every)
+    ranges = activation_ranges(moved.network(), evaluate.inputs(steps, images, every), len(every))
     return replace(moved, ranges=ranges)
 
 

@@ -39,7 +39,7 @@ def same(a: Dataset, b: Dataset) -> bool:
 
 def parts(dataset: Dataset) -> list[Counter[int]]:
     """Images of each class to fit, held out and to test."""
-    indices = (dataset.fit, dataset.holdout, dataset.test)
+    indices = (dataset.train, dataset.holdout, dataset.test)
     return [Counter(dataset.targets[part].tolist()) for part in indices]
 
 
@@ -91,7 +91,7 @@ def test_without_a_split_a_fifth_of_each_class_is_the_test(
 ) -> None:
     dataset = read(make_folder(tmp_path / "data", {"a": 50, "b": 10}))
     assert parts(dataset) == [{0: 36, 1: 7}, {0: 4, 1: 1}, {0: 10, 1: 2}]
-    together = np.concatenate([dataset.fit, dataset.holdout, dataset.test])
+    together = np.concatenate([dataset.train, dataset.holdout, dataset.test])
     assert np.array_equal(np.sort(together), np.arange(60))
 
 
@@ -146,7 +146,7 @@ def test_the_holdout_shrinks_to_two_percent_from_ten_thousand(
             archive.writestr(f"test/{label}/x.bmp", buffer.getvalue())
     dataset = read(tmp_path / "big.zip", size=2, workers=1)
     assert len(dataset.holdout) == round(count * share / 2) * 2
-    assert len(dataset.fit) == count - len(dataset.holdout)
+    assert len(dataset.train) == count - len(dataset.holdout)
 
 
 def test_grey_images_have_one_channel(pair: Path) -> None:

@@ -198,7 +198,7 @@ def test_cifar10_is_found_and_read(
     dataset = read(path.parent if place == "archive in a folder" else path)
     assert dataset.kind == "cifar10"
     check(dataset, cifar10, "test_batch", CIFAR10)
-    assert (len(dataset.fit), len(dataset.holdout), len(dataset.test)) == (40, 10, 20)
+    assert (len(dataset.train), len(dataset.holdout), len(dataset.test)) == (40, 10, 20)
 
 
 @pytest.mark.parametrize("form", [binary, python])

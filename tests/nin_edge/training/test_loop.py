@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from nin_edge import predict as evaluate
-from nin_edge.checkpoint import Checkpoint, DataSource, read_tensors, write_tensors
+from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.data.datasets import Dataset, open_dataset
 from nin_edge.metrics import THRESHOLDS, calibrated_loss, softmax, top1
 from nin_edge.network import NetworkConfig, NiN
+from nin_edge.tensorfile import read_tensors, write_tensors
 from nin_edge.training import loop as training
 from nin_edge.training.completion import TrainingStoppedError
 from nin_edge.training.finetune import Pretrained
@@ -167,7 +168,7 @@ def test_the_best_checkpoint_is_complete(
     assert len(loaded.ranges) == 12
     assert loaded.metrics["test_images"] == len(shapes.test)
     assert loaded.metrics["holdout_images"] == len(shapes.holdout)
-    assert loaded.metrics["train_images"] == len(shapes.fit)
+    assert loaded.metrics["train_images"] == len(shapes.train)
     assert {"test_ece", "test_ece_uncalibrated", "holdout_ece"} <= loaded.metrics.keys()
 
 
@@ -215,7 +216,7 @@ def test_progress_is_reported_in_and_after_epochs(
 @pytest.mark.parametrize("channels", [1, 3])
 def test_preprocessing_is_measured_on_the_images_to_fit(shapes_folder: Path, channels: int) -> None:
     dataset = open_dataset(shapes_folder, size=16, channels=channels)
-    pixels = dataset.images[dataset.fit].reshape(-1, channels) / 255
+    pixels = dataset.images[dataset.train].reshape(-1, channels) / 255
     found = measure_preprocessing(dataset, 16, channels)
     assert found.mean == pytest.approx(pixels.mean(0), abs=PIXEL_ROUNDING)
     assert found.std == pytest.approx(pixels.std(0), abs=PIXEL_ROUNDING)
@@ -662,7 +663,7 @@ def test_classes_are_balanced_where_asked(
     recipe = replace(SHORT, epochs=1, balanced=True)
     train(dataset, network(classes=2), recipe, SOURCE, tmp_path / "run")
     targets = [target for part in seen for target in part]
-    assert sum(shown) == len(targets) == len(dataset.fit) // 8 * 8
+    assert sum(shown) == len(targets) == len(dataset.train) // 8 * 8
     assert abs(targets.count(0) - targets.count(1)) <= 8  # what does not fill a batch is left out
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nin_edge.checkpoint import Checkpoint, read_tensors, write_tensors
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.tensorfile import read_tensors, write_tensors
 from nin_edge.training.workers import Team, joined, launched
 from nin_edge_runtime import ProviderError
 
