@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nin_edge.data.datasets import Dataset
     from nin_edge.metrics import Scores
-    from nin_edge_runtime.image import Preprocessing
+    from nin_edge_runtime.preprocessing import Preprocessing
 
 _BATCH_PIXELS: Final = 100 * 32 * 32  # a batch's: a full-width network then takes under 1 GB
 _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no terminal

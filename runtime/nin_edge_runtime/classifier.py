@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError, ProviderError
-from nin_edge_runtime.image import MAX_PIXELS, ImageSource, center_crop_box
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource
 from nin_edge_runtime.model_file.read import ModelInfo, read_model
+from nin_edge_runtime.preprocessing import center_crop_box
 from nin_edge_runtime.providers import create_session, cuda_is_required, runs_half_slowly
 
 if TYPE_CHECKING:

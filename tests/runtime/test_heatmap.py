@@ -11,7 +11,8 @@ from PIL import Image
 
 from nin_edge_runtime import Classifier, ImageError, NinEdgeError, Prediction
 from nin_edge_runtime.heatmap import MAX_SIDE, overlay
-from nin_edge_runtime.image import center_crop_box, load_image
+from nin_edge_runtime.image import load_image
+from nin_edge_runtime.preprocessing import center_crop_box
 
 CENTRE_TOLERANCE = 0.75
 """Pixels of the network's input, 0.45 were seen; enlarging the map like a photo is off by 1.5."""

@@ -15,12 +15,8 @@ from PIL import Image
 
 from nin_edge_runtime import ImageError
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.image import (
-    Preprocessing,
-    center_crop_box,
-    find_images,
-    load_image,
-)
+from nin_edge_runtime.image import find_images, load_image
+from nin_edge_runtime.preprocessing import Preprocessing, center_crop_box
 
 JPEG_TOLERANCE = 6
 """Largest mean difference of a smooth scene that went through JPEG, in steps of 1/255."""
@@ -425,7 +421,7 @@ class TestBadInput:
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
         )
         source = Image.open(io.BytesIO(data)) if as_pil else data
-        with pytest.raises(ImageError, match="EPS, which Pillow has other programs decode"):
+        with pytest.raises(ImageError, match="EPS, which needs an external program to decode"):
             load_image(source)
         assert not started.exists()
 
