@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli import PATH, printable, provider_option
+from nin_edge.cli._common import PATH, printable, provider_option
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
@@ -52,7 +52,7 @@ class _Model:
     """Images (N, S, S, C) to probabilities (N, K)."""
 
 
-@click.command("eval")
+@click.command("eval", short_help="Score MODEL on DATA: accuracy, calibration, confusion.")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
 @dataset_option

@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from nin_edge.cli import main, printable
+from nin_edge.cli import main
+from nin_edge.text import printable
 from nin_edge_runtime import DEFAULT_MODEL
 from nin_edge_runtime.golden import golden_image
 
