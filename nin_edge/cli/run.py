@@ -76,9 +76,9 @@ def command(
     if bool(images) == (video is not None) or video == "":
         raise click.UsageError("expected either images or --video")
     if every is not None and video is None:
-        raise click.UsageError("--every goes with --video")
+        raise click.UsageError("--every needs --video")
     if heatmap is not None and video is not None:
-        raise click.UsageError("--heatmap goes with images, not with --video")
+        raise click.UsageError("--heatmap is for images, not for --video")
     from nin_edge_runtime import Classifier
 
     # Pillow warns about odd EXIF data and about large images below our limit. Each image gets a

@@ -40,7 +40,7 @@ class CpuFeatures:
     architecture: str
     """As `uname -m` gives it."""
     model: str | None
-    """The processor's name; None where the system does not tell."""
+    """The processor's name; None if the system does not tell."""
     features: Mapping[str, bool] | None
     """By instruction set, whether every core has it; None if that is unknown."""
     int8: str
@@ -74,7 +74,7 @@ def instruction_sets(cpuinfo: Path = _CPUINFO) -> str:
         cpuinfo: Linux's description of the processor.
 
     Returns:
-        Words, such as `x86_64 avx2 avx512f`; the architecture alone where the rest is unknown.
+        Words, such as `x86_64 avx2 avx512f`; only the architecture if the rest is unknown.
     """
     cores = _flags_by_core(_read(cpuinfo))
     first = cores[0] if cores else set()

@@ -58,7 +58,7 @@ class _Capture(Protocol):
     def retrieve(self) -> tuple[bool, Any]:
         """Decode the frame that was grabbed."""
 
-    def get(self, what: int, /) -> float:
+    def get(self, property_id: int, /) -> float:
         """A property of the source."""
 
     def release(self) -> None:

@@ -1,4 +1,4 @@
-"""How fast model files are on this machine, and what they cost: latency, images/s, load, memory."""
+"""Latency, throughput, load time and memory of model files on this machine."""
 
 from nin_edge_runtime.bench.loading import Cost, load_cost
 from nin_edge_runtime.bench.machine import Machine, this_machine

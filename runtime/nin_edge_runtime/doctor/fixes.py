@@ -33,7 +33,7 @@ class Problem:
 
 
 def reinstall(packages: Mapping[str, str], wanted: str) -> str:
-    """The command that leaves one package alone in ONNX Runtime's folder.
+    """The command that leaves only one package in ONNX Runtime's folder.
 
     Args:
         packages: the installed packages that share the folder, by name.
@@ -137,7 +137,7 @@ def _cpu_problem(
         return Problem(f"provider cpu: {cpu.error}", None)
     if old := _built_for_numpy_1(packages, versions["numpy"]):
         return Problem(
-            f"{old} was built for NumPy 1 and cannot be loaded beside {versions['numpy']}",
+            f"{old} was built for NumPy 1 and cannot be loaded with NumPy {versions['numpy']}",
             _pip("install", "numpy<2"),
         )
     ours = packages.keys() <= {"onnxruntime", "onnxruntime-gpu"}  # else another vendor's build
