@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import describe
-from nin_edge_runtime import Classifier, image
+from nin_edge_runtime import Classifier, preprocessing
 from nin_edge_runtime.image import find_images, load_image
 
 SCALES = (1, 2, 4, 8)
@@ -68,7 +68,7 @@ def main() -> None:
         f"{'largest':>8} {'same top-1':>10}"
     )
     for scale in SCALES:
-        image.DRAFT_SCALE = scale  # type: ignore[misc]
+        preprocessing.DRAFT_SCALE = scale  # type: ignore[misc]
         enough = scale * classify.info.preprocessing.size
         reduced = [place for place, side in enumerate(sides) if side >= 2 * enough]
         found, milliseconds = _answers(classify, [photos[place] for place in reduced])

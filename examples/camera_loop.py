@@ -1,7 +1,7 @@
-"""Label what a camera sees, or a video: a line whenever the label changes, until Ctrl-C.
+"""Label the frames of a camera or a video: a line whenever the label changes, until Ctrl-C.
 
     python camera_loop.py                        the first camera
-    python camera_loop.py clip.mp4 --every 10    each tenth frame of a video
+    python camera_loop.py clip.mp4 --every 10    every tenth frame of a video
 
 It needs OpenCV: pip install opencv-python-headless
 """
@@ -18,14 +18,16 @@ from nin_edge_runtime.video import frames
 
 
 def main() -> None:
-    """Label frame by frame, and print what changes."""
-    parser = argparse.ArgumentParser(description="Label what a camera sees, or a video.")
+    """Label frame by frame, and print each change."""
+    parser = argparse.ArgumentParser(description="Label the frames of a camera or a video.")
     parser.add_argument(
         "source", nargs="?", default="0", help="a camera's index, a video file or a URL (0)"
     )
-    parser.add_argument("--model", help="an .onnx file; the default model without it")
-    parser.add_argument("--every", type=int, default=1, help="take each N-th frame (1)")
-    parser.add_argument("--min-score", type=float, help="probability below which it is unknown")
+    parser.add_argument("--model", help="an .onnx file (the default model)")
+    parser.add_argument("--every", type=int, default=1, help="take every N-th frame (1)")
+    parser.add_argument(
+        "--min-score", type=float, help="probability below which a label is unknown"
+    )
     options = parser.parse_args()
     classify = Classifier(options.model, min_score=options.min_score)
     shown, count, start = None, 0, time.monotonic()
@@ -42,7 +44,7 @@ def main() -> None:
                         f"  {rate:6.1f} frames/s",
                         flush=True,
                     )
-    finally:  # Ctrl-C and a camera that is unplugged come this way too
+    finally:  # also after Ctrl-C, and when the camera is unplugged
         if count:
             rate = count / (time.monotonic() - start)
             print(f"{count} frames, {rate:.1f} frames/s", file=sys.stderr)
@@ -51,7 +53,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (NinEdgeError, ValueError) as problem:
-        sys.exit(f"error: {problem}")
+    except (NinEdgeError, ValueError) as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

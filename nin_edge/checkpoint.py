@@ -25,7 +25,7 @@ from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors
 from nin_edge_runtime import ModelFileError
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 _RANGES: Final = "ranges/"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nin_edge.network import NiN
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 # Pixels at a time, 64 images of 32 x 32: full-width activations, and copies of them to find their
 # ranges, stay below what a training step takes.

@@ -1,4 +1,4 @@
-"""Preprocessing as ONNX nodes: the graph's copy of `nin_edge_runtime.image.Preprocessing`.
+"""Preprocessing as ONNX nodes: the graph's copy of `nin_edge_runtime.preprocessing.Preprocessing`.
 
 The nodes are built one by one, since torch's exporter writes `Resize` without `exclude_outside`,
 which differs from Pillow by up to 15/255 at the borders.
@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 PIXELS: Final = "pixels"
 """Name of the uint8 tensor [N, S, S, C] after crop, luma and resize, before normalisation."""

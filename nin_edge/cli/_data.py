@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli import on_terminal, printable
+from nin_edge.cli._common import on_terminal, printable
 
 if TYPE_CHECKING:
     from nin_edge.data.datasets import Dataset

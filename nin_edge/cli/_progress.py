@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nin_edge.cli import on_terminal
+from nin_edge.cli._common import on_terminal
 
 if TYPE_CHECKING:
     from nin_edge.training.loop import Progress

@@ -1,4 +1,4 @@
-"""`nin-edge bench`: how fast models are here, and what they take."""
+"""`nin-edge bench`: latency, load time and memory of models on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nin_edge.cli import PATH, NumberRange, printable, provider_option
+from nin_edge.cli._common import PATH, NumberRange, printable, provider_option
 
 if TYPE_CHECKING:
     from nin_edge_runtime.bench import Bench
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Threads of one inference on the CPU; those that are usable here if not given.",
+    help="Threads of one inference on the CPU; all usable ones if not given.",
 )
 @click.option(
     "--batch",
     "batches",
     type=click.IntRange(1, 4096),
     multiple=True,
-    help="Images a call, besides one; may be given several times; 8 and 64 if not given.",
+    help="Images a call, besides 1; repeatable; 8 and 64 if not given.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(1, 1_000_000), help="Rounds to time, in place of --seconds."
+    "--rounds", type=click.IntRange(1, 1_000_000), help="Rounds to time, instead of --seconds."
 )
 @click.option(
     "--seconds",
     type=NumberRange(0.1, 86_400),
-    help="How long to time each model; 10 if not given.",
+    help="Time for each model; 10 if not given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -49,10 +49,11 @@ def command(
     seconds: float | None,
     as_json: bool,
 ) -> None:
-    """Measure each MODEL on this machine: latency, images/s, load time, memory.
+    """Measure latency, load time and memory of each MODEL here.
 
-    The default model is measured if none is named. Several take turns, and are compared with the
-    first. Arrays of the network's own size go in: nothing is decoded or resized.
+    Without MODEL, the default model is measured. Several models are measured in interleaved
+    rounds, and compared with the first. Their inputs are arrays of the network's own size: nothing
+    is decoded or resized.
     """
     if rounds is not None and seconds is not None:
         raise click.UsageError("--rounds and --seconds exclude each other")
@@ -60,21 +61,21 @@ def command(
     from nin_edge_runtime import DEFAULT_MODEL
     from nin_edge_runtime.bench import SECONDS, measure
 
-    found = measure(
+    bench = measure(
         models or (DEFAULT_MODEL,),
         provider=provider,
         threads=threads,
         batches=batches or None,
         rounds=rounds,
         seconds=seconds or SECONDS,
-        progress=lambda what, done, total: show_progress(what)(done, total),
+        progress=lambda step, done, total: show_progress(step)(done, total),
     )
     if as_json:
-        click.echo(json.dumps(asdict(found), allow_nan=False))
+        click.echo(json.dumps(asdict(bench), allow_nan=False))
         return
-    for line in _report(found):
+    for line in _report(bench):
         click.echo(line)
-    for model in found.models:
+    for model in bench.models:
         for batch in model.left_out:
             click.echo(
                 printable(
@@ -85,20 +86,18 @@ def command(
             )
 
 
-def _report(found: Bench) -> Iterator[str]:
-    """The figures as lines for people."""
-    names = _names([model.file for model in found.models])
+def _report(bench: Bench) -> Iterator[str]:
+    """The figures as tables for people."""
+    names = _names([model.file for model in bench.models])
     several = len(names) > 1
     head = ["model", "batch", "p50", "p90", "p99", "images/s"]
+    timed = [(n, t) for n, m in zip(names, bench.models, strict=True) for t in m.timings]
     times = []
-    for batch in sorted({timing.batch for model in found.models for timing in model.timings}):
-        for name, model in zip(names, found.models, strict=True):
-            for timing in model.timings:
-                if timing.batch == batch:
-                    cells = [f"{v:.3f} ms" for v in (timing.p50_ms, timing.p90_ms, timing.p99_ms)]
-                    cells = [name, str(batch), *cells, f"{timing.images_per_second:,.1f}"]
-                    ratio = "-" if timing.ratio is None else f"{timing.ratio:.3f}"
-                    times.append([*cells, ratio] if several else cells)
+    for name, timing in sorted(timed, key=lambda pair: pair[1].batch):  # stable: models in order
+        cells = [f"{ms:.3f} ms" for ms in (timing.p50_ms, timing.p90_ms, timing.p99_ms)]
+        cells = [name, str(timing.batch), *cells, f"{timing.images_per_second:,.1f}"]
+        ratio = "-" if timing.ratio is None else f"{timing.ratio:.3f}"
+        times.append([*cells, ratio] if several else cells)
     yield from _table([*head, "ratio"] if several else head, times)
     yield ""
     yield from _table(
@@ -112,26 +111,26 @@ def _report(found: Bench) -> Iterator[str]:
                 model.provider,
                 str(model.threads),
             ]
-            for name, model in zip(names, found.models, strict=True)
+            for name, model in zip(names, bench.models, strict=True)
         ],
     )
     yield ""
-    machine = found.machine
+    machine = bench.machine
     yield printable(
         f"{machine.processor}, {machine.cpus} CPUs, {machine.system}, Python {machine.python}, "
         f"ONNX Runtime {machine.onnxruntime}, numpy {machine.numpy}; "
-        f"{found.rounds:,} round{'s' if found.rounds != 1 else ''}"
+        f"{bench.rounds:,} round{'s' if bench.rounds != 1 else ''}"
     )
 
 
 def _names(files: Sequence[str]) -> list[str]:
-    """Names of the files, or their paths where those are not different."""
+    """Names of the files, or their paths if two names are equal."""
     short = [Path(file).name for file in files]
     return [printable(name) for name in (short if len(set(short)) == len(short) else files)]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Aligned columns: the first to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for name, *cells in (head, *rows):
         first, *others = widths

@@ -1,4 +1,4 @@
-"""`nin-edge doctor`: what is installed, what really runs, and what to type to mend the rest."""
+"""`nin-edge doctor`: what is installed, what really runs, and the commands that fix the rest."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nin_edge.cli import EXIT_FAILED, printable
+from nin_edge.cli._common import EXIT_FAILED, printable
 
 if TYPE_CHECKING:
-    from nin_edge_runtime.doctor.diagnose import Diagnosis
+    from nin_edge_runtime.doctor import Diagnosis
 
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Examine this installation: versions, providers, processor, threads, and what is wrong.
+    """Check this installation, and print the commands that fix it.
 
-    Each provider is started and replays the default model's golden samples. The exit code is 1 if
-    something is wrong; the command that mends it is printed.
+    Prints versions, providers, processor and threads. Each provider is started and replays the
+    default model's golden samples. The exit code is 1 if there is a problem.
     """
     try:
-        from nin_edge_runtime.doctor.diagnose import diagnose
-    except ImportError as error:  # NumPy or Pillow: without them there is no library to ask
+        from nin_edge_runtime.doctor import diagnose
+    except ImportError as error:  # of NumPy or Pillow, which the runtime itself needs
         reason = next(iter(str(error).strip().splitlines()), "its native library does not start")
         raise click.ClickException(
             f"NumPy or Pillow cannot be loaded ({printable(reason)}): "
@@ -44,11 +44,11 @@ def command(as_json: bool) -> None:
 
 
 def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
-    """Each line: its name and its text."""
+    """The lines of the report: name and text."""
     packages = " and ".join(diagnosis.onnxruntime_packages)
     for name, version in diagnosis.versions.items():
-        came = f" from {packages}" if name == "ONNX Runtime" and packages and version else ""
-        yield name, f"{version or 'not installed'}{came}"
+        origin = f" from {packages}" if name == "ONNX Runtime" and packages and version else ""
+        yield name, f"{version or 'not installed'}{origin}"
     for state in diagnosis.providers:
         verdict = "works: " if state.works else "does not work: " if state.included else ""
         yield f"provider {state.name}", f"{verdict}{state.detail}"
@@ -68,7 +68,7 @@ def _rows(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield "variable", f"{name}={value}"
     for problem in diagnosis.problems:
         yield "problem", problem.what
-        if problem.mend is not None:
-            yield "  mend it", problem.mend
+        if problem.fix is not None:
+            yield "  fix", problem.fix
     if diagnosis.ok:
         yield "problems", "none"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli import PATH, printable, provider_option
+from nin_edge.cli._common import PATH, printable, provider_option
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nin_edge.data.datasets import Dataset
     from nin_edge.metrics import Scores
-    from nin_edge_runtime.image import Preprocessing
+    from nin_edge_runtime.preprocessing import Preprocessing
 
 _BATCH_PIXELS: Final = 100 * 32 * 32  # a batch's: a full-width network then takes under 1 GB
 _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no terminal
@@ -52,7 +52,7 @@ class _Model:
     """Images (N, S, S, C) to probabilities (N, K)."""
 
 
-@click.command("eval")
+@click.command("eval", short_help="Score MODEL on DATA: accuracy, calibration, confusion.")
 @click.argument("model", type=PATH)
 @click.argument("data", type=PATH)
 @dataset_option

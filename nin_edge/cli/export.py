@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nin_edge.cli import PATH, NumberRange, printable, shell_quoted
+from nin_edge.cli._common import PATH, NumberRange, printable, shell_quoted
 from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _LOSS_WORTH_A_WARNING = 1.0  # percentage points
 
 
-@click.command("export")
+@click.command("export", short_help="Export WEIGHTS to model files in fp32, fp16 and int8.")
 @click.argument("weights", type=PATH, default=DEFAULT_WEIGHTS, metavar="[WEIGHTS]")
 @click.option(
     "--precision",

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from nin_edge.cli import PATH, printable
+from nin_edge.cli._common import PATH, printable
 
 
-@click.command("info")
+@click.command("info", short_help="Print MODEL's metadata and certificate.")
 @click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nin_edge.cli import EXIT_INTERRUPTED, PATH, clear_line, printable, shell_quoted
+from nin_edge.cli._common import EXIT_INTERRUPTED, PATH, clear_line, printable, shell_quoted
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
@@ -37,7 +37,7 @@ _RECIPE_OPTIONS: Final = (
 )
 
 
-@click.command("train")
+@click.command("train", short_help="Train or fine-tune a network on DATA.")
 @click.argument("data", type=PATH)
 @dataset_option
 @download_option

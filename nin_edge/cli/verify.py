@@ -1,4 +1,4 @@
-"""`nin-edge verify`: does a model file compute here what it computed where it was made?"""
+"""`nin-edge verify`: does a model file still compute what it computed where it was exported?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 
-from nin_edge.cli import PATH, printable, provider_option
+from nin_edge.cli._common import PATH, printable, provider_option
 
 
 @click.command("verify")
 @click.argument("model", type=PATH)
 @provider_option
 def command(model: Path, provider: str) -> None:
-    """Replay MODEL's golden samples here; exit code 3 if the answers are not the file's own."""
+    """Replay MODEL's golden samples on this device.
+
+    The exit code is 3 if a probability differs from the exporting machine's by more than the
+    tolerance of the model's precision.
+    """
     from nin_edge_runtime import Classifier
     from nin_edge_runtime.golden import replay
 

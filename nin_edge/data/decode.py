@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nin_edge_runtime import ImageError
-from nin_edge_runtime.image import Preprocessing, load_image
+from nin_edge_runtime.image import load_image
+from nin_edge_runtime.preprocessing import Preprocessing
 
 Picture: TypeAlias = "bytes | NDArray[np.uint8]"
 """An image as the bytes of a file, or as pixels (H, W, 3) or (H, W, 1)."""

@@ -48,7 +48,7 @@ from nin_edge.training.memory import give_back_memory
 from nin_edge.training.recipe import Recipe, images_at_once, make_optimizers, one_cycle, small_side
 from nin_edge.training.workers import Team
 from nin_edge_runtime import ModelFileError, NinEdgeError
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 _WEIGHTS: Final = "weights/"  # prefixes of the tensors in a training state
 _MOMENTA: Final = "momenta/"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError, ProviderError
-from nin_edge_runtime.image import MAX_PIXELS, ImageSource, center_crop_box
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource
 from nin_edge_runtime.model_file.read import ModelInfo, read_model
-from nin_edge_runtime.providers import create_session, cuda_is_required, runs_half_slowly
+from nin_edge_runtime.preprocessing import center_crop_box
+from nin_edge_runtime.providers import create_session, cuda_is_required, fp16_is_slow
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -124,7 +125,7 @@ class Classifier:
             create_session, data, self.name, threads=threads, spin=spin, arena=arena, tf32=tf32
         )
         self._session, self.provider = start(provider=provider)
-        if self.info.precision == "fp16" and runs_half_slowly(self.provider):
+        if self.info.precision == "fp16" and fp16_is_slow(self.provider):
             _logger.warning(
                 "%s: this ONNX Runtime is slow at fp16 on a CPU; the fp32 or int8 file is the "
                 "better one here",

@@ -1,18 +1,18 @@
-"""What can go wrong, as types: one base class, and a child for each thing a caller can react to.
+"""The errors that nin-edge raises on purpose: a base class, and one child for each reaction to it.
 
-Each child also inherits the built-in that fits, so `except ValueError` works for who does not know
-us.
+Each child also inherits the matching built-in exception, so that `except ValueError` works without
+importing anything from here.
 """
 
 from __future__ import annotations
 
 
 class NinEdgeError(Exception):
-    """Base of every error that nin-edge raises on purpose; its text is fit to show to a user."""
+    """Base of every error that nin-edge raises on purpose; its text can be shown to users."""
 
 
 class ModelFileError(NinEdgeError, ValueError):
-    """A model or checkpoint is missing, damaged, foreign, or of a format that cannot be read."""
+    """A model or checkpoint is missing, damaged, foreign, or of an unsupported format."""
 
 
 class ImageError(NinEdgeError, ValueError):
@@ -20,7 +20,7 @@ class ImageError(NinEdgeError, ValueError):
 
 
 class ProviderError(NinEdgeError, RuntimeError):
-    """The execution provider that was asked for is unknown or not active."""
+    """The requested execution provider is unknown or not active."""
 
 
 class MissingDependencyError(NinEdgeError, ImportError):
@@ -28,4 +28,4 @@ class MissingDependencyError(NinEdgeError, ImportError):
 
 
 class GateError(NinEdgeError):
-    """A measured difference is beyond its tolerance: the model is not what it is said to be."""
+    """A parity or accuracy gate failed: a measured difference exceeds its tolerance."""

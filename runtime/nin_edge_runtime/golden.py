@@ -1,11 +1,10 @@
 """Golden samples: synthetic images that any machine can draw again, bit for bit, from a seed.
 
-A model file stores the seeds and sizes with the probabilities they gave on the exporting machine.
-Replaying them on a device shows whether the file computes there what it computed then, with no data
-set and no PyTorch at hand.
+A model file stores the seeds and sizes, and the probabilities that they gave on the exporting
+machine. Replaying them on a device shows whether the file still computes the same there, without a
+data set or PyTorch.
 
-The images are drawn with integers alone, so that no platform's floating point can change a byte of
-them.
+The images are drawn with integers only, so that no platform's floating point can change a byte.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
         colour = np.array([draw(256) for _ in range(3)], dtype=np.int64)
         center_y, center_x = draw(height), draw(width)
         half_y, half_x = 1 + draw(max(1, height // 3)), 1 + draw(max(1, width // 3))
-        kind = draw(3)
+        shape = draw(3)
         inside = (abs(y - center_y) <= half_y) & (abs(x - center_x) <= half_x)
-        if kind == 1:  # an ellipse, in place of the rectangle
+        if shape == 1:  # an ellipse, in place of the rectangle
             inside = ((y - center_y) * half_x) ** 2 + ((x - center_x) * half_y) ** 2 <= (
                 half_y * half_x
             ) ** 2
-        elif kind == 2:  # stripes, three bands to the rectangle's height
+        elif shape == 2:  # stripes, three bands to the rectangle's height
             inside &= (y - center_y + half_y) * 3 // (2 * half_y + 1) != 1
         image = np.where(inside[:, :, np.newaxis], (image + 3 * colour) // 4, image)
     drawn: NDArray[np.uint8] = image.astype(np.uint8)

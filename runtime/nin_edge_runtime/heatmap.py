@@ -1,12 +1,12 @@
-"""Where the network looked: the class activation map over the photo, as a picture.
+"""Heatmaps: the class activation map drawn over the photo.
 
-Where a cell of the map lies follows from the network, not from dividing the photo by the number of
-cells. The convolutions keep the size and are centred. Each pooling is 3 x 3 with stride 2 and
-padding 1: its output i sees the inputs 2 i - 1, 2 i and 2 i + 1, so it is centred on input 2 i.
-After p of them, cell i is centred on pixel 2^p i of the network's input, whose centre is at
-2^p i + 1/2. (Plain enlarging would put it at 2^p (i + 1/2): for the usual p = 2 and S = 32 that
-is 5% of the side too far to the right and the bottom.) The network's input is `Prediction.crop`
-resized to S x S, which places the cells on the photo.
+The position of a map's cell follows from the network's layers; dividing the photo evenly into cells
+would be wrong. Convolutions keep the size and are centred. Each pooling is 3 x 3 with stride 2 and
+padding 1: its output i covers the inputs 2 i - 1, 2 i and 2 i + 1, so it is centred on input 2 i.
+After p poolings, cell i is centred on pixel 2^p i of the network's input, whose centre is at
+2^p i + 1/2. (Resizing the map like an image would put it at 2^p (i + 1/2): for the usual p = 2 and
+S = 32, that is 5% of the side too far to the right and the bottom.) The network's input is
+`Prediction.crop` resized to S x S, which places the cells on the photo.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 MAX_SIDE: Final = 2048
 """Longest side of the photo in the picture, in pixels; a larger photo is reduced to it."""
 
-_SMALL_SIDE = 256  # a photo is enlarged by the greatest whole factor that keeps it within this
-_MIN_WIDTH = 192  # of the picture, in pixels: the strip needs it for its text
-_STRIDE = 4  # of the map, in pixels of the network's input, where that is not known: two poolings
-_INSIDE, _OUTSIDE = 0.75, 0.35  # brightness of the photo where the network looked, and elsewhere
-# Heat, from none to most, is laid over the photo in grey, ever less transparent and ever brighter,
-# from brown to yellow: with every common colour blindness, one of brightness and colour is left.
+_SMALL_SIDE = 256  # pixels; a smaller photo is enlarged by the largest whole factor within this
+_MIN_WIDTH = 192  # of the picture, in pixels: the caption needs it
+_STRIDE = 4  # assumed distance of the map's cells, in pixels of the network's input: two poolings
+_INSIDE, _OUTSIDE = 0.75, 0.35  # brightness of the photo inside and outside the crop
+# Heat is laid over the grey photo. More heat is brighter, more opaque, and goes from brown to
+# yellow, so that with any common colour blindness brightness or colour still shows it.
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _COLOURS = ((120, 40, 0), (150, 50, 0), (213, 94, 0), (240, 160, 10), (255, 240, 60))
 _OPACITY = (0.0, 0.1, 0.4, 0.6, 0.8)
-_LINE_LEVEL = 0.5  # a line is drawn around what is above it, for who sees no colours
+_LINE_LEVEL = 0.5  # a line surrounds hotter regions, for viewers who do not see colours
 _LUMA = (0.299, 0.587, 0.114)
 _BAR, _WHITE = (16, 16, 16), (255, 255, 255)
 
@@ -51,24 +51,24 @@ def overlay(
     bgr: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Draw the map of the best class over the photo, with the label and the score below it.
+    """Draw the map of the top class over the photo, with the label and the score below it.
 
     The photo turns grey in the square that the network saw, and yellow where the map is at its
-    maximum; a white line is half-way between its minimum and its maximum. What lies outside of the
-    square is dimmed. The two ends are the map's own: the colours compare places of one picture, not
-    two pictures.
+    maximum; a white line marks the level half-way between its minimum and its maximum. The rest of
+    the photo is dimmed. The colour scale runs from the map's own minimum to its own maximum:
+    compare regions of one picture, not two pictures.
 
     Args:
-        image: what the prediction was made of, as for `load_image`.
-        prediction: the answer for it.
-        size: side S of the network's input, `classify.info.preprocessing.size`. Without it the
-            map's side tells it, for two poolings and an S that is a multiple of 4.
+        image: the classified image, as for `load_image`.
+        prediction: its prediction.
+        size: side S of the network's input, `classify.info.preprocessing.size`. If None, it is
+            derived from the map's side, for two poolings and an S that is a multiple of 4.
         bgr: the array's three channels are blue, green, red (OpenCV's order).
-        max_pixels: largest image that is taken, in pixels.
+        max_pixels: largest accepted image, in pixels.
 
     Returns:
         RGB. The upright photo is at the top left, at its own size, or enlarged by a whole factor
-        if it is small, or reduced to `MAX_SIDE`; the strip with the text is below it.
+        if it is small, or reduced to `MAX_SIDE`; the caption is below it.
 
     Raises:
         ImageError: the image cannot be read, or the prediction is of an image of another size.
@@ -84,10 +84,10 @@ def overlay(
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ImageError(
             f"image of {width} x {height} pixels: the prediction's crop {prediction.crop} is not "
-            "in it, expected the image that the prediction is of"
+            "in it, expected the image that was classified"
         )
     photo = _scaled(pixels)
-    del pixels  # a large one need not wait for the drawing
+    del pixels  # frees a large image before the drawing
     rows = (np.arange(photo.height) + 0.5) * height / photo.height  # in the photo's own pixels
     columns = (np.arange(photo.width) + 0.5) * width / photo.width
     seen_rows, seen_columns = (rows > top) & (rows < bottom), (columns > left) & (columns < right)
@@ -106,7 +106,7 @@ def overlay(
 
 
 def _scaled(pixels: NDArray[np.uint8]) -> Image.Image:
-    """The photo at a size that can be looked at."""
+    """Resize the photo for viewing."""
     photo = Image.fromarray(np.ascontiguousarray(pixels))
     longest = max(photo.size)
     if longest > MAX_SIDE:
@@ -122,43 +122,43 @@ def _heat(
     columns: NDArray[np.float64],
     size: int | None,
 ) -> NDArray[np.float32]:
-    """The map at places of the crop, 0 (its minimum) to 1 (its maximum).
+    """Interpolate the map at positions of the crop, 0 (its minimum) to 1 (its maximum).
 
     Args:
         class_map: (h, w).
-        rows: places from the top of the crop, as fractions of its side.
-        columns: places from its left.
-        size: side S of the network's input, if it is known.
+        rows: (H,) distances from the top of the crop, 0 to 1 of its side.
+        columns: (W,) distances from its left.
+        size: side S of the network's input, if known.
 
     Returns:
-        (rows, columns); all 0 for a map without differences.
+        (H, W); all 0 for a constant map.
     """
     low, high = float(class_map.min()), float(class_map.max())
     if not low < high:
         return np.zeros((len(rows), len(columns)), np.float32)
     level = (class_map.astype(np.float64) - low) / (high - low)
     down, across = (
-        _weights(cells, places, size)
-        for cells, places in zip(class_map.shape, (rows, columns), strict=True)
+        _weights(cells, positions, size)
+        for cells, positions in zip(class_map.shape, (rows, columns), strict=True)
     )
     heat: NDArray[np.float32] = (down @ level @ across.T).astype(np.float32)
     return heat  # (H, h) (h, w) (w, W) -> (H, W)
 
 
-def _weights(cells: int, places: NDArray[np.float64], size: int | None) -> NDArray[np.float64]:
-    """What each cell of the map contributes to each place, linearly: (places, cells).
+def _weights(cells: int, positions: NDArray[np.float64], size: int | None) -> NDArray[np.float64]:
+    """Linear interpolation from a map's cells to positions, as a matrix (positions, cells).
 
-    Beyond the outermost cells, their own value goes on.
+    Positions beyond the outermost cells get the value of those.
     """
     side = size or cells * _STRIDE
     stride = 2 ** math.ceil(math.log2(side / cells))  # each pooling halves, rounding up
     centres = stride * np.arange(cells) + 0.5
-    one_each = np.eye(cells)
-    return np.stack([np.interp(places * side, centres, one) for one in one_each], axis=1)
+    identity = np.eye(cells)
+    return np.stack([np.interp(positions * side, centres, row) for row in identity], axis=1)
 
 
 def _painted(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The photo (H, W, 3) in grey, with heat (H, W) laid over it."""
+    """Lay heat (H, W) over the photo (H, W, 3) in grey."""
     grey = photo @ np.asarray(_LUMA, np.float32) * np.float32(_INSIDE)  # (H, W, 3) -> (H, W)
     opacity = np.interp(heat, _LEVELS, _OPACITY).astype(np.float32)
     painted = np.empty_like(photo)
@@ -170,7 +170,7 @@ def _painted(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
 
 
 def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels along the border of a region (H, W)."""
+    """Mark the pixels along the border of a region (H, W)."""
     thick = max(1, max(inside.shape) // 400)
     line = np.zeros_like(inside)
     line[thick:] |= inside[thick:] != inside[:-thick]
@@ -179,13 +179,13 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _caption(prediction: Prediction) -> tuple[str, str]:
-    """What the strip says: the label, and what follows it."""
+    """Return the two parts of the caption: the label and the score."""
     label = f"unknown: {prediction.label}" if prediction.unknown else prediction.label
     return _drawable(label), f" {prediction.score:.1%}"
 
 
 def _drawable(text: str) -> str:
-    """Text in ASCII, which is what Pillow's own font has; what else there is, as escapes."""
+    """Reduce text to ASCII, which Pillow's own font has; other characters become escapes."""
     plain = (
         char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)
     )
@@ -196,10 +196,10 @@ def _drawable(text: str) -> str:
 
 
 def _with_text(photo: Image.Image, caption: tuple[str, str]) -> Image.Image:
-    """The photo with a strip below that holds the caption, the label cut short if it must be."""
+    """Add a strip with the caption below the photo; a label that is too long is cut."""
     width = max(photo.width, _MIN_WIDTH)
     points = min(max(width // 20, 14), 64)
-    room = width - points  # half a letter's height at either side
+    room = width - points  # a margin of half a letter's height at either side
     label, score = caption
     font = ImageFont.load_default(points)
     if font.getlength(label + score) > room:  # smaller letters first, then fewer

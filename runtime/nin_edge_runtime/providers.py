@@ -1,8 +1,8 @@
-"""Which execution provider runs the network; is it really active?
+"""Execution providers: start an ONNX Runtime session, and check which provider is really active.
 
 ONNX Runtime falls back to the CPU without an exception when CUDA cannot start, even if CUDA is the
-only provider asked for. So what a session says after its creation counts, not what the package
-lists as available.
+only provider requested. So only the created session's own list of providers counts, not the
+package's list of available ones.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""ONNX Runtime's names of the providers that a caller can ask for; `auto` chooses between them."""
+"""Providers that a caller can request, with ONNX Runtime's names; `auto` chooses between them."""
 
-_WARNING, _FATAL = 2, 4  # ONNX Runtime's severities; the first is its default
+_WARNING, _FATAL = 2, 4  # ONNX Runtime's log severities; its default is the first
 
 _logger = logging.getLogger(__name__)
 
@@ -43,16 +43,15 @@ def create_session(
 ) -> tuple[onnxruntime.InferenceSession, str]:
     """Start a session with a provider that is really active.
 
-    ONNX Runtime's own lines reach stderr only where this package's log is on for INFO.
+    ONNX Runtime's native log lines reach stderr only if this package's log is on for INFO.
 
     Args:
         model: the file's bytes.
-        name: what to call the model in errors.
+        name: the model's name in errors.
         provider: `auto` (CUDA where it starts, else the CPU), `cpu` or `cuda`. The environment
-            variable `NIN_EDGE_PROVIDER` takes the place of `auto`.
-        threads: threads of one inference on the CPU; `usable_threads()` if None.
-        spin: let threads that have nothing to do wait busily, for some milliseconds after an
-            inference too.
+            variable `NIN_EDGE_PROVIDER` replaces `auto`.
+        threads: threads of one inference on the CPU, at least 1; `usable_threads()` if None.
+        spin: let idle threads wait busily, for some milliseconds after each inference too.
         arena: keep the memory of the largest inference for the next ones.
         tf32: let CUDA round the inputs of fp32 convolutions to 10 bits, which is faster.
 
@@ -60,70 +59,79 @@ def create_session(
         The session, and the active provider: `cpu` or `cuda`.
 
     Raises:
-        ProviderError: no such provider, or `cuda` was asked for and is not active.
+        ProviderError: the provider is unknown, or `cuda` was requested and is not active.
         MissingDependencyError: ONNX Runtime is not installed, or cannot be loaded.
         ModelFileError: ONNX Runtime cannot load the model.
     """
-    named = os.environ.get("NIN_EDGE_PROVIDER") if provider == "auto" else None
-    wanted = named or provider
-    if wanted not in ("auto", *PROVIDERS):
-        what = "NIN_EDGE_PROVIDER is" if named else "provider"
-        raise ProviderError(f"{what} {wanted!r}: expected auto, {' or '.join(PROVIDERS)}")
+    requested = _requested(provider)
+    if requested not in ("auto", *PROVIDERS):
+        setting = "provider" if requested == provider else "NIN_EDGE_PROVIDER is"
+        raise ProviderError(f"{setting} {requested!r}: expected auto, {' or '.join(PROVIDERS)}")
     onnxruntime = load_onnxruntime()
     has_cuda = PROVIDERS["cuda"] in onnxruntime.get_available_providers()
-    if wanted == "cuda" and not has_cuda:
+    if requested == "cuda" and not has_cuda:
         raise ProviderError(
             f"provider cuda: the installed ONNX Runtime {onnxruntime.__version__} has no CUDA; "
             "expected onnxruntime-gpu in place of onnxruntime"
         )
     options = _session_options(threads, spin=spin, arena=arena)
-    session = failure = None
-    if has_cuda and wanted != "cpu":
+    session = cuda_error = None
+    if has_cuda and requested != "cpu":
         try:
             session = _start_with_cuda(onnxruntime, model, options, tf32=tf32)
-        except Exception as error:  # a driver that is too old, no memory left; or the model
-            failure = error
+        except Exception as error:  # an old driver, no memory left; or the model itself
+            cuda_error = error
             _logger.info("CUDA could not be started", exc_info=True)
         if session is not None and PROVIDERS["cuda"] in session.get_providers():
             return session, "cuda"
     if session is None:
-        try:
-            session = _start(onnxruntime, model, options, [PROVIDERS["cpu"]])
-        except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise ModelFileError(
-                f"{name}: ONNX Runtime {onnxruntime.__version__} cannot load it "
-                f"({' '.join(str(error).split())})"
-            ) from error
-    if wanted == "cuda":
-        why = f" ({' '.join(str(failure).split())})" if failure else ""
+        session = _start_on_cpu(onnxruntime, model, name, options)
+    if requested == "cuda":
+        reason = f" ({_one_line(cuda_error)})" if cuda_error else ""
         raise ProviderError(
-            f"provider cuda: ONNX Runtime could not start it{why}; expected an NVIDIA GPU and "
+            f"provider cuda: ONNX Runtime could not start it{reason}; expected an NVIDIA GPU and "
             "CUDA's libraries; nin-edge doctor says what is missing"
-        ) from failure
-    if has_cuda and wanted == "auto":
+        ) from cuda_error
+    if has_cuda and requested == "auto":
         _logger.warning(
-            "CUDA could not be started, running on the CPU; provider='cpu' says that this is meant"
+            "CUDA could not be started, running on the CPU; provider='cpu' silences this warning"
         )
     return session, "cpu"
 
 
 def cuda_is_required(provider: str) -> bool:
-    """Whether CUDA was asked for by name, in the call or by `NIN_EDGE_PROVIDER`."""
-    return "cuda" in (provider, provider == "auto" and os.environ.get("NIN_EDGE_PROVIDER"))
+    """Whether CUDA was requested by name, in the call or by `NIN_EDGE_PROVIDER`."""
+    return _requested(provider) == "cuda"
+
+
+def _requested(provider: str) -> str:
+    """Return the requested provider: `NIN_EDGE_PROVIDER` replaces `auto`."""
+    return (provider == "auto" and os.environ.get("NIN_EDGE_PROVIDER")) or provider
+
+
+def _start_on_cpu(
+    onnxruntime: ModuleType, model: bytes, name: str, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    try:
+        return _start(onnxruntime, model, options, [PROVIDERS["cpu"]])
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise ModelFileError(
+            f"{name}: ONNX Runtime {onnxruntime.__version__} cannot load it ({_one_line(error)})"
+        ) from error
 
 
 def _start_with_cuda(
     onnxruntime: ModuleType, model: bytes, options: onnxruntime.SessionOptions, *, tf32: bool
 ) -> onnxruntime.InferenceSession:
-    """A session that was asked for CUDA; ONNX Runtime may have left it out."""
+    """Start a session that requests CUDA; ONNX Runtime may leave CUDA out."""
     settings = {
         # The default, EXHAUSTIVE, searches again at each new batch size, and that call is slow.
         "cudnn_conv_algo_search": "HEURISTIC",
     }
-    if release(onnxruntime) >= (1, 18):  # older ones do not know it and refuse to start
+    if release(onnxruntime.__version__) >= (1, 18):  # older ones refuse to start with this setting
         settings["use_tf32"] = str(int(tf32))
     quiet, active = not _logger.isEnabledFor(logging.INFO), False
-    if quiet:  # CUDA's lines come from the logger of the process, whatever the session says
+    if quiet:  # CUDA logs to the logger of the process, which ignores the session's settings
         onnxruntime.set_default_logger_severity(_FATAL)
     try:
         if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
@@ -131,7 +139,8 @@ def _start_with_cuda(
                 onnxruntime.preload_dlls()
         providers = [(PROVIDERS["cuda"], settings), PROVIDERS["cpu"]]
         session = _start(onnxruntime, model, options, providers)
-        # Lines follow at each new batch size: of plans for fp16 that cuDNN then does without.
+        # An active CUDA stays quiet: it would log, at each new batch size, the fp16 plans of cuDNN
+        # that it cannot use.
         active = PROVIDERS["cuda"] in session.get_providers()
         return session
     finally:
@@ -152,9 +161,9 @@ def _start(
             model,
             options,
             providers=providers,
-            # Since 1.23 it quantises convolutions that int8 export kept in float, and coarsely.
+            # Since 1.23 it quantises, coarsely, the convolutions that int8 export kept in float.
             disabled_optimizers=["WeightBiasQuantization"],
-            enable_fallback=False,  # would go on with the CPU and print that; new ones know it
+            enable_fallback=False,  # else newer releases continue on the CPU and print that
         )
     session.disable_fallback()  # a provider that fails later is an error, not another provider
     return session
@@ -162,8 +171,8 @@ def _start(
 
 @contextmanager
 def _prints_logged(module: ModuleType) -> Iterator[None]:
-    """Send what a module of ONNX Runtime prints to the log: standard output is the caller's."""
-    # Not `redirect_stdout`: that would take the output of all other threads as well.
+    """Redirect a module's `print` to the log: standard output belongs to the caller."""
+    # Not `redirect_stdout`, which redirects the output of all other threads as well.
     names = vars(module)
     names["print"] = _logger.info
     try:
@@ -173,18 +182,22 @@ def _prints_logged(module: ModuleType) -> Iterator[None]:
 
 
 def load_onnxruntime() -> ModuleType:
-    """The package, or an error that says why there is none."""
+    """Import ONNX Runtime.
+
+    Raises:
+        MissingDependencyError: it is not installed, or cannot be loaded; the message says why.
+    """
     try:
         import onnxruntime
-    except Exception as error:  # one whose files are mixed up raises anything
-        if isinstance(error.__context__, KeyboardInterrupt):  # caught by the package itself
+    except Exception as error:  # a damaged installation raises anything
+        if isinstance(error.__context__, KeyboardInterrupt):  # which the package itself caught
             raise KeyboardInterrupt from error
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
             raise MissingDependencyError(
                 "ONNX Runtime is not installed: pip install onnxruntime "
                 "(or onnxruntime-gpu, for CUDA)"
             ) from error
-        reason = " ".join(str(error).split()) or "its native library does not start"
+        reason = _one_line(error) or "its native library does not start"
         raise MissingDependencyError(f"ONNX Runtime cannot be loaded: {reason}") from error
     module: ModuleType = onnxruntime
     if not hasattr(module, "InferenceSession"):  # a folder that another package left behind
@@ -193,7 +206,7 @@ def load_onnxruntime() -> ModuleType:
             "onnxruntime and onnxruntime-gpu while both were installed; uninstall both and "
             "install one again"
         )
-    if release(module) < (1, 19) and np.lib.NumpyVersion(np.__version__) >= "2.0.0b1":
+    if release(module.__version__) < (1, 19) and np.lib.NumpyVersion(np.__version__) >= "2.0.0b1":
         raise MissingDependencyError(  # it would crash at its first inference
             f"ONNX Runtime {module.__version__} does not work with NumPy {np.__version__}: "
             'pip install "numpy<2", or onnxruntime 1.19 or newer'
@@ -201,20 +214,20 @@ def load_onnxruntime() -> ModuleType:
     return module
 
 
-def release(onnxruntime: ModuleType) -> tuple[int, int]:
-    """Major and minor version, (0, 0) where it cannot be told."""
-    found = re.match(r"(\d+)\.(\d+)", onnxruntime.__version__)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def release(version: str) -> tuple[int, int]:
+    """Major and minor number of a version, such as (1, 23); (0, 0) if it has none."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
-def runs_half_slowly(provider: str) -> bool:
+def fp16_is_slow(provider: str) -> bool:
     """Whether ONNX Runtime takes about twice as long for fp16 as for fp32 here.
 
-    On a CPU, releases before 1.23 put a cast on either side of every operator and keep them all.
+    On a CPU, releases before 1.23 cast to fp32 and back around every operator.
     """
     import onnxruntime
 
-    return provider == "cpu" and release(onnxruntime) < (1, 23)
+    return provider == "cpu" and release(onnxruntime.__version__) < (1, 23)
 
 
 def _session_options(threads: int | None, *, spin: bool, arena: bool) -> onnxruntime.SessionOptions:
@@ -222,14 +235,19 @@ def _session_options(threads: int | None, *, spin: bool, arena: bool) -> onnxrun
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_threads() if threads is None else threads
-    options.inter_op_num_threads = 1  # the network is a chain: nothing to run side by side
+    options.inter_op_num_threads = 1  # the network is a chain: no operators can run in parallel
     for pool in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(spin)))
     # Without the arena, planning its blocks ahead costs memory and time.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
-    # Not by the first bytes, which can make a second model of the file (graphcheck.py).
+    # Else ONNX Runtime guesses the format from the first bytes, which could differ from the ONNX
+    # model that model_file/graph_check.py examined.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # What fails raises as well, and warnings about the graph are for who exported it.
+    # Failures raise as well, and warnings about the graph concern its exporter.
     verbose = _logger.isEnabledFor(logging.INFO)
     options.log_severity_level = _WARNING if verbose else _FATAL
     return options
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

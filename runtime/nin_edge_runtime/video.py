@@ -1,8 +1,8 @@
-"""Frames of a video file or a camera, through OpenCV, which is needed here alone.
+"""Frames of a video file or a camera, through OpenCV, which only this module needs.
 
-The two are read in different ways. A file waits: each of its frames comes, however long the caller
-takes. A camera does not wait: a thread reads it all the time and keeps the newest frame alone, so
-that a slow caller gets fewer frames, not older ones.
+A file gives every frame, however slow the caller is. A camera gives the newest frame: a thread
+reads it all the time and keeps only the latest, so that a slow caller gets fewer frames, not older
+ones.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 2.0  # longest wait for a camera to finish the frame that it is at
-_DAMAGED_FRAMES = 100  # in a row, after which a file is taken to be at its end
-_LAST_CAMERA: Final = 99  # to OpenCV the hundreds name a way to reach cameras: 200 is Video4Linux
+_CLOSE_SECONDS: Final = 2.0  # longest wait for a camera to finish its current frame
+_MAX_DAMAGED: Final = 100  # after as many damaged frames in a row, a file counts as ended
+_LAST_CAMERA: Final = 99  # to OpenCV, an index's hundreds name a driver: 200 is Video4Linux
 _FFMPEG_LOG_LEVEL: Final = "OPENCV_FFMPEG_LOGLEVEL"
-_FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
+_FFMPEG_QUIET: Final = "-8"  # AV_LOG_QUIET
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Frame:
-    """One picture of a video or a camera."""
+    """One frame of a video or a camera."""
 
     index: int
-    """Its number, from 0, among all frames of the source, those that are left out too."""
+    """Its number, from 0, among all frames of the source, including skipped ones."""
     seconds: float
-    """Its time in the video; of a camera, since its first frame."""
+    """Its time in the video; for a camera, the time since its first frame."""
     pixels: NDArray[np.uint8]
     """(H, W, 3), blue, green, red, as OpenCV gives it: `classify(frame.pixels, bgr=True)`."""
 
 
 class _Capture(Protocol):
-    """What is used of `cv2.VideoCapture`."""
+    """The methods of `cv2.VideoCapture` that are used here."""
 
     def grab(self) -> bool:
         """Go to the next frame."""
@@ -58,38 +58,38 @@ class _Capture(Protocol):
     def retrieve(self) -> tuple[bool, Any]:
         """Decode the frame that was grabbed."""
 
-    def get(self, what: int, /) -> float:
+    def get(self, property_id: int, /) -> float:
         """A property of the source."""
 
     def release(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
 
 
 def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator[Frame, None, None]:
     """Read a video or a camera, frame by frame.
 
-    A file gives each N-th frame, from the first to the last. Frames that are damaged are left out,
-    and a warning in the log says so; so it does where the file ends before the end that it
-    announces. A camera, a device file and a URL without an end (as of a network camera) give the
-    newest frame each time: those that came meanwhile are dropped.
+    A file gives each N-th frame, from the first to the last. Damaged frames are skipped with a
+    warning in the log; a file that ends before its announced length also gets a warning. A camera,
+    a device file and an endless URL (of a network camera) give the newest frame each time: frames
+    that arrive in the meantime are dropped.
 
-    Close the generator (`contextlib.closing`) to let go of the source before it ends.
+    Close the generator (`contextlib.closing`) to close the source before its end.
 
     Args:
         source: path of a video file, a URL that OpenCV opens, or a camera's index (0 for the
             first), as a number or as digits.
-        every: N, at least 1: take the first of every N frames. The others cost less, since their
-            pixels are not asked for.
+        every: N, at least 1: take the first of every N frames. The others cost less, because
+            OpenCV does not convert their pixels.
 
     Returns:
-        A generator of frames. It ends with the video. It opens the source when the first frame is
-        asked for.
+        A generator of frames, which opens the source when the first frame is requested and ends
+        with the video.
 
     Raises:
         ImageError: at the call, no such file; later, not a video, no such camera, or a camera that
             gives no more frames.
         MissingDependencyError: later, OpenCV is not installed.
-        ValueError: `every` is out of its range.
+        ValueError: `every` is below 1.
     """
     if every < 1:
         raise ValueError(f"every is {every}: expected at least 1")
@@ -102,7 +102,7 @@ def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator
     name = os.fspath(source)
     try:
         name.encode()
-    except UnicodeError:  # it would crash
+    except UnicodeError:  # OpenCV would crash
         raise ImageError(f"{name}: not in UTF-8, as OpenCV needs a name to be") from None
     if "://" in name:
         return _read(name, public_name(name), every)
@@ -111,7 +111,7 @@ def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator
 
 
 def public_name(source: str) -> str:
-    """What to call a source in messages and logs: a URL without its user and password."""
+    """The name of a source for messages and logs: a URL without its user and password."""
     return re.sub(r"://[^/]*@", "://***@", source)
 
 
@@ -135,12 +135,13 @@ def _read(source: str | int, name: str, every: int) -> Generator[Frame, None, No
 
 
 def _file_frames(capture: _Capture, name: str, every: int, cv2: ModuleType) -> Iterator[Frame]:
-    """Each N-th frame of a source that waits."""
+    """Give each N-th frame of a file or a finite URL."""
     # A frame that FFmpeg cannot decode looks like the end, but the next ones can still be read. At
-    # the end, asking again costs nothing, except of a URL, where it may wait for the network.
-    attempts = _DAMAGED_FRAMES if Path(name).is_file() else 1
+    # the real end, trying again is free for a file, but may wait for the network for a URL.
+    attempts = _MAX_DAMAGED if Path(name).is_file() else 1
     rate = capture.get(cv2.CAP_PROP_FPS)
-    index = given = damaged = failed = 0
+    index = given = damaged = 0
+    failed = 0  # grabs in a row
     while failed < attempts:
         if not capture.grab():
             failed += 1
@@ -148,7 +149,7 @@ def _file_frames(capture: _Capture, name: str, every: int, cv2: ModuleType) -> I
         index, damaged, failed = index + failed, damaged + failed, 0
         if index % every == 0:
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if seconds <= 0 < index and rate > 0:  # a format that has no times
+            if seconds <= 0 < index and rate > 0:  # a format without timestamps
                 seconds = index / rate
             good, pixels = capture.retrieve()
             if good:
@@ -160,14 +161,14 @@ def _file_frames(capture: _Capture, name: str, every: int, cv2: ModuleType) -> I
     if not given:
         raise ImageError(f"{name}: no frame of it can be decoded, expected a video")
     if damaged:
-        _logger.warning("%s: left out, for they are damaged: %d frames", name, damaged)
+        _logger.warning("%s: skipped %d damaged frame%s", name, damaged, "s" * (damaged > 1))
     announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    if index < announced - max(1, announced // 100):  # where it is an estimate, it is near
+    if index < announced - max(1, announced // 100):  # some formats only estimate it, closely
         _logger.warning("%s: ends after %d of the %d frames it announces", name, index, announced)
 
 
 def _camera_frames(capture: _Capture, name: str, every: int) -> Iterator[Frame]:
-    """The newest frame of a source that does not wait, each time one is asked for."""
+    """Give the newest frame of a live source, each time one is requested."""
     newest = _Newest(capture, every)
     try:
         while (frame := newest.take()) is not None:
@@ -178,28 +179,28 @@ def _camera_frames(capture: _Capture, name: str, every: int) -> Iterator[Frame]:
 
 
 class _Newest:
-    """Reads a source in a thread of its own, and keeps the newest frame until it is taken."""
+    """Reads a live source in a thread, and keeps the newest frame until it is taken."""
 
     def __init__(self, capture: _Capture, every: int) -> None:
         self.error: Exception | None = None
         self._capture, self._every = capture, every
         self._frame: Frame | None = None
-        self._ended = False  # no frame comes after the one that is there
-        self._stopped = False  # nobody asks any more
+        self._ended = False  # no frame follows the current one
+        self._stopped = False  # the caller has closed it
         self._changed = threading.Condition()
-        # As a daemon, so that a camera that hangs does not keep the program from ending.
+        # A daemon, so that a hanging camera does not keep the program from exiting.
         self._thread = threading.Thread(target=self._run, name="nin-edge camera", daemon=True)
         self._thread.start()
 
     def take(self) -> Frame | None:
-        """Wait for a frame that was not taken yet; None at the end of the source."""
+        """Wait for a frame that was not taken before; None at the end of the source."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame is not None or self._ended)
             frame, self._frame = self._frame, None
         return frame
 
     def close(self) -> None:
-        """End the thread, which releases the source."""
+        """Stop the thread, which then closes the source."""
         self._stopped = True
         self._thread.join(_CLOSE_SECONDS)
 
@@ -207,7 +208,7 @@ class _Newest:
         with _released(self._capture):
             try:
                 self._keep_newest()
-            except Exception as error:  # a camera's driver can fail with anything
+            except Exception as error:  # a camera's driver can raise anything
                 self.error = error
         with self._changed:
             self._ended = True
@@ -223,15 +224,15 @@ class _Newest:
             if index % self._every:
                 continue
             good, pixels = self._capture.retrieve()
-            if good:  # else a damaged one: the next may be sound
+            if good:  # else it is damaged, and the next one may be sound
                 with self._changed:
                     self._frame = Frame(index, now - start, pixels)
                     self._changed.notify()
 
 
 def _import_opencv() -> ModuleType:
-    """OpenCV, without its native log lines if it was not imported before."""
-    known = "cv2" in sys.modules
+    """Import OpenCV; its native log lines are turned off if it was not imported before."""
+    imported_before = "cv2" in sys.modules
     try:
         import cv2
     except ImportError as error:
@@ -241,7 +242,7 @@ def _import_opencv() -> ModuleType:
             reason = f"OpenCV cannot be loaded ({_reason(error)})"
         raise MissingDependencyError(f"{reason}: pip install opencv-python-headless") from error
     module: ModuleType = cv2
-    if not known and "OPENCV_LOG_LEVEL" not in os.environ:  # who imported it has set it up
+    if not imported_before and "OPENCV_LOG_LEVEL" not in os.environ:
         logs = getattr(module.utils, "logging", module)  # 4.6 has it in the package itself
         logs.setLogLevel(0)
     return module
@@ -249,7 +250,7 @@ def _import_opencv() -> ModuleType:
 
 def _open(cv2: ModuleType, source: str | int, name: str) -> _Capture:
     quiet = _FFMPEG_LOG_LEVEL not in os.environ
-    if quiet:  # FFmpeg looks there when its first file is opened
+    if quiet:  # FFmpeg reads the variable when OpenCV opens the first file
         os.environ[_FFMPEG_LOG_LEVEL] = _FFMPEG_QUIET
     try:
         capture: Any = cv2.VideoCapture(source)
@@ -257,19 +258,21 @@ def _open(cv2: ModuleType, source: str | int, name: str) -> _Capture:
         if quiet:
             os.environ.pop(_FFMPEG_LOG_LEVEL, None)
     if capture.isOpened():
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # release 4.11 forgot that it is the default
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # documented default, but not in 4.11
         opened: _Capture = capture
         return opened
     capture.release()
     if isinstance(source, int):
-        raise ImageError(f"{name}: cannot be opened; is it connected, and not in use elsewhere?")
+        raise ImageError(
+            f"{name}: cannot be opened; is it connected, and not used by another program?"
+        )
     if "://" in source:
-        raise ImageError(f"{name}: cannot be opened; does it answer, with a video?")
+        raise ImageError(f"{name}: cannot be opened; does the server respond with a video?")
     raise ImageError(f"{name}: cannot be opened, expected a video in a format that OpenCV reads")
 
 
 def _require_file(name: str) -> None:
-    """Say plainly what is wrong with a path: OpenCV says nothing."""
+    """Check a path before opening it: OpenCV gives no reason."""
     try:
         if not Path(name).exists():
             raise ImageError(f"{name}: no such file")

@@ -18,7 +18,7 @@ from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import activation_ranges
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nin_edge_export.preprocess import NORMALIZED, build_input, build_preprocessing
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 
 def _operators(channels: int, embedded: str) -> list[str]:

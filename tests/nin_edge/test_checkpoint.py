@@ -22,7 +22,7 @@ from nin_edge.network import PRESETS, NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import FORMAT_VERSION, read_tensors, write_tensors
 from nin_edge_runtime import ModelFileError
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 Tensors = dict[str, Tensor]
 Header = dict[str, Any]

@@ -9,7 +9,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.predict import InputTransform, logits
 from nin_edge.weights import DEFAULT_WEIGHTS
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 NORMALISED_TOLERANCE = 1e-6  # one or two steps of float32 at the magnitude of a normalised pixel
 BATCHED_TOLERANCE = 1e-5  # convolutions of another batch size sum in another order

@@ -211,8 +211,8 @@ def test_doctor_names_the_conflict_and_its_command_mends_it(
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("an NVIDIA driver is here: gigabytes of CUDA's libraries would mend it")
 
-    mend = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["mend"]
-    done = subprocess.run(mend, shell=True, capture_output=True, text=True, check=False)
+    fix = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["fix"]
+    done = subprocess.run(fix, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     mended = gpu("doctor")
     assert mended.returncode == 0, mended.stdout

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from nin_edge.data.datasets import Dataset, open_dataset
 from nin_edge_export.graph import IR_VERSION, OPSET
 from nin_edge_export.preprocess import PIXELS, build_input, build_preprocessing
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 GraphPixels = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

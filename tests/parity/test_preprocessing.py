@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.image import Preprocessing, load_image
+from nin_edge_runtime.image import load_image
+from nin_edge_runtime.preprocessing import Preprocessing
 
 from .conftest import graph_pixels
 

@@ -19,7 +19,7 @@ from nin_edge_export import ExportOptions, export_models
 from nin_edge_export.int8 import quantize
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability between an fp32 file and PyTorch."""

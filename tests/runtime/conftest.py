@@ -1,19 +1,23 @@
-"""What the runtime's tests share: forging of model files and of PNGs, and child processes."""
+"""What the runtime's tests share: forged model files, encoded images, and child processes."""
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.model_file.read import file_sha256, find_sha256
@@ -21,6 +25,19 @@ from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 _GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 _LENGTH_DELIMITED = 2
 _PNG_COLOUR_TYPES: Final = {"grey": 0, "rgb": 2}
+
+_ORIENTATION_TAG: Final = 0x0112
+# How a camera stores an upright scene under each EXIF orientation.
+_STORED: Final[Mapping[int, Callable[[np.ndarray], np.ndarray]]] = {
+    1: lambda scene: scene,
+    2: np.fliplr,
+    3: lambda scene: np.rot90(scene, 2),
+    4: np.flipud,
+    5: lambda scene: scene.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda scene: np.rot90(scene, 2).swapaxes(0, 1),
+    8: lambda scene: np.rot90(scene, -1),
+}
 
 
 def _varint(value: int) -> bytes:
@@ -61,7 +78,7 @@ def _entry(key: str, value: str) -> bytes:
 
 
 # Hostile files are made with the export stage, which the runtime is also tested without.
-collect_ignore = [] if find_spec("onnx") else ["test_strangers.py"]
+collect_ignore = [] if find_spec("onnx") else ["model_file/test_strangers.py"]
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +137,62 @@ def tiny_bytes(tiny_model: Path) -> bytes:
 @pytest.fixture(scope="session")
 def classify(tiny_model: Path) -> Classifier:
     return Classifier(tiny_model, provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Encode a PIL image or an array with Pillow."""
+
+    def to_bytes(
+        image: Image.Image | np.ndarray, file_format: str = "PNG", **options: object
+    ) -> bytes:
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(np.ascontiguousarray(image))
+        buffer = io.BytesIO()
+        image.save(buffer, file_format, **options)
+        return buffer.getvalue()
+
+    return to_bytes
+
+
+@pytest.fixture(scope="session")
+def photograph(encode: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Encode an upright scene as a camera stores it under an EXIF orientation."""
+
+    def to_bytes(
+        scene: np.ndarray, orientation: int, file_format: str = "PNG", **options: object
+    ) -> bytes:
+        exif = Image.Exif()
+        exif[_ORIENTATION_TAG] = orientation
+        return encode(_STORED[orientation](scene), file_format, exif=exif, **options)
+
+    return to_bytes
+
+
+@pytest.fixture(scope="session")
+def archived(data_dir: Path) -> Callable[[str], dict[str, bytes]]:
+    """Read the images of a test archive, by their names without endings, or skip the test."""
+
+    @cache
+    def read(name: str) -> dict[str, bytes]:
+        if not (data_dir / name).is_file():
+            pytest.skip(f"no {data_dir / name}")
+        images = {}
+        with tarfile.open(data_dir / name) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is not None and member.name.endswith((".png", ".jpg")):
+                    images[Path(member.name).stem] = file.read()
+        return images
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def scene() -> np.ndarray:
+    """A smooth picture without any symmetry, 24 x 40."""
+    ramp_y, ramp_x = np.mgrid[0:24, 0:40]
+    return np.stack([ramp_y * 10, ramp_x * 6, (ramp_y + ramp_x) * 3], axis=2).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

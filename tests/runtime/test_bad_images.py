@@ -1,14 +1,13 @@
 """Any bytes, any array: a prediction or an `ImageError`, never anything else.
 
-benchmarks/damage.py tries two thousand damaged images in child processes; these are a few dozen.
+benchmarks/damage.py tries two thousand damaged images in child processes; here it is a few dozen.
 """
 
 from __future__ import annotations
 
 import io
 import subprocess
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +29,7 @@ BATCH_TOLERANCE = 1e-5
 """Largest difference of a probability between an image alone and in a batch."""
 
 REENCODED = 0.15
-"""Largest difference of a probability between a photo and its turned copy, a JPEG of its own."""
+"""Largest difference of a probability between a photo and a JPEG of its rotated copy."""
 
 PROPERTY = settings(
     max_examples=150,
@@ -39,7 +38,7 @@ PROPERTY = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-"""The same examples everywhere, and no folder of them left behind."""
+"""The same examples on every machine, and no database of them on the disk."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "ICO", "PPM", "TGA", "PCX", "QOI")
 HEADS = (
@@ -48,7 +47,7 @@ HEADS = (
     *(b"MM\0*\0\0\0\x08", b"RIFF\x40\0\0\0WEBPVP8 ", b"\0\0\0\x20ftypavif", b"P6 2 2 255\n"),
     *(b"qoif\0\0\0\2\0\0\0\2\3\0", b"\0\0\1\0\1\0", b"8BPS\0\1", b"DDS \x7c\0\0\0", b"icns"),
 )
-"""Beginnings that lead a decoder to look further."""
+"""Headers that make a decoder read on."""
 
 
 def check(prediction: Prediction) -> None:
@@ -61,7 +60,7 @@ def check(prediction: Prediction) -> None:
 
 
 def attempt(classify: Classifier, source: object) -> Prediction | ImageError:
-    """What one input comes to; any other exception fails the test."""
+    """Classify one input; any exception but `ImageError` fails the test."""
     try:
         prediction = classify(source)  # type: ignore[arg-type]
     except ImageError as error:
@@ -71,7 +70,7 @@ def attempt(classify: Classifier, source: object) -> Prediction | ImageError:
 
 
 def try_bytes(classify: Classifier, data: bytes) -> None:
-    """Both entrances agree on whether these bytes are an image."""
+    """`classify` and `load_image` agree on whether these bytes are an image."""
     result = attempt(classify, data)
     if isinstance(result, ImageError):
         assert "\n" not in str(result)
@@ -87,16 +86,16 @@ def try_bytes(classify: Classifier, data: bytes) -> None:
 def small_files() -> list[bytes]:
     """A small picture in each format that Pillow writes here."""
     missing = {
-        kind
-        for kind, feature in {"WEBP": "webp", "AVIF": "avif"}.items()
+        name
+        for name, feature in {"WEBP": "webp", "AVIF": "avif"}.items()
         if feature not in features.get_supported()
     }
     Image.init()
     files = []
-    for kind in FORMATS:
-        if kind in Image.SAVE and kind not in missing:
+    for name in FORMATS:
+        if name in Image.SAVE and name not in missing:
             buffer = io.BytesIO()
-            Image.fromarray(golden_image(3, 20, 28)).save(buffer, kind)
+            Image.fromarray(golden_image(3, 20, 28)).save(buffer, name)
             files.append(buffer.getvalue())
     return files
 
@@ -107,7 +106,7 @@ SMALL_FILES = small_files()
 class TestBytes:
     @PROPERTY
     @given(head=st.sampled_from(HEADS), data=st.binary(max_size=120))
-    def test_random_bytes_behind_a_true_beginning(
+    def test_random_bytes_after_a_valid_header(
         self, classify: Classifier, head: bytes, data: bytes
     ) -> None:
         try_bytes(classify, head + data)
@@ -115,25 +114,25 @@ class TestBytes:
     @PROPERTY
     @given(
         whole=st.sampled_from(SMALL_FILES),
-        places=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=4),
+        patches=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=4),
         kept=st.floats(0, 1) | st.just(1.0),
     )
     def test_files_with_bytes_replaced_and_cut_off(
-        self, classify: Classifier, whole: bytes, places: list[tuple[float, bytes]], kept: float
+        self, classify: Classifier, whole: bytes, patches: list[tuple[float, bytes]], kept: float
     ) -> None:
         broken = bytearray(whole)
-        for share, patch in places:
-            start = int(share * share * len(broken))  # headers come first: more of them there
+        for position, patch in patches:
+            start = int(position**2 * len(broken))  # more patches at the front, in the headers
             broken[start : start + len(patch)] = patch
         try_bytes(classify, bytes(broken[: int(kept * len(broken))]))
 
     @PROPERTY
-    @given(data=st.binary(max_size=200), kind=st.sampled_from([bytearray, memoryview, io.BytesIO]))
-    def test_every_carrier_of_the_same_bytes_gives_the_same(
-        self, classify: Classifier, data: bytes, kind: Callable[[bytes], object]
+    @given(data=st.binary(max_size=200), wrap=st.sampled_from([bytearray, memoryview, io.BytesIO]))
+    def test_the_same_bytes_in_any_object_give_the_same(
+        self, classify: Classifier, data: bytes, wrap: Callable[[bytes], object]
     ) -> None:
         for whole in (data, SMALL_FILES[1] + data):
-            results = [attempt(classify, source) for source in (whole, kind(whole))]
+            results = [attempt(classify, source) for source in (whole, wrap(whole))]
             assert len({getattr(result, "label", None) for result in results}) == 1
 
 
@@ -176,7 +175,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
         array = np.random.default_rng(draw(st.integers(0, 99))).integers(
             0, 256, shape, dtype=np.uint8
         )
-    with suppress(IndexError, ValueError, TypeError):  # a view that this shape does not have
+    with suppress(IndexError, ValueError, TypeError):  # the shape does not have this view
         array = VIEWS[draw(st.sampled_from(list(VIEWS)))](array)
     if draw(st.booleans()):
         array.flags.writeable = False
@@ -184,7 +183,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
 
 
 class TestArrays:
-    @settings(PROPERTY, max_examples=500)
+    @settings(PROPERTY, max_examples=300)
     @given(array=arrays(), bgr=st.booleans())
     @example(array=np.zeros((2, 3, 3), ">u1"), bgr=False)
     @example(array=np.zeros((1, 1), np.uint8), bgr=True)
@@ -205,9 +204,9 @@ class TestArrays:
             whole = classify(np.array(pixels, order="C"))
             np.testing.assert_array_equal(prediction.probabilities, whole.probabilities)
         else:
-            for entrance in (classify, load_image):
+            for function in (classify, load_image):
                 with pytest.raises(ImageError) as error:
-                    entrance(array, bgr=bgr)
+                    function(array, bgr=bgr)
                 assert "\n" not in str(error.value)
         assert (str(array.flags), array.strides) == (flags, strides)
         assert array.dtype == before.dtype
@@ -274,23 +273,12 @@ class TestNativeDecoders:
         assert set(results) == {"refused", "classified"}
 
 
-def archived(archive: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
-    if not archive.is_file():
-        pytest.skip(f"no {archive}")
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.name.endswith(suffix) and (file := tar.extractfile(member)):
-                yield Path(member.name).stem, file.read()
-
-
 class TestRealFiles:
     def test_pngsuite_gives_predictions_or_image_errors_alone(
-        self, data_dir: Path, classify: Classifier
+        self, archived: Callable[[str], dict[str, bytes]], classify: Classifier
     ) -> None:
-        results = {
-            name: attempt(classify, data)
-            for name, data in archived(data_dir / "pngsuite.tar.xz", ".png")
-        }
+        images = archived("pngsuite.tar.xz")
+        results = {name: attempt(classify, data) for name, data in images.items()}
         refused = [name for name, result in results.items() if isinstance(result, ImageError)]
         assert len(results) - len(refused) > 100
         assert len(refused) > 10
@@ -298,17 +286,13 @@ class TestRealFiles:
 
     @pytest.mark.parametrize("scene", ["Landscape", "Portrait"])
     def test_photos_of_every_orientation_give_the_upright_answer(
-        self, data_dir: Path, scene: str
+        self, archived: Callable[[str], dict[str, bytes]], scene: str
     ) -> None:
         classify = Classifier(provider="cpu", threads=1)
-        photos = {
-            name: classify(data)
-            for name, data in archived(data_dir / "exif-orientation.tar", ".jpg")
-            if name.startswith(scene)
-        }
-        assert len(photos) == 9
-        upright = photos[f"{scene}_0"]
-        for prediction in photos.values():
+        photos = archived("exif-orientation.tar")
+        upright = classify(photos[f"{scene}_0"])
+        for orientation in range(1, 9):
+            prediction = classify(photos[f"{scene}_{orientation}"])
             difference = np.abs(prediction.probabilities - upright.probabilities).max()
             assert difference <= REENCODED
             assert prediction.crop == upright.crop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_edge_runtime.cpu import cpu_features
+from nin_edge_runtime.cpu import cpu_features, cpu_flags, instruction_sets, processor_name
 
 # Lines as the kernel writes them, shortened to what is looked at and some of its neighbours.
 X86_AVX2 = """processor\t: 0
@@ -68,6 +68,35 @@ def test_name_of_the_processor_is_found(tmp_path: Path, text: str, model: str) -
     assert cpu_features(path).model == model
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (X86_AVX2, ["avx2"]),
+        (X86_AMX, ["avx2", "avx512f", "avx512_vnni", "amx_int8"]),
+        (X86_OLD, []),
+        (PI_5, ["asimd", "asimddp"]),
+        (UNEQUAL_CORES, ["asimd", "asimddp", "i8mm"]),  # of the first core
+        ("isa\t: rv64imafdc\n", []),
+        (None, []),
+    ],
+)
+def test_instruction_sets_follow_the_architecture_in_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, words: list[str]
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "here")
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    assert instruction_sets(path) == " ".join(["here", *words])
+
+
+def test_flags_are_those_of_every_core(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(UNEQUAL_CORES, "utf-8")
+    assert cpu_flags(path) == {"fp", "asimd", "asimddp"}
+    assert cpu_flags(tmp_path / "none") == frozenset()
+
+
 @pytest.mark.parametrize("text", [None, "", "isa\t: rv64imafdc\n"])
 def test_elsewhere_they_are_unknown(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "cpuinfo"
@@ -83,5 +112,6 @@ def test_elsewhere_they_are_unknown(tmp_path: Path, text: str | None) -> None:
 def test_this_machine_is_known() -> None:
     found = cpu_features()
     assert found.architecture == platform.machine()
+    assert processor_name()
     if found.architecture in ("x86_64", "aarch64"):
         assert found.features

@@ -238,4 +238,4 @@ def test_fp16_is_slow_on_a_cpu_before_1_23(
     version: str, provider: str, slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "__version__", version)
-    assert providers.runs_half_slowly(provider) is slow
+    assert providers.fp16_is_slow(provider) is slow

@@ -1,3 +1,5 @@
+"""Frames of video files, whole and damaged, and of URLs; test_camera.py has the cameras."""
+
 from __future__ import annotations
 
 import http.server
@@ -22,10 +24,7 @@ from nin_edge_runtime.video import frames
 COUNT, RATE = 40, 5
 """Frames of the clip, and how many of them make a second."""
 STEP = 6
-"""A frame is of one grey, its index times this: more than what compression changes."""
-PATIENCE = 5.0
-"""Seconds that a thread may take to end."""
-
+"""A frame is of one grey, its index times this: more than compression changes."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -36,7 +35,7 @@ def cv2() -> Any:
 
 @pytest.fixture(scope="session")
 def clip(cv2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video whose frames tell their index."""
+    """A video whose frames show their index."""
     path = tmp_path_factory.mktemp("videos") / "étoile clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (64, 48))
     assert writer.isOpened()
@@ -48,63 +47,21 @@ def clip(cv2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(pixels: np.ndarray) -> int:
-    """The index that a frame tells."""
+    """The index that a frame shows."""
     return round((pixels.mean() - STEP / 2) / STEP)
 
 
 def grey(index: int) -> np.ndarray:
-    """A frame that tells its index, without noise; the indices begin again after `COUNT`."""
+    """A frame that shows its index modulo `COUNT`, without noise."""
     return np.full((48, 64, 3), STEP * (index % COUNT) + STEP // 2, np.uint8)
 
 
 def chunks(data: bytes) -> list[tuple[int, int]]:
-    """Where the pixels of each frame of an AVI file are."""
+    """Start and stop of each frame's pixels in an AVI file."""
     starts = [found.start() + 8 for found in re.finditer(b"00dc", data[data.index(b"movi") :])]
     base = data.index(b"movi")
     sizes = [int.from_bytes(data[base + at - 4 : base + at], "little") for at in starts[:COUNT]]
     return [(base + at, base + at + size) for at, size in zip(starts, sizes, strict=False)]
-
-
-class Camera:
-    """A source that does not wait: its frames come and go at their own pace."""
-
-    def __init__(self, interval: float, count: int = 10**9) -> None:
-        self.released = threading.Event()
-        self.given = -1
-        self.error: Exception | None = None
-        self._interval, self._count = interval, count
-
-    def grab(self) -> bool:
-        assert not self.released.is_set()
-        if self.error is not None:
-            raise self.error
-        time.sleep(self._interval)
-        self.given += 1
-        return self.given < self._count
-
-    def retrieve(self) -> tuple[bool, Any]:
-        return True, grey(self.given)
-
-    def get(self, what: int, /) -> float:
-        return 0.0
-
-    def release(self) -> None:
-        self.released.set()
-
-
-@pytest.fixture
-def plug_in(cv2: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Camera], Camera]:
-    """Make a camera the one that OpenCV opens."""
-
-    def plug(camera: Camera) -> Camera:
-        monkeypatch.setattr(video, "_open", lambda cv2, source, name: camera)
-        return camera
-
-    return plug
-
-
-def reading() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "nin-edge camera"]
 
 
 class TestFile:
@@ -124,14 +81,14 @@ class TestFile:
         assert [shown(frame.pixels) for frame in found] == list(range(0, COUNT, every))
         assert [frame.seconds * RATE for frame in found] == pytest.approx(range(0, COUNT, every))
 
-    def test_slow_caller_misses_nothing(self, clip: Path) -> None:
+    def test_slow_caller_gets_every_frame(self, clip: Path) -> None:
         found = []
         for frame in frames(clip, every=4):
             time.sleep(0.02)
             found.append(shown(frame.pixels))
         assert found == list(range(0, COUNT, 4))
 
-    def test_frames_stay_as_they_were(self, clip: Path) -> None:
+    def test_frames_do_not_change_later(self, clip: Path) -> None:
         reader = frames(clip)
         first = next(reader)
         kept = first.pixels.copy()
@@ -153,7 +110,9 @@ class TestFile:
         answers = classify.stream((f.pixels for f in frames(clip, every=10)), bgr=True)
         assert [answer.label for answer in answers] == expected
 
-    def test_closing_lets_go_of_the_file(self, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_closing_the_generator_closes_the_file(
+        self, clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         captures = []
         real = video._open
         monkeypatch.setattr(
@@ -169,9 +128,9 @@ class TestFile:
     def test_portrait_videos_of_a_phone_are_upright(self, cv2: Any, tmp_path: Path) -> None:
         path = tmp_path / "phone.mp4"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), RATE, (64, 48))
-        lying = np.zeros((48, 64, 3), np.uint8)
-        lying[:, :32] = 250  # the left half of what is stored
-        writer.write(lying)
+        stored = np.zeros((48, 64, 3), np.uint8)
+        stored[:, :32] = 250  # the left half
+        writer.write(stored)
         writer.release()
         data = path.read_bytes()
         level = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
@@ -197,10 +156,10 @@ class TestDamagedFile:
         assert [frame.index for frame in found] == [i for i in range(COUNT) if i not in damaged]
         assert [shown(frame.pixels) for frame in found] == [frame.index for frame in found]
         assert [record.message for record in caplog.records] == [
-            f"{path}: left out, for they are damaged: 4 frames"
+            f"{path}: skipped 4 damaged frames"
         ]
 
-    def test_truncated_file_gives_what_is_there_and_a_warning(
+    def test_truncated_file_gives_its_frames_and_a_warning(
         self, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         data = clip.read_bytes()
@@ -212,7 +171,7 @@ class TestDamagedFile:
             f"{path}: ends after 25 of the {COUNT} frames it announces"
         ]
 
-    def test_whole_file_is_no_reason_for_a_warning(
+    def test_whole_file_gives_no_warning(
         self, clip: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.DEBUG):
@@ -242,118 +201,6 @@ class TestDamagedFile:
         path.write_bytes(data)
         with pytest.raises(ImageError, match=r"black\.avi: (no frame of it|cannot be opened)"):
             list(frames(path))
-
-
-class TestCamera:
-    def test_quick_caller_gets_every_frame(self, plug_in: Callable[[Camera], Camera]) -> None:
-        plug_in(Camera(0.1))
-        with closing(frames(0)) as reader:
-            found = [next(reader) for _ in range(5)]
-        assert [frame.index for frame in found] == list(range(5))
-        assert [shown(frame.pixels) for frame in found] == list(range(5))
-        assert found[0].seconds == 0
-        assert found[4].seconds > 0.3
-
-    @pytest.mark.parametrize("source", [12, "12", "012"])
-    def test_index_is_a_number_or_digits(
-        self, cv2: Any, monkeypatch: pytest.MonkeyPatch, source: int | str
-    ) -> None:
-        opened = []
-        monkeypatch.setattr(
-            video, "_open", lambda cv2, *given: opened.append(given) or Camera(0.01)
-        )
-        with closing(frames(source)) as reader:
-            next(reader)
-        assert opened == [(12, "camera 12")]
-
-    def test_slow_caller_gets_new_frames_not_old_ones(
-        self, plug_in: Callable[[Camera], Camera]
-    ) -> None:
-        camera = plug_in(Camera(0.005))
-        found, late = [], []
-        with closing(frames(0)) as reader:
-            for frame in reader:
-                late.append(camera.given - frame.index)
-                found.append(frame.index)
-                assert shown(frame.pixels) == frame.index % COUNT
-                if len(found) == 8:
-                    break
-                time.sleep(0.1)
-        assert np.median(late) <= 3  # of some 140 that came; a busy machine delays one or the other
-        assert (np.diff(found) > 1).all()
-
-    def test_each_nth_frame_of_a_camera_comes(self, plug_in: Callable[[Camera], Camera]) -> None:
-        plug_in(Camera(0.01))
-        with closing(frames(0, every=3)) as reader:
-            found = [next(reader).index for _ in range(5)]
-        assert all(index % 3 == 0 for index in found)
-        assert (np.diff(found) > 0).all()
-
-    def test_closing_ends_the_thread_and_releases_the_camera(
-        self, plug_in: Callable[[Camera], Camera]
-    ) -> None:
-        camera = plug_in(Camera(0.01))
-        reader = frames(0)
-        assert not reading()  # nothing is opened before the first frame is asked for
-        next(reader)
-        assert len(reading()) == 1
-        reader.close()
-        assert camera.released.is_set()
-        assert not reading()
-
-    def test_exception_of_the_caller_releases_the_camera(
-        self, plug_in: Callable[[Camera], Camera]
-    ) -> None:
-        camera = plug_in(Camera(0.01))
-
-        def consume() -> None:
-            for frame in frames(0):
-                raise KeyError(frame.index)
-
-        with pytest.raises(KeyError):
-            consume()
-        assert camera.released.wait(PATIENCE)
-
-    def test_unplugged_camera_gives_its_last_frame_and_then_an_error(
-        self, plug_in: Callable[[Camera], Camera]
-    ) -> None:
-        camera = plug_in(Camera(0.005, count=4))
-        found = []
-        with pytest.raises(ImageError, match=r"^camera 3: gives no more frames") as caught:  # noqa: PT012
-            for frame in frames(3):
-                time.sleep(0.02)
-                found.append(frame.index)
-        assert found[-1] == 3
-        assert "\n" not in str(caught.value)
-        assert camera.released.is_set()
-
-    def test_failing_driver_is_an_error_of_the_camera(
-        self, plug_in: Callable[[Camera], Camera]
-    ) -> None:
-        camera = plug_in(Camera(0.005))
-        with pytest.raises(ImageError, match=r"^camera 0: gives no more frames") as caught:  # noqa: PT012
-            for _ in frames(0):
-                camera.error = camera.error or OSError("no such device")
-        assert caught.value.__cause__ is camera.error
-        assert camera.released.is_set()
-
-    def test_hanging_camera_does_not_hold_up_its_caller(
-        self, plug_in: Callable[[Camera], Camera], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(video, "_CLOSE_SECONDS", 0.1)
-        camera = plug_in(Camera(0.0))
-        go_on = threading.Event()
-        monkeypatch.setattr(
-            camera, "grab", lambda: (camera.given < 0 and Camera.grab(camera)) or go_on.wait()
-        )
-        reader = frames(0)
-        next(reader)
-        start = time.monotonic()
-        reader.close()
-        assert time.monotonic() - start < PATIENCE
-        assert not camera.released.is_set()  # it is in use
-        go_on.set()
-        assert camera.released.wait(PATIENCE)
 
 
 class TestUrl:
@@ -505,11 +352,9 @@ assert os.environ.get("OPENCV_FFMPEG_LOGLEVEL") == before
         done = run_python(self.SCRIPT, damaged)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("camera 98: cannot be opened")
-        assert (
-            done.stderr == f"{damaged}: left out, for they are damaged: 1 frames\n"
-        )  # our own, logged
+        assert done.stderr == f"{damaged}: skipped 1 damaged frame\n"  # our own, logged
 
-    def test_who_asks_for_them_gets_them(self, run_python: Run, damaged: Path) -> None:
+    def test_native_lines_appear_on_request(self, run_python: Run, damaged: Path) -> None:
         wanted = ("OPENCV_LOG_LEVEL=WARNING", "OPENCV_FFMPEG_LOGLEVEL=16")
         done = run_python(self.SCRIPT, damaged, *wanted)
         assert done.returncode == 0, done.stderr

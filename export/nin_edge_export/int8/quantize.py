@@ -40,7 +40,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.kernels import AveragePool, ReLU
 from nin_edge_export.graph import network_nodes
 from nin_edge_runtime import NinEdgeError
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 METHODS: Final = ("minmax", "percentile", "entropy")
 """How a tensor's range is found: its extremes, its 99.99th percentiles, or the least divergence."""

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from nin_edge_runtime.errors import ModelFileError
 from nin_edge_runtime.golden import FORMULA
-from nin_edge_runtime.image import Preprocessing
 from nin_edge_runtime.model_file.graph_check import MAX_SIDE, check_model
 from nin_edge_runtime.model_file.protobuf import Schema, fields, message, tag
+from nin_edge_runtime.preprocessing import Preprocessing
 
 FORMAT_VERSION: Final = 1
 """Newest format of the metadata that this release reads; it reads all older ones too."""

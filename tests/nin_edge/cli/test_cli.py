@@ -1,27 +1,25 @@
-"""The command line: help, output, exit codes and every bad input it can be given."""
+"""The group of verbs: help, missing packages, broken streams, and errors that all verbs share."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import shutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from nin_edge.cli import main, printable
-from nin_edge_runtime import DEFAULT_MODEL
+from nin_edge.cli import main
+from nin_edge.text import printable
 from nin_edge_runtime.golden import golden_image
 
 VERBS = main.list_commands(click.Context(main))
+WIDTH = 80  # of a terminal, in characters
 
 
 def _run(*arguments: object, stdin: bytes | None = None) -> Result:
@@ -43,7 +41,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-# --- the group ------------------------------------------------------------------------------------
+# --- help -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -51,6 +49,14 @@ def test_every_verb_has_help(verb: str) -> None:
     result = _run(verb, "--help")
     assert result.exit_code == 0
     assert "--help" in result.output
+
+
+def test_one_line_help_of_every_verb_is_whole() -> None:
+    listed = _run("--help").output.split("Commands:\n")[1].rstrip().splitlines()
+    assert [line.split()[0] for line in listed] == VERBS
+    for line in listed:
+        assert re.fullmatch(r"  \w+ +[A-Z].*[^.]\.", line)
+        assert len(line) <= WIDTH
 
 
 def test_version_is_printed() -> None:
@@ -74,124 +80,45 @@ def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31mb\nc\u202e é") == "a\\x1b[31mb\\nc\\u202e é"
 
 
+@pytest.fixture
+def fresh_toolkit() -> Iterator[None]:
+    """The toolkit as it is before its first import; afterwards, the modules of before are back."""
+    names = ("nin_edge", "nin_edge_export")
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in names}
+    for name in before:
+        del sys.modules[name]
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in names]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("fresh_toolkit")
 @pytest.mark.parametrize(
-    ("module", "package", "arguments"),
+    ("module", "arguments"),
     [
-        ("onnxruntime", "onnxruntime", ["run", "x.jpg"]),
-        ("torch", "torch", ["export"]),
-        ("onnxsim", "onnxsim", ["export"]),
-        ("matplotlib", "matplotlib", ["export"]),
-        ("safetensors", "safetensors", ["train", "data"]),
-        ("matplotlib", "matplotlib", ["train", "data"]),
+        ("onnxruntime", ["run", "x.jpg"]),
+        ("torch", ["export"]),
+        ("onnxsim", ["export"]),
+        ("matplotlib", ["export"]),
+        ("safetensors", ["train", "data"]),
+        ("matplotlib", ["train", "data"]),
     ],
 )
 def test_missing_package_is_named_with_its_command(
-    module: str, package: str, arguments: list[str], tmp_path: Path
+    module: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As on a machine without it: Python then finds no such module.
-    code = (
-        "import sys\n"
-        "class Hidden:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] == {module!r}:\n"
-        f"            raise ModuleNotFoundError('hidden', name={module!r})\n"
-        "sys.meta_path.insert(0, Hidden())\n"
-        "from nin_edge.cli import main\n"
-        f"main({arguments!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 1
-    assert f"pip install {package}" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    for name in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    from nin_edge.cli import main
 
-
-# --- run ------------------------------------------------------------------------------------------
-
-
-def test_run_labels_a_photo_with_the_default_model(photo: Path) -> None:
-    result = _run("run", photo)
-    assert result.exit_code == 0
-    assert result.stdout.split()[1] == "cat"
-    assert len(result.stdout.split("%")) == 6  # five classes and the end
-
-
-def test_run_prints_json_lines(picture: Path, tiny_model: Path) -> None:
-    result = _run("run", picture, "--model", tiny_model, "--json", "--top-k", 2)
-    answer = json.loads(result.stdout)
-    assert set(answer) == {"image", "label", "score", "unknown", "top"}
-    assert answer["image"] == str(picture)
-    assert answer["top"][0] == {"label": answer["label"], "score": answer["score"]}
-    assert len(answer["top"]) == 2
-    assert answer["unknown"] is False
-
-
-def test_run_reads_one_image_from_stdin(picture: Path, tiny_model: Path) -> None:
-    data = picture.read_bytes()
-    by_path = json.loads(_run("run", picture, "--model", tiny_model, "--json").stdout)
-    by_stdin = json.loads(_run("run", "-", "--model", tiny_model, "--json", stdin=data).stdout)
-    assert by_stdin == {**by_path, "image": "-"}
-
-
-def test_run_reads_folders_recursively_and_sorted(
-    picture: Path, tmp_path: Path, tiny_model: Path
-) -> None:
-    folder = tmp_path / "folder"
-    (folder / "b").mkdir(parents=True)
-    for name in ("z.png", "b/a.PNG", "a.png", "notes.txt", ".hidden.png"):
-        shutil.copy(picture, folder / name)
-    result = _run("run", folder, "--model", tiny_model, "--json")
-    names = [json.loads(line)["image"] for line in result.stdout.splitlines()]
-    assert names == [str(folder / name) for name in ("a.png", "b/a.PNG", "z.png")]
-
-
-def test_run_answers_the_rest_when_one_file_is_bad(
-    picture: Path, tmp_path: Path, tiny_model: Path
-) -> None:
-    bad = tmp_path / "bad.jpg"
-    bad.write_text("no image")
-    result = _run("run", picture, bad, picture, "--model", tiny_model)
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
-    assert result.stdout.count("picture.png") == 2
-    assert f"{bad}: not an image" in result.stderr
-    assert "1 of 3 images could not be read" in result.stderr
-    as_json = _run("run", bad, "--model", tiny_model, "--json")
-    assert as_json.exit_code == 1
-    assert json.loads(as_json.stdout)["error"].startswith("not an image")
+    assert f"pip install {module}" in _one_line(result)
 
 
-def test_run_marks_answers_below_the_score_asked_for(picture: Path, tiny_model: Path) -> None:
-    result = _run("run", picture, "--model", tiny_model, "--min-score", 1, "--json")
-    assert json.loads(result.stdout)["unknown"] is True
-    assert "unknown" in _run("run", picture, "--model", tiny_model, "--min-score", 1).stdout
-
-
-def _bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
-    whole = io.BytesIO()
-    Image.fromarray(golden_image(1, 64, 64)).save(whole, "JPEG")
-    (folder / "empty.jpg").touch()
-    (folder / "text.jpg").write_text("I am no picture")
-    (folder / "cut.jpg").write_bytes(whole.getvalue()[:400])
-    (folder / "none").mkdir()
-    return {
-        "missing": (folder / "nowhere.jpg", "no such file"),
-        "empty": (folder / "empty.jpg", "an empty file"),
-        "text": (folder / "text.jpg", "not an image"),
-        "truncated": (folder / "cut.jpg", "cannot be decoded"),
-        "no images": (folder / "none", "no image files"),
-    }
-
-
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "no images"])
-def test_run_says_what_is_wrong_with_an_image(kind: str, tmp_path: Path, tiny_model: Path) -> None:
-    path, reason = _bad_images(tmp_path)[kind]
-    result = _run("run", path, "--model", tiny_model)
-    assert result.exit_code == 1
-    line = _one_line(result)
-    assert str(path) in line
-    assert line.count(str(path)) == 1
-    assert reason in line
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def _bad_models(folder: Path, good: Path, weights: Path) -> dict[str, tuple[Path, str]]:
@@ -238,38 +165,6 @@ def test_bad_model_is_one_clear_line(
     assert reason in line
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--top-k", "0"],
-        ["--min-score", "2"],
-        ["--min-score", "nan"],
-        ["--model", ""],
-        ["--provider", "tpu"],
-        ["--nonsense"],
-        [],
-    ],
-    ids=lambda options: " ".join(options) or "no image",
-)
-def test_wrong_usage_exits_with_2(options: list[str], photo: Path) -> None:
-    assert _run("run", *([photo] if options else []), *options).exit_code == 2
-
-
-@pytest.mark.parametrize("stream", ["0<&-", "2>&-"])
-def test_a_closed_stream_is_no_traceback(stream: str, picture: Path, tiny_model: Path) -> None:
-    image = "-" if stream.startswith("0") else str(picture)
-    command = f"{sys.executable} -m nin_edge run {image} --model {tiny_model} {stream}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == (1 if image == "-" else 0)
-    assert "Traceback" not in done.stderr
-
-
-def test_an_empty_image_name_is_not_the_current_folder(tiny_model: Path) -> None:
-    result = _run("run", "", "--model", tiny_model)
-    assert result.exit_code == 1
-    assert "an empty name" in result.stderr
-
-
 def test_a_file_in_the_way_of_the_output_is_named_first(tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for verb in (["export", tiny_weights], ["train", tmp_path]):
@@ -286,6 +181,18 @@ def test_cuda_that_is_not_there_exits_with_4(photo: Path) -> None:
     result = _run("run", photo, "--provider", "cuda")
     assert result.exit_code == 4
     assert "onnxruntime-gpu" in _one_line(result)
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["0<&-", "2>&-"])
+def test_a_closed_stream_is_no_traceback(stream: str, picture: Path, tiny_model: Path) -> None:
+    image = "-" if stream.startswith("0") else str(picture)
+    command = f"{sys.executable} -m nin_edge run {image} --model {tiny_model} {stream}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if image == "-" else 0)
+    assert "Traceback" not in done.stderr
 
 
 def test_closed_pipe_ends_quietly(picture: Path, tiny_model: Path) -> None:
@@ -307,136 +214,3 @@ def test_run_imports_nothing_that_a_device_lacks(photo: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
-
-
-# --- export ---------------------------------------------------------------------------------------
-
-
-def test_export_writes_a_model_that_run_takes(
-    tiny_weights: Path, tmp_path: Path, picture: Path
-) -> None:
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 0
-    model = tmp_path / "out" / "tiny.fp32.onnx"
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    models = {"tiny.fp32.onnx", "tiny.fp16.onnx", "tiny.int8.onnx"}
-    assert names == {*models, "report.json", "report.html"}
-    assert str(tmp_path / "out" / "report.html") in result.stdout
-    assert str(model) in result.stdout
-    assert _run("run", picture, "--model", model).exit_code == 0
-
-
-def test_export_names_a_runs_best_after_the_run(tiny_weights: Path, tmp_path: Path) -> None:
-    run = tmp_path / "birds"
-    run.mkdir()
-    shutil.copy(tiny_weights, run / "best.safetensors")
-    assert _run("export", run / "best.safetensors", "-o", tmp_path).exit_code == 0
-    assert (tmp_path / "birds.fp32.onnx").exists()
-
-
-def test_export_compares_over_real_images(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for label in ("circle", "square", "étoile"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for index in range(10):
-            image = Image.fromarray(golden_image(index, 20, 20))
-            image.save(tmp_path / "data" / label / f"{index}.png")
-    result = _run("export", tiny_weights, "-o", tmp_path / "out", "--eval-data", tmp_path / "data")
-    assert result.exit_code == 0
-    assert "as PyTorch answers on 100.00% of 6 images" in result.stdout
-
-
-def test_export_beyond_the_tolerance_exits_with_3_and_writes_nothing(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nin_edge_export import certify as certificate
-
-    monkeypatch.setitem(certificate.TOLERANCES, "fp32", 0.0)
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 3
-    assert "differs from PyTorch" in _one_line(result)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "no such file"),
-        (b"", "not a readable checkpoint"),
-        (b"garbage" * 100, "not a readable checkpoint"),
-        ("half", "not a readable checkpoint"),
-        ("model", "an ONNX model, expected a checkpoint"),
-    ],
-)
-def test_export_says_what_is_wrong_with_a_checkpoint(
-    content: bytes | str | None, reason: str, tmp_path: Path, tiny_weights: Path, tiny_model: Path
-) -> None:
-    path = tmp_path / "w.safetensors"
-    if content == "model":
-        path = tiny_model
-    elif content == "half":
-        path.write_bytes(tiny_weights.read_bytes()[: tiny_weights.stat().st_size // 2])
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    result = _run("export", path, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    line = _one_line(result)
-    assert str(path) in line
-    assert reason in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_export_to_a_file_in_the_way_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("in the way")
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert str(tmp_path / "out") in _one_line(result)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_export_to_a_folder_that_is_not_writable_is_refused(
-    tiny_weights: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "sealed"
-    folder.mkdir(mode=0o500)
-    result = _run("export", tiny_weights, "-o", folder)
-    assert result.exit_code == 1
-    assert str(folder) in _one_line(result)
-
-
-# --- verify and info ------------------------------------------------------------------------------
-
-
-def test_verify_passes_on_the_default_model() -> None:
-    result = _run("verify", DEFAULT_MODEL)
-    assert result.exit_code == 0
-    assert "8 golden samples" in result.stdout
-
-
-def test_verify_exits_with_3_where_the_answers_are_others(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nin_edge_runtime import golden
-
-    draw = golden.golden_image
-    # A machine that computes otherwise, in effect: it sees other images.
-    monkeypatch.setattr(golden, "golden_image", lambda s, h, w: draw(s + 1, h, w))
-    result = _run("verify", tiny_model)
-    assert result.exit_code == 3
-    assert "golden samples differ" in _one_line(result)
-
-
-def test_info_shows_what_the_file_is() -> None:
-    text = _run("info", DEFAULT_MODEL).stdout
-    assert "airplane, automobile, bird" in text
-    assert "CIFAR-10 (JPEG q75)" in text
-    assert "global average pooling of the class maps" in text
-    assert (
-        "mlpconv blocks, channels [[192, 160, 96], [192, 192, 192], [192, 192]] at width 1" in text
-    )
-    values = json.loads(_run("info", DEFAULT_MODEL, "--json").stdout)
-    assert values["bytes"] == DEFAULT_MODEL.stat().st_size
-    assert len(values["labels"]) == 10
-    assert np.isclose(sum(values["golden"]["file"][0]), 1, atol=1e-5)

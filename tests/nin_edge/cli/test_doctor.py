@@ -1,3 +1,5 @@
+"""`nin-edge doctor`: its lines, its JSON, and what it prints where packages are broken."""
+
 from __future__ import annotations
 
 import json
@@ -6,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
 
 from nin_edge.cli import main
+from nin_edge_runtime import doctor
+from nin_edge_runtime.doctor import Diagnosis, diagnose
 
 WITHOUT_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
 
@@ -21,6 +24,15 @@ WITHOUT_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_provider
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("NIN_EDGE_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def here() -> Diagnosis:
+    """The diagnosis of this machine, made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("NIN_EDGE_")]:
+            patch.delenv(name)
+        return diagnose()
 
 
 def _run_with(
@@ -38,42 +50,47 @@ def _run_with(
 
 
 @pytest.mark.skipif(not WITHOUT_CUDA, reason="this ONNX Runtime is built with CUDA")
-def test_a_sound_installation_is_described() -> None:
+class TestSoundInstallation:
+    @pytest.fixture(autouse=True)
+    def made(self, here: Diagnosis, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(doctor, "diagnose", lambda: here)
+
+    def test_it_is_described(self) -> None:
+        result = CliRunner().invoke(main, ["doctor"])
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+        assert rows["numpy"].strip() == np.__version__
+        assert rows["ONNX Runtime"].strip() == f"{onnxruntime.__version__} from onnxruntime"
+        assert rows["provider cpu"].strip().startswith("works: 8 golden samples within")
+        assert rows["provider cuda"].strip().startswith("not in the installed ONNX Runtime")
+        assert {"processor", "int8", "threads"} <= rows.keys()
+        assert rows["problems"].strip() == "none"
+
+    def test_json_is_one_object_with_all_of_it(self) -> None:
+        result = CliRunner().invoke(main, ["doctor", "--json"])
+        assert result.exit_code == 0
+        found = json.loads(result.stdout)
+        assert found["ok"] is True
+        assert found["problems"] == []
+        assert [state["name"] for state in found["providers"]] == ["cpu", "cuda"]
+        assert found["versions"]["ONNX Runtime"] == onnxruntime.__version__
+
+
+def test_a_problem_is_shown_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIN_EDGE_THREADS", "\x1b[31mmany")
     result = CliRunner().invoke(main, ["doctor"])
-    assert result.exit_code == 0, result.output
-    assert result.stderr == ""
-    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
-    assert rows["numpy"].strip() == np.__version__
-    assert rows["ONNX Runtime"].strip() == f"{onnxruntime.__version__} from onnxruntime"
-    assert rows["provider cpu"].strip().startswith("works: 8 golden samples within")
-    assert rows["provider cuda"].strip().startswith("not in the installed ONNX Runtime")
-    assert {"processor", "int8", "threads"} <= rows.keys()
-    assert rows["problems"].strip() == "none"
-
-
-@pytest.mark.skipif(not WITHOUT_CUDA, reason="this ONNX Runtime is built with CUDA")
-def test_json_is_one_object_with_all_of_it() -> None:
-    result = CliRunner().invoke(main, ["doctor", "--json"])
-    assert result.exit_code == 0
-    found = json.loads(result.stdout)
-    assert found["ok"] is True
-    assert found["problems"] == []
-    assert [state["name"] for state in found["providers"]] == ["cpu", "cuda"]
-    assert found["versions"]["ONNX Runtime"] == onnxruntime.__version__
-
-
-def test_a_problem_is_shown_with_its_command(tmp_path: Path) -> None:
-    done = _run_with(tmp_path, "doctor", NIN_EDGE_THREADS="\x1b[31mmany")
-    assert done.returncode == 1
-    lines = done.stdout.splitlines()
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
     assert any(line.endswith(r"NIN_EDGE_THREADS=\x1b[31mmany") for line in lines)
     position = next(index for index, line in enumerate(lines) if line.startswith("problem "))
     assert "expected a whole number" in lines[position]
-    assert lines[position + 1].split() == ["mend", "it", "unset", "NIN_EDGE_THREADS"]
+    assert lines[position + 1].split() == ["fix", "unset", "NIN_EDGE_THREADS"]
 
 
 def test_without_onnx_runtime_the_rest_is_described(tmp_path: Path) -> None:
-    code = "raise ModuleNotFoundError('none', name='onnxruntime')"
+    code = "import sys\nprint('a native line', file=sys.stderr)\n"
+    code += "raise ModuleNotFoundError('none', name='onnxruntime')"
     (tmp_path / "onnxruntime.py").write_text(code, "utf-8")
     done = _run_with(tmp_path, "doctor", "--json")
     assert done.returncode == 1
@@ -82,7 +99,9 @@ def test_without_onnx_runtime_the_rest_is_described(tmp_path: Path) -> None:
     assert found["ok"] is False
     assert found["versions"]["numpy"] == np.__version__
     assert not any(state["works"] for state in found["providers"])
-    assert "pip install onnxruntime" in found["problems"][0]["mend"]
+    assert "pip install onnxruntime" in found["problems"][0]["fix"]
+    verbose = _run_with(tmp_path, "--verbose", "doctor")
+    assert "a native line" in verbose.stderr
 
 
 @pytest.mark.parametrize(
@@ -101,14 +120,3 @@ def test_without_numpy_it_is_one_line(tmp_path: Path, code: str, message: str) -
     (line,) = done.stderr.splitlines()
     assert message in line
     assert "pip install --force-reinstall numpy pillow" in line
-
-
-def test_verbose_shows_what_the_trials_printed(tmp_path: Path) -> None:
-    code = "import sys\nprint('a native line', file=sys.stderr)\nraise ImportError('x')"
-    (tmp_path / "onnxruntime.py").write_text(code, "utf-8")
-    assert "a native line" not in _run_with(tmp_path, "doctor").stderr
-    assert "a native line" in _run_with(tmp_path, "--verbose", "doctor").stderr
-
-
-def test_doctor_is_a_verb() -> None:
-    assert "doctor" in main.list_commands(click.Context(main))

@@ -25,7 +25,7 @@ from nin_edge.cli._data import show_progress
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge_export import ExportOptions, export_models
 from nin_edge_runtime import Classifier, Prediction
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 SIZE = 16  # side of the images and of the networks: nothing is resized
 LABELS = tuple(f"class-{letter}" for letter in "abcdefg")

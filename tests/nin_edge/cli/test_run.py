@@ -1,7 +1,8 @@
-"""`nin-edge run` beyond a photo's label (test_cli.py): heatmaps, videos, many images."""
+"""`nin-edge run`: labels of images, folders and standard input, heatmaps, videos."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -22,8 +23,15 @@ from nin_edge_runtime.golden import golden_image
 FRAMES = 7
 
 
-def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["run", *map(str, arguments)])
+def _run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, ["run", *map(str, arguments)], input=stdin)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(golden_image(3, 30, 40)).save(path)
+    return path
 
 
 @pytest.fixture
@@ -44,6 +52,116 @@ def clip(tmp_path: Path) -> Path:
         writer.write(np.ascontiguousarray(golden_image(seed, 48, 64)[:, :, ::-1]))
     writer.release()
     return path
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_labels_a_photo_with_the_default_model(photo: Path) -> None:
+    result = _run(photo)
+    assert result.exit_code == 0
+    assert result.stdout.split()[1] == "cat"
+    assert len(result.stdout.split("%")) == 6  # five classes and the end
+
+
+def test_prints_json_lines(picture: Path, tiny_model: Path) -> None:
+    result = _run(picture, "--model", tiny_model, "--json", "--top-k", 2)
+    answer = json.loads(result.stdout)
+    assert set(answer) == {"image", "label", "score", "unknown", "top"}
+    assert answer["image"] == str(picture)
+    assert answer["top"][0] == {"label": answer["label"], "score": answer["score"]}
+    assert len(answer["top"]) == 2
+    assert answer["unknown"] is False
+
+
+def test_reads_one_image_from_stdin(picture: Path, tiny_model: Path) -> None:
+    data = picture.read_bytes()
+    by_path = json.loads(_run(picture, "--model", tiny_model, "--json").stdout)
+    by_stdin = json.loads(_run("-", "--model", tiny_model, "--json", stdin=data).stdout)
+    assert by_stdin == {**by_path, "image": "-"}
+
+
+def test_reads_folders_recursively_and_sorted(
+    picture: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "b").mkdir(parents=True)
+    for name in ("z.png", "b/a.PNG", "a.png", "notes.txt", ".hidden.png"):
+        shutil.copy(picture, folder / name)
+    result = _run(folder, "--model", tiny_model, "--json")
+    names = [json.loads(line)["image"] for line in result.stdout.splitlines()]
+    assert names == [str(folder / name) for name in ("a.png", "b/a.PNG", "z.png")]
+
+
+def test_answers_the_rest_when_one_file_is_bad(
+    picture: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    result = _run(picture, bad, picture, "--model", tiny_model)
+    assert result.exit_code == 1
+    assert result.stdout.count("picture.png") == 2
+    assert f"{bad}: not an image" in result.stderr
+    assert "1 of 3 images could not be read" in result.stderr
+    as_json = _run(bad, "--model", tiny_model, "--json")
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout)["error"].startswith("not an image")
+
+
+def test_marks_answers_below_the_score_asked_for(picture: Path, tiny_model: Path) -> None:
+    result = _run(picture, "--model", tiny_model, "--min-score", 1, "--json")
+    assert json.loads(result.stdout)["unknown"] is True
+    assert "unknown" in _run(picture, "--model", tiny_model, "--min-score", 1).stdout
+
+
+def _bad_images(folder: Path) -> dict[str, tuple[Path, str]]:
+    whole = io.BytesIO()
+    Image.fromarray(golden_image(1, 64, 64)).save(whole, "JPEG")
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("I am no picture")
+    (folder / "cut.jpg").write_bytes(whole.getvalue()[:400])
+    (folder / "none").mkdir()
+    return {
+        "missing": (folder / "nowhere.jpg", "no such file"),
+        "empty": (folder / "empty.jpg", "an empty file"),
+        "text": (folder / "text.jpg", "not an image"),
+        "truncated": (folder / "cut.jpg", "cannot be decoded"),
+        "no images": (folder / "none", "no image files"),
+    }
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "text", "truncated", "no images"])
+def test_says_what_is_wrong_with_an_image(fault: str, tmp_path: Path, tiny_model: Path) -> None:
+    path, reason = _bad_images(tmp_path)[fault]
+    result = _run(path, "--model", tiny_model)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert str(path) in line
+    assert line.count(str(path)) == 1
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--top-k", "0"],
+        ["--min-score", "2"],
+        ["--min-score", "nan"],
+        ["--model", ""],
+        ["--provider", "tpu"],
+        ["--nonsense"],
+        [],
+    ],
+    ids=lambda options: " ".join(options) or "no image",
+)
+def test_wrong_usage_exits_with_2(options: list[str], photo: Path) -> None:
+    assert _run(*([photo] if options else []), *options).exit_code == 2
+
+
+def test_an_empty_image_name_is_not_the_current_folder(tiny_model: Path) -> None:
+    result = _run("", "--model", tiny_model)
+    assert result.exit_code == 1
+    assert "an empty name" in result.stderr
 
 
 # --- several images -------------------------------------------------------------------------------
@@ -107,8 +225,7 @@ def test_heatmaps_of_several_images_go_to_a_folder(
 
 def test_a_heatmap_of_stdin_needs_its_bytes_once(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    command = ["run", "-", "--heatmap", str(out)]
-    assert CliRunner().invoke(main, command, input=photo.read_bytes()).exit_code == 0
+    assert _run("-", "--heatmap", out, stdin=photo.read_bytes()).exit_code == 0
     assert out.is_file()
 
 
@@ -176,24 +293,29 @@ def test_a_clip_gives_a_line_for_each_frame_taken(
     assert [int(row.split()[1]) for row in rows] == list(expected)
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "a folder, expected a video file"),
-        (lambda path: path.write_text("text"), "expected a video"),
-    ],
-)
-def test_what_is_no_video_is_one_clear_line(tmp_path: Path, make: object, said: str) -> None:
+def test_a_file_that_is_no_video_is_one_clear_line(tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     path = tmp_path / "clip.mp4"
-    make(path)
+    path.write_text("text")
+    # A process of its own: OpenCV prints native lines past Python's stderr.
     command = [sys.executable, "-m", "nin_edge", "run", "--video", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert str(path) in line
+    assert "expected a video" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("missing.mp4", "no such file"), ("", "a folder, expected a video file")]
+)
+def test_a_path_without_a_video_is_one_clear_line(tmp_path: Path, name: str, said: str) -> None:
+    result = _run("--video", tmp_path / name)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert str(tmp_path / name) in line
     assert said in line
 
 

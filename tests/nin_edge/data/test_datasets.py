@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from nin_edge.data.datasets import Dataset, DatasetError, open_dataset
-from nin_edge_runtime.image import Preprocessing, load_image
+from nin_edge_runtime.image import load_image
+from nin_edge_runtime.preprocessing import Preprocessing
 
 SIGN_DIGITS = 2062  # images in sign-digits.tar
 MANY = 600  # images, more than are decoded without worker processes

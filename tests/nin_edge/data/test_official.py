@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from nin_edge.data.datasets import KINDS, Dataset, DatasetError, open_dataset, own_shape
-from nin_edge_runtime.image import Preprocessing, load_image
+from nin_edge_runtime.image import load_image
+from nin_edge_runtime.preprocessing import Preprocessing
 
 CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),

@@ -14,7 +14,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.training.finetune import Pretrained, Teacher, distillation_loss, freeze, hold
 from nin_edge_runtime import ModelFileError
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 LABELS = ("a", "b", "c")
 LOGIT_TOLERANCE = 1e-5

@@ -1,4 +1,4 @@
-"""`bench`: figures of a clock that is known, and what real models and processes give."""
+"""Timing on a clock that the tests control: figures, rounds, budgets, and what is left out."""
 
 from __future__ import annotations
 
@@ -10,24 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_edge.checkpoint import Checkpoint
-from nin_edge_export import ExportOptions, export_models
-from nin_edge_runtime import (
-    DEFAULT_MODEL,
-    Classifier,
-    ModelFileError,
-    NinEdgeError,
-    ProviderError,
-    bench,
-)
-from nin_edge_runtime.bench import BATCHES, CALLS, interleave, load_cost, measure, time_models
+from nin_edge_runtime import Classifier
+from nin_edge_runtime.bench import CALLS, interleave, time_calls, time_models, timing
 
 ROUNDING = 1e-6  # relative; sums of a few seconds in double precision
-LARGE = 500 * 2**20  # bytes; several times what a process with a small model takes
 
 
 class Clock:
-    """Time that passes only when something is done."""
+    """Time that passes only when a call is made."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,7 +27,7 @@ class Clock:
 
 
 class Timed:
-    """A classifier that takes given times: seconds of a call, by its number and its batch size."""
+    """A classifier with given latencies: seconds of a call, by its number and its batch size."""
 
     provider = "cpu"
 
@@ -55,7 +45,7 @@ class Timed:
 
 
 class Planning(Timed):
-    """One on CUDA, which takes longer for another batch size than the last."""
+    """A classifier on CUDA, which takes longer when the batch size changes."""
 
     provider, last = "cuda", 0
 
@@ -68,11 +58,8 @@ class Planning(Timed):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=made))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=made))
     return made
-
-
-# --- time -----------------------------------------------------------------------------------------
 
 
 def test_every_candidate_has_its_turn_in_every_round() -> None:
@@ -83,13 +70,13 @@ def test_every_candidate_has_its_turn_in_every_round() -> None:
     assert found == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
 
 
-def test_figures_are_those_of_the_clock(clock: Clock) -> None:
+def test_figures_are_the_clocks(clock: Clock) -> None:
     slow = Timed(clock, lambda _, batch: 2e-3 * batch)
     fast = Timed(clock, lambda _, batch: 1e-3 + 5e-4 * batch)
     rounds, timings = time_models([slow, fast], batches=(4,), rounds=3)  # type: ignore[list-item]
     assert rounds == 3
     for found, expected in zip(
-        (timing for timings_of_one in timings for timing in timings_of_one),
+        (figures for per_model in timings for figures in per_model),
         ((1, 2.0, 1.0, 30), (4, 8.0, 1.0, 6), (1, 1.5, 0.75, 30), (4, 3.0, 0.375, 6)),
         strict=True,
     ):
@@ -110,14 +97,14 @@ def test_percentiles_are_of_single_calls(clock: Clock) -> None:
     assert timing.p99_ms == pytest.approx(9.0, rel=ROUNDING)
 
 
-def test_planning_for_another_batch_size_is_not_counted(clock: Clock) -> None:
+def test_planning_for_a_new_batch_size_is_not_counted(clock: Clock) -> None:
     model = Planning(clock, lambda _, batch: 1e-3 * batch)
     _, (timings,) = time_models([model], batches=(4,), rounds=3)  # type: ignore[list-item]
     assert [timing.p99_ms for timing in timings] == pytest.approx([1.0, 4.0], rel=ROUNDING)
 
 
 def test_noise_of_a_round_leaves_the_ratio_alone(clock: Clock) -> None:
-    # Everything takes ten times as long from some time on, in the midst of the measuring.
+    # From some moment during the measurement on, everything takes ten times as long.
     def disturbed(seconds: float) -> Callable[[int, int], float]:
         return lambda *_: seconds * (10 if clock.now > 0.2 else 1)
 
@@ -174,107 +161,21 @@ def test_progress_ends_where_it_said(clock: Clock) -> None:
         assert [done == total for _, done, total in seen] == [False] * (len(seen) - 1) + [True]
 
 
-# --- real models ----------------------------------------------------------------------------------
+def test_calls_are_timed_in_rounds_until_the_time_is_up(clock: Clock) -> None:
+    order: list[str] = []
 
+    def take(name: str, seconds: float) -> None:
+        order.append(name)
+        clock.now += seconds
 
-def test_models_of_other_sizes_stand_side_by_side(tiny_model: Path) -> None:
-    found = measure([DEFAULT_MODEL, tiny_model], provider="cpu", threads=1, rounds=2)
-    large, small = found.models
-    assert (large.file, small.file) == (str(DEFAULT_MODEL), str(tiny_model))
-    assert (large.size, small.size) == (32, 16)
-    assert (large.precision, small.precision) == ("int8", "fp32")
-    assert (large.bytes, small.bytes) == (
-        DEFAULT_MODEL.stat().st_size,
-        tiny_model.stat().st_size,
-    )
-    assert found.rounds == 2
-    for model in found.models:
-        assert (model.provider, model.threads) == ("cpu", 1)
-        assert {timing.batch for timing in model.timings} | set(model.left_out) == set(BATCHES)
-        for timing in model.timings:
-            assert 0 < timing.p50_ms <= timing.p90_ms <= timing.p99_ms
-        assert model.load.load_ms > 0
-    assert all(timing.ratio == 1 for timing in large.timings)
-    assert small.timings[0].ratio is not None
-    assert small.timings[0].ratio < 1
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_model_of_a_fixed_batch_is_measured(batch: int, tiny_weights: Path, tmp_path: Path) -> None:
-    options = ExportOptions(precisions=("fp32",), batch=batch)
-    (model,) = export_models(Checkpoint.load(tiny_weights), options)
-    path = tmp_path / "fixed.onnx"
-    path.write_bytes(model.data)
-    (found,) = measure([path], batches=(6,), rounds=1).models
-    assert [timing.batch for timing in found.timings] == [1, 6]
-
-
-def test_threads_are_those_in_effect(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NIN_EDGE_THREADS", "3")
-    assert measure([tiny_model], batches=(1,), rounds=1).models[0].threads == 3
-    assert measure([tiny_model], threads=2, batches=(1,), rounds=1).models[0].threads == 2
-
-
-def test_machine_is_named(tiny_model: Path) -> None:
-    import onnxruntime
-
-    machine = measure([tiny_model], batches=(1,), rounds=1).machine
-    assert machine.onnxruntime == onnxruntime.__version__
-    assert machine.cpus >= 1
-    assert machine.processor
-    assert machine.system.split()[0] in ("Linux", "Darwin", "Windows")
-
-
-# --- loading --------------------------------------------------------------------------------------
-
-
-def test_memory_is_that_of_a_process_of_its_own(tiny_model: Path) -> None:
-    ballast = np.ones(LARGE, np.uint8)  # in this process, which starts the other
-    cost = load_cost(tiny_model)
-    assert len(ballast) == LARGE
-    assert cost.peak_memory_bytes is not None
-    assert cost.added_memory_bytes is not None
-    assert 0 < cost.added_memory_bytes < cost.peak_memory_bytes < LARGE
-    assert cost.load_ms > 0
-
-
-def test_added_memory_grows_with_the_model(tiny_model: Path) -> None:
-    small, large = load_cost(tiny_model), load_cost(DEFAULT_MODEL)
-    assert small.added_memory_bytes is not None
-    assert large.added_memory_bytes is not None
-    assert small.added_memory_bytes < large.added_memory_bytes
-
-
-def test_modules_in_the_current_folder_are_not_imported(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('a stranger')\n")
-    monkeypatch.chdir(tmp_path)
-    assert load_cost(tiny_model).load_ms > 0
-
-
-def test_process_that_fails_is_an_error_with_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(NinEdgeError, match=r"gone\.onnx: a process of its own .*no such file"):
-        load_cost(tmp_path / "gone.onnx")
-
-
-# --- what is refused ------------------------------------------------------------------------------
-
-
-def test_unreadable_model_is_named_before_anything_is_measured(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measured(*_: Any, **__: Any) -> None:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(bench, "load_cost", measured)
-    with pytest.raises(ModelFileError, match=r"gone\.onnx"):
-        measure([tiny_model, tmp_path / "gone.onnx"])
-
-
-def test_unknown_provider_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(ProviderError, match="tpu"):
-        measure([tiny_model], provider="tpu")
+    candidates = {name: lambda name=name, s=s: take(name, s) for name, s in (("a", 1), ("b", 2))}
+    rounds, times = time_calls(candidates, seconds=10.0, calls=3)
+    assert rounds == 1  # of 12 seconds: 4 calls each, the first of which is not counted
+    assert times == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert order == ["a"] * 4 + ["b"] * 4
+    rounds, times = time_calls(candidates, seconds=10.0, calls=1, min_rounds=5)
+    assert rounds == 5  # of 6 seconds
+    assert times == {"a": [1.0] * 5, "b": [2.0] * 5}
 
 
 def test_a_classifier_is_timed_as_users_call_it(

@@ -1,4 +1,4 @@
-"""What is installed here, does it really run, and what to type to mend what does not."""
+"""Examine an installation: versions, providers, processor, threads, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Final
 
 import nin_edge_runtime
 from nin_edge_runtime.cpu import CpuFeatures, cpu_features
@@ -18,12 +18,12 @@ from nin_edge_runtime.doctor.fixes import (
     Problem,
     cuda_problems,
     package_problems,
-    replacement,
+    reinstall,
     variable_problems,
 )
-from nin_edge_runtime.doctor.probe import probe
+from nin_edge_runtime.doctor.probe import Probe, probe
 from nin_edge_runtime.errors import NinEdgeError
-from nin_edge_runtime.threads import allowed_cpus, cgroup_quota, thread_budget
+from nin_edge_runtime.threads import allowed_cpus, cgroup_quota, machine_cpus, thread_budget
 
 _OPENCV: Final = (
     "opencv-python",
@@ -40,11 +40,11 @@ class ProviderState:
     name: str
     """`cpu` or `cuda`."""
     included: bool
-    """The installed ONNX Runtime was built with it."""
+    """Whether the installed ONNX Runtime was built with it."""
     works: bool
-    """A session started with it and computed the golden samples as they were exported."""
+    """Whether it started and reproduced the golden samples within the tolerance."""
     detail: str
-    """What was found, in one line."""
+    """The result or the reason, in one line."""
     difference: float | None = None
     """Largest difference of a probability from the file's own; None if nothing was computed."""
     tolerance: float | None = None
@@ -53,28 +53,28 @@ class ProviderState:
 
 @dataclass(frozen=True)
 class Threads:
-    """The threads of one inference on the CPU, and what their number comes from."""
+    """The threads of one inference on the CPU, and the limits on them."""
 
     usable: int | None
-    """At least 1; None where `NIN_EDGE_THREADS` is not a number."""
+    """At least 1; None if `NIN_EDGE_THREADS` is not a number."""
     source: str
-    """What decided."""
+    """The limit that determined the number."""
     cpus: int
     """Logical CPUs of the machine."""
     allowed: int
     """CPUs that this process may run on (its affinity)."""
     quota: float | None
-    """CPUs' worth of time that its cgroup may use; None if not limited."""
+    """CPU time that its cgroup may use, in CPUs; None if it is not limited."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found."""
+    """The state of an installation."""
 
     versions: Mapping[str, str | None]
-    """By name; None for what is not installed."""
+    """By package; None if it is not installed."""
     onnxruntime_packages: Mapping[str, str]
-    """The packages that provide `onnxruntime`, and their versions: there must be one."""
+    """Versions of the packages that provide `onnxruntime`, by name: there must be only one."""
     providers: tuple[ProviderState, ...]
     """`cpu`, then `cuda`."""
     cpu: CpuFeatures
@@ -82,9 +82,9 @@ class Diagnosis:
     threads: Threads
     """Threads of one inference."""
     variables: Mapping[str, str]
-    """The environment variables of nin-edge that are set."""
+    """nin-edge's environment variables that are set, by name."""
     problems: tuple[Problem, ...]
-    """What is wrong; empty if nothing is."""
+    """Each with the command that fixes it; empty if nothing is wrong."""
 
     @property
     def ok(self) -> bool:
@@ -96,8 +96,7 @@ def diagnose() -> Diagnosis:
     """Examine this installation. Takes some seconds: each provider is started and tried."""
     packages = _onnxruntime_packages()
     cpu = probe("cpu")
-    has_cuda = bool(cpu.get("cuda"))
-    cuda = probe("cuda") if has_cuda else {"error": _without_cuda(packages, cpu)}
+    cuda = probe("cuda") if cpu.cuda else Probe(error=_why_no_cuda(packages, cpu))
     versions = {
         "Python": platform.python_version(),
         "platform": platform.platform(),
@@ -105,8 +104,8 @@ def diagnose() -> Diagnosis:
         "nin-edge-runtime": nin_edge_runtime.__version__,
         "numpy": _version("numpy"),
         "Pillow": _version("pillow"),
-        "ONNX Runtime": cpu.get("version") or next(iter(packages.values()), None),
-        "OpenCV": _opencv(),
+        "ONNX Runtime": cpu.version or next(iter(packages.values()), None),
+        "OpenCV": _opencv_version(),
     }
     variables = {
         name: value for name, value in sorted(os.environ.items()) if name.startswith("NIN_EDGE_")
@@ -114,15 +113,15 @@ def diagnose() -> Diagnosis:
     threads, bad_threads = _threads()
     problems = [
         *package_problems(packages, cpu, versions),
-        *(cuda_problems(packages, cuda, variables) if has_cuda else ()),
-        *variable_problems(variables, bad_threads, has_cuda=has_cuda),
+        *(cuda_problems(packages, cuda, variables) if cpu.cuda else ()),
+        *variable_problems(variables, bad_threads, has_cuda=cpu.cuda),
     ]
     return Diagnosis(
         versions=versions,
         onnxruntime_packages=packages,
         providers=(
-            _state("cpu", cpu, included="version" in cpu),
-            _state("cuda", cuda, included=has_cuda),
+            _state("cpu", cpu, included=cpu.version is not None),
+            _state("cuda", cuda, included=cpu.cuda),
         ),
         cpu=cpu_features(),
         threads=threads,
@@ -131,27 +130,23 @@ def diagnose() -> Diagnosis:
     )
 
 
-def _without_cuda(packages: Mapping[str, str], cpu: Mapping[str, Any]) -> str:
-    if "version" not in cpu:
+def _why_no_cuda(packages: Mapping[str, str], cpu: Probe) -> str:
+    """Say why CUDA was not tried, in one line."""
+    if cpu.version is None:
         return "not tried: ONNX Runtime cannot be loaded"
-    if cpu.get("driver"):
-        mend = replacement(packages, GPU_PACKAGE)
-        return f"not in the installed ONNX Runtime; there is an NVIDIA driver: {mend}"
+    if cpu.driver:
+        fix = reinstall(packages, GPU_PACKAGE)
+        return f"not in the installed ONNX Runtime; there is an NVIDIA driver: {fix}"
     return "not in the installed ONNX Runtime"
 
 
-def _state(name: str, found: Mapping[str, Any], *, included: bool) -> ProviderState:
-    if error := found.get("error"):
-        return ProviderState(name, included, False, error)
-    difference, tolerance = found["difference"], found["tolerance"]
-    return ProviderState(
-        name,
-        included,
-        True,
-        f"{found['samples']} golden samples within {difference:.1g} (tolerance {tolerance:g})",
-        difference,
-        tolerance,
+def _state(name: str, result: Probe, *, included: bool) -> ProviderState:
+    works = result.error is None
+    detail = result.error or (
+        f"{result.samples} golden samples within {result.difference:.1g} "
+        f"(tolerance {result.tolerance:g})"
     )
+    return ProviderState(name, included, works, detail, result.difference, result.tolerance)
 
 
 def _version(package: str) -> str | None:
@@ -161,27 +156,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _opencv() -> str | None:
+def _opencv_version() -> str | None:
     version = next(filter(None, map(_version, _OPENCV)), None)
-    # A system's package may say nothing of its version.
+    # A Linux distribution's own package may have no metadata.
     return version or ("unknown" if find_spec("cv2") else None)
 
 
 def _onnxruntime_packages() -> dict[str, str]:
-    """Every installed package that puts its files into the folder `onnxruntime`."""
-    found: dict[str, str] = {}
+    """Versions of the installed packages that put files into the folder `onnxruntime`, by name."""
+    packages: dict[str, str] = {}
     for package in metadata.distributions():
         name = (package.metadata["Name"] or "").lower()
         if re.match(r"onnxruntime|ort[-_]", name) and any(
             str(file) == "onnxruntime/__init__.py" for file in package.files or ()
         ):
-            found.setdefault(name, package.version)  # the first on the path is the one in use
-    return dict(sorted(found.items()))
+            packages.setdefault(name, package.version)  # the first on the path is the one in use
+    return dict(sorted(packages.items()))
 
 
 def _threads() -> tuple[Threads, str | None]:
-    """The threads of one inference, and what is wrong with the variable that sets them."""
-    cpus, allowed, quota = os.cpu_count() or 1, allowed_cpus(), cgroup_quota()
+    """The threads of one inference, and the error of the variable that sets them, if any."""
+    cpus, allowed, quota = machine_cpus(), allowed_cpus(), cgroup_quota()
     try:
         usable, source = thread_budget()
     except NinEdgeError as error:

@@ -1,0 +1,122 @@
+"""The group of verbs: which there are, how an error looks, and its exit code.
+
+A verb's module is imported when it is called, and imports what it needs when it runs, so that
+`nin-edge run` starts without torch and `nin-edge --help` without NumPy.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
+
+import click
+
+from nin_edge import __version__
+from nin_edge.cli._common import (
+    EXIT_FAILED,
+    EXIT_GATE,
+    EXIT_INTERRUPTED,
+    EXIT_PROVIDER,
+    clear_line,
+    printable,
+)
+
+_VERBS: Final = ("train", "eval", "export", "run", "verify", "bench", "info", "doctor")
+
+# The modules that each verb imports; a light installation has only those that devices need.
+_RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
+_TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
+_IMPORTS: Final = {
+    "train": (*_TRAIN, "matplotlib"),
+    "eval": _TRAIN,
+    "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime", "matplotlib"),
+}
+_PIP_NAMES: Final = {"PIL": "pillow"}  # packages whose name is not the module's
+
+
+class _Failure(click.ClickException):
+    """An expected error, with its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]
+
+
+class _Group(click.Group):
+    """Loads verbs on demand; turns every expected error into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"nin_edge.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            clear_line()
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        except Exception as error:
+            logging.getLogger(__name__).info("the error came from here", exc_info=True)
+            message = _explain(error, ctx.invoked_subcommand or "")
+            clear_line()
+            raise _Failure(printable(message), _exit_code(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nin-edge")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print what the library logs, and tracebacks of errors."
+)
+def main(verbose: bool) -> None:
+    """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
+    # SIGTERM, with which a service manager stops a program, acts like Ctrl-C: nothing is left
+    # half-written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+    )
+
+
+def _explain(error: Exception, verb: str) -> str:
+    """The one line of an expected error; any other is a bug, and is raised with its traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        needed = _IMPORTS.get(verb, _RUNTIME)
+        if (error.name or "").split(".")[0] in needed:
+            missing = [_PIP_NAMES.get(name, name) for name in needed if not _installed(name)]
+            return f"nin-edge {verb} needs more packages: pip install {' '.join(missing)}"
+    from nin_edge_runtime.errors import NinEdgeError
+
+    if isinstance(error, NinEdgeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    raise error
+
+
+def _installed(module: str) -> bool:
+    """Whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, ModuleNotFoundError):  # without NumPy, there is no runtime to ask
+        return EXIT_FAILED
+    from nin_edge_runtime.errors import GateError, ProviderError
+
+    if isinstance(error, GateError):
+        return EXIT_GATE
+    return EXIT_PROVIDER if isinstance(error, ProviderError) else EXIT_FAILED
