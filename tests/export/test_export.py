@@ -18,7 +18,7 @@ from onnx import ModelProto, numpy_helper
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset, DatasetError
+from nin_edge.data import Dataset, DatasetError
 from nin_edge_export import (
     PRECISIONS,
     ExportedModel,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset, DatasetError
+from nin_edge.data import Dataset, DatasetError
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import ExportedModel, ExportOptions, export_models
 from nin_edge_export import certify as certificate

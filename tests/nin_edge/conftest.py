@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.data import Dataset, open_dataset
 
 SIDE = 20
 """Side of the images, in pixels; the networks here take 16, so every image is resized."""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nin_edge.data.datasets import Dataset, DatasetError, open_dataset
 from PIL import Image
 
-from nin_edge.data.datasets import Dataset, DatasetError, open_dataset
 from nin_edge_runtime.image import Preprocessing, load_image
 
 SIGN_DIGITS = 2062  # images in sign-digits.tar

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nin_edge.data.datasets import KINDS, Dataset, DatasetError, open_dataset, own_shape
 from numpy.typing import NDArray
 
-from nin_edge.data.datasets import KINDS, Dataset, DatasetError, open_dataset, own_shape
 from nin_edge_runtime.image import Preprocessing, load_image
 
 CIFAR10 = (
