@@ -127,7 +127,7 @@ def _archive_in(folder: Path, official: str | None) -> Path | None:
         return None
     archives = {
         ARCHIVES[name]: folder / name
-        for name in reversed(ARCHIVES)  # of two forms the first one, binary, stays
+        for name in reversed(ARCHIVES)  # of two forms the one listed first wins
         if (folder / name).is_file() and official in (None, ARCHIVES[name])
     }
     if len(archives) > 1:
