@@ -56,9 +56,9 @@ def describe(dataset: Dataset) -> None:
     from nin_edge.data import OFFICIAL
 
     for name, reason in dataset.unreadable:
-        click.echo(printable(f"skipped {name}: {reason}"), err=True)
+        click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
-        click.echo(f"{len(dataset.unreadable)} unreadable files skipped", err=True)
+        click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
     click.echo(
         f"{printable(dataset.name)}: {title}{len(dataset.labels)} classes, "

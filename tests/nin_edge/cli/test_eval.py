@@ -145,11 +145,11 @@ def test_large_confusion_matrix_is_left_to_json_and_plot(
     assert "confusion matrix" not in result.stdout
 
 
-def test_unreadable_images_are_named_and_skipped(data: Path, tiny_weights: Path) -> None:
+def test_unreadable_images_are_named_and_left_out(data: Path, tiny_weights: Path) -> None:
     (data / "circle" / "bad\x1b[2J.png").write_bytes(b"I am text")
     result = run(tiny_weights, data, "--split", "all", "--json")
     assert result.exit_code == 0
-    assert r"skipped circle/bad\x1b[2J.png: " in result.stderr
+    assert r"left out circle/bad\x1b[2J.png: " in result.stderr
     assert "\x1b" not in result.output
     answer = json.loads(result.stdout)
     assert (answer["images"], answer["unreadable"]) == (30, 1)
