@@ -113,7 +113,7 @@ def test_images_of_other_classes_are_refused(
     checkpoint: Checkpoint, golden_dataset: Dataset
 ) -> None:
     other = replace(golden_dataset, labels=("circle", "square", "star"))
-    with pytest.raises(DatasetError, match=r"without étoile, with star"):
+    with pytest.raises(DatasetError, match=r"missing étoile, extra star"):
         _export(checkpoint, dataset=other)
 
 
