@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -180,8 +181,9 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
     if record.is_file() and (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
         return known
     official = _recognise_names(place, source)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, (official or FOLDER).encode())
+    with suppress(OSError):  # no room for it: the next time is slower, that is all
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, (official or FOLDER).encode())
     return official
 
 

@@ -112,6 +112,19 @@ def test_an_archive_is_listed_once(
     assert listed == [path, path]
 
 
+def test_an_archive_is_recognised_without_room_for_a_note(
+    official: Any, tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = official.write(tmp_path / "raw", official.idx_files(digits))
+    path = official.packed(folder, tmp_path / "digits.zip")
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nin_edge.data.locate.write_atomically", full)
+    assert locate(path).official == "mnist"
+
+
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     for official in (None, "folder", "mnist"):
         with pytest.raises(DatasetError, match=r"missing: no such file or folder"):
