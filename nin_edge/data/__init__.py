@@ -3,7 +3,7 @@
 from nin_edge.data.cache import Progress
 from nin_edge.data.dataset import SPLITS, Dataset, check_labels, open_dataset
 from nin_edge.data.errors import DatasetError
-from nin_edge.data.locate import FOLDER, Location, dataset_name, locate
+from nin_edge.data.location import FOLDER, Location, dataset_name, locate
 from nin_edge.data.official import OFFICIAL
 
 __all__ = [

@@ -19,7 +19,7 @@ from nin_edge.data.cache import Progress, build_cache, cache_key, default_cache,
 from nin_edge.data.decode import Decoder
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.layout import folder_contents, official_contents
-from nin_edge.data.locate import Location, locate
+from nin_edge.data.location import Location, locate
 from nin_edge.data.sources import open_source
 from nin_edge.data.split import split_images
 from nin_edge.text import list_some

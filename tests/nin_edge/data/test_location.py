@@ -121,7 +121,7 @@ def test_an_archive_is_recognised_without_room_for_a_note(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nin_edge.data.locate.write_atomically", full)
+    monkeypatch.setattr("nin_edge.data.location.write_atomically", full)
     assert locate(path).official == "mnist"
 
 
