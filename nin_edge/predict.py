@@ -158,7 +158,7 @@ def evaluate(
 
     Raises:
         DatasetError: other classes, another size, or no images in the split.
-        ModelFileError: the model gives what are no probabilities.
+        ModelFileError: the outputs of the model are not probabilities.
     """
     check_labels(dataset, predictor.labels)
     steps = predictor.preprocessing

@@ -59,9 +59,9 @@ def command(
     """Score MODEL on DATA: accuracy, calibration, thresholds, confusion.
 
     MODEL is a checkpoint (.safetensors, or a name such as nin-cifar10), which PyTorch runs, or an
-    exported model (.onnx). DATA is
-    a folder or archive of <class>/* or train/<class>/* and test/<class>/*, or an official data set
-    as `nin-edge train` takes it; its classes are the model's.
+    exported model (.onnx), which ONNX Runtime runs. DATA is a folder or archive of <class>/* or
+    train/<class>/* and test/<class>/*, or an official data set as `nin-edge train` takes it. Its
+    classes have to be the model's.
     """
     if plot is not None:
         _check_plot(plot)

@@ -46,8 +46,7 @@ class Dataset:
     train: NDArray[np.int64]
     """Indices of the training images: the training split without the hold-out."""
     holdout: NDArray[np.int64]
-    """Indices of the images that choices are made on: 2% of the training split, 10% below 10,000
-    images."""
+    """Indices of the hold-out, for all choices: 2% of the training split, 10% below 10,000."""
     test: NDArray[np.int64]
     """Indices of the test split, which is scored once, after all choices."""
     unreadable: tuple[tuple[str, str], ...]
@@ -138,7 +137,7 @@ def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
     """Make sure that a data set has a model's classes, in the order of the model's outputs.
 
     Raises:
-        DatasetError: it has not; the message names those that are missing and those that are extra.
+        DatasetError: it has not; the message names the missing and the extra ones.
     """
     if dataset.labels == tuple(labels):
         return
