@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.machine import describe
 from nin_edge.checkpoint import DataSource
-from nin_edge.data.datasets import Dataset, open_dataset, own_shape
+from nin_edge.data import Dataset, locate, open_dataset
 from nin_edge.network import NetworkConfig, count_parameters
 from nin_edge.training.loop import train
 from nin_edge.training.memory import keep_memory
@@ -136,10 +136,9 @@ def main() -> None:
         for name, default in (FULL if options.full else SMALL).items()
     }
     keep_memory()
-    size, channels = own_shape(options.data) or (32, 3)
-    dataset = subset(
-        open_dataset(options.data, size=size, channels=channels), int(budget["images"])
-    )
+    location = locate(options.data)
+    size, channels = location.native_shape or (32, 3)
+    dataset = subset(open_dataset(location, size=size, channels=channels), int(budget["images"]))
     print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
     what = (
         f"{dataset.name}: {len(dataset.train):,} images to fit, width {budget['width']:g}, "

@@ -14,7 +14,7 @@ import onnxruntime
 from benchmarks.machine import describe
 from nin_edge import metrics
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import open_dataset
+from nin_edge.data import open_dataset
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export.graph import build_graph
 from nin_edge_export.int8.quantize import calibrate, quantize, recorded_ranges

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import describe, run_step
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.data import Dataset, open_dataset
 
 SIZE = 64  # side of the photos, in pixels
 MIB = 1 << 20

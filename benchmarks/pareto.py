@@ -19,7 +19,7 @@ from typing import Final
 
 from benchmarks.machine import describe, interleave, timed
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import open_dataset
+from nin_edge.data import open_dataset
 from nin_edge.network import count_parameters
 from nin_edge.weights import WEIGHTS
 from nin_edge_export import ExportOptions, export_models

@@ -27,7 +27,7 @@ from benchmarks.machine import describe
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.data import Dataset, open_dataset
 from nin_edge.network import NetworkConfig
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.loop import Progress, train

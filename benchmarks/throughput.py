@@ -30,7 +30,7 @@ from torch import nn
 from benchmarks.machine import describe
 
 if TYPE_CHECKING:
-    from nin_edge.data.datasets import Dataset
+    from nin_edge.data import Dataset
     from nin_edge.training.recipe import Recipe
 
 CUDA: Final = torch.cuda.is_available()
@@ -81,7 +81,7 @@ def finished() -> float:
 
 def real(data: Path, width: float) -> float:
     """Images a second of `train` over the same steps, within an epoch."""
-    from nin_edge.data.datasets import open_dataset
+    from nin_edge.data import open_dataset
     from nin_edge.training.completion import TrainingStoppedError
     from nin_edge.training.recipe import Recipe
 
@@ -101,7 +101,7 @@ def real(data: Path, width: float) -> float:
 
 def memory(data: Path, width: float) -> float:
     """Peak bytes of training on some images, from the first step to the last picture."""
-    from nin_edge.data.datasets import open_dataset
+    from nin_edge.data import open_dataset
     from nin_edge.training.recipe import Recipe
 
     dataset = open_dataset(data, size=32)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a temporary file beside it, flushed to disk, renamed over it.
+    """Replace a file: write a temporary one beside it, flush that to disk, rename it.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is then as it was before.
+        OSError: the folder is not writable or the disk is full; `path` is unchanged then.
     """
     try:
         _write(path, data)
-    except OSError as error:  # a full disk names no file, and others the temporary one
+    except OSError as error:  # a full disk names no file, other errors the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -1,14 +1,13 @@
 """Pictures of measurements, by matplotlib; drawn without pyplot, so with no window or state.
 
-A function draws a figure, `to_png` or `to_svg` makes a file of it. All text is drawn as it is: `$`
-starts no formula. What is not printable has to be escaped before (`text.printable`).
+A function draws a figure, `to_png` or `to_svg` makes a file of it. Text is drawn as it is: `$`
+starts no formula. What is not printable has to be escaped first (`text.printable`).
 """
 
 from __future__ import annotations
 
 import html
 import io
-import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nin_edge.metrics import Calibration, best_epoch
+from nin_edge.metrics import Calibration, Epoch, best_epoch
 
 COLOURS: Final = {
     "ink": "#1f2328",
@@ -31,11 +30,11 @@ COLOURS: Final = {
     "accent": "#0969da",
     "warm": "#bc4c00",
 }
-"""What plots are drawn in. In an SVG each is a CSS variable `--NAME`, which a page can set."""
+"""The colours of all plots. In an SVG each is a CSS variable `--NAME`, which a page can set."""
 
 _INK, _MUTED, _LINE, _PAPER, _ACCENT, _WARM = COLOURS.values()
-_NUMBERED: Final = 20  # classes up to which every cell has its number
-_NAMED: Final = 100  # classes up to which every row and column has its name
+_NUMBERED: Final = 20  # classes up to which every cell shows its number
+_NAMED: Final = 100  # classes up to which every row and column shows its name
 _LONGEST: Final = 24  # characters of a name; longer ones would push the matrix off the page
 _LONGEST_TITLE: Final = 65  # characters that the narrowest picture has room for
 _UNITS: Final = ((1, "nats"), (1e-3, "thousandths of a nat"), (1e-6, "millionths of a nat"))
@@ -49,41 +48,39 @@ def confusion_figure(
 
     Args:
         labels: (K,), printable.
-        confusion: (K, K), images by their class (row) and the answer (column).
+        confusion: (K, K), images by true class (row) and predicted class (column).
         title: printable; none if None.
     """
     side = min(max(5.0, 0.36 * len(labels) + 1.4), 30.0)  # inches
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
     _draw_confusion(figure.add_subplot(), labels, confusion)
-    if title is not None:
-        figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK)
+    _add_title(figure, title)
     return figure
 
 
-def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = None) -> Figure:
-    """Losses of the images to fit and of the hold-out, and the latter's accuracy, by epoch.
+def curves_figure(history: Sequence[Epoch], title: str | None = None) -> Figure:
+    """Training loss, hold-out loss and hold-out accuracy by epoch.
 
     Args:
-        history: of each epoch `epoch`, `loss`, `holdout_top1` and, but in those of before it was
-            measured, `holdout_loss`, as in a run's metrics.csv.
+        history: at least one epoch.
         title: printable; none if None.
     """
     figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
-    epochs = [row["epoch"] for row in history]
-    top1 = [100 * row["holdout_top1"] for row in history]
-    best = best_epoch(history)
+    epochs = [row.epoch for row in history]
+    best = history[best_epoch(history)]
     style: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
-    loss.plot(epochs, [row["loss"] for row in history], color=_WARM, label="training", **style)
-    held_out = [row.get("holdout_loss", math.nan) for row in history]
+    loss.plot(epochs, [row.loss for row in history], color=_WARM, label="training", **style)
+    held_out = [row.holdout_loss for row in history]
     loss.plot(epochs, held_out, color=_ACCENT, label="hold-out", **style)
     loss.legend(frameon=False, labelcolor=_INK, fontsize=_SMALL)
-    accuracy.plot(epochs, top1, color=_ACCENT, **style)
-    accuracy.axhline(top1[best], color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
+    accuracy.plot(epochs, [100 * row.holdout_top1 for row in history], color=_ACCENT, **style)
+    top1 = 100 * best.holdout_top1
+    accuracy.axhline(top1, color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
     beside: dict[str, Any] = {"xytext": (0, -10), "textcoords": "offset points", "ha": "right"}
     accuracy.annotate(
-        f"{top1[best]:.2f}% in epoch {epochs[best]:g}",
-        (epochs[-1], top1[best]),
+        f"{top1:.2f}% in epoch {best.epoch}",
+        (epochs[-1], top1),
         color=_INK,
         fontsize=_SMALL,
         **beside,
@@ -94,20 +91,19 @@ def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = No
     for axes in (loss, accuracy):
         axes.grid(color=_LINE, linewidth=0.5)
         _dress(axes)
-    if title is not None:
-        figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK)
+    _add_title(figure, title)
     return figure
 
 
 def calibration_figure(
     after: Calibration, before: Calibration | None = None, *, bins_of: int
 ) -> Figure:
-    """Accuracy by confidence, above the share of the answers in each bin.
+    """A reliability diagram above the share of the predictions in each bin.
 
     Args:
-        after: the probabilities as they are.
-        before: as they were without the temperature; left out if None.
-        bins_of: number of all answers.
+        after: with the temperature.
+        before: without it; left out if None.
+        bins_of: number of all predictions.
     """
     figure = Figure(figsize=(3.4, 3.9), dpi=100, layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -127,10 +123,10 @@ def calibration_figure(
 
 
 def sensitivity_figure(sensitivity: Mapping[str, float], kept: Collection[str]) -> Figure:
-    """A bar for each convolution, in the network's order, those left in float marked.
+    """A bar for each convolution, in the network's order; those kept in float are marked.
 
     Args:
-        sensitivity: by convolution, how far it alone, quantised, moves the answers.
+        sensitivity: by convolution, divergence of the predictions when it alone is quantised.
         kept: the convolutions that stay in float.
     """
     largest = max([*sensitivity.values(), 1e-6])
@@ -159,15 +155,15 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure, alt: str, name: str) -> str:
-    """A figure as an `<svg>` element to stand in an HTML page, without anything outside itself.
+    """A figure as an `<svg>` element for an HTML page, which refers to nothing outside itself.
 
     Args:
         figure: what to draw.
-        alt: what it shows, for those who do not see it.
-        name: unlike that of any other figure of the page.
+        alt: what it shows, for people who do not see it.
+        name: unique among the figures of the page.
     """
     # Text stays text: small, searchable, and in the page's fonts. The salt makes the ids of
-    # shapes that are used several times the page's own, and the same every time.
+    # shapes that are used several times unique in the page, and the same every time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         text = _saved(figure, "svg", transparent=True, metadata=nothing).decode("utf-8")
@@ -186,12 +182,12 @@ def _themed(tag: re.Match[str]) -> str:
     return text
 
 
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+def _saved(figure: Figure, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A character that no font here has is drawn as a box, which shows it well enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format=kind, **options)
+        figure.savefig(buffer, format=file_format, **options)
     return buffer.getvalue()
 
 
@@ -220,8 +216,8 @@ def _draw_confusion(axes: Axes, labels: Sequence[str], confusion: NDArray[np.int
                 colour = _PAPER if shares[row, column] > 0.5 else _INK
                 centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _SMALL}
                 axes.text(column, row, f"{count}", color=colour, **centred)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("class")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     if classes <= _NAMED:
         names = [_shortened(label) for label in labels]
         axes.set_xticks(range(classes), names, rotation=90, parse_math=False)
@@ -237,8 +233,13 @@ def _draw_curve(axes: Axes, curve: Calibration, colour: str, label: str, **style
     )
 
 
+def _add_title(figure: Figure, title: str | None) -> None:
+    if title is not None:
+        figure.suptitle(_shortened(title, _LONGEST_TITLE), parse_math=False, fontsize=9, color=_INK)
+
+
 def _dress(axes: Axes) -> None:
-    """Give what matplotlib draws by itself our colours."""
+    """Give our colours to what matplotlib draws by itself."""
     axes.set_facecolor("none")
     axes.tick_params(color=_LINE, labelcolor=_INK, labelsize=_SMALL)
     for spine in axes.spines.values():

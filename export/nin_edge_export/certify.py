@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge.metrics import Threshold
 from nin_edge.network import NiN
 from nin_edge_runtime import Classifier, GateError, ModelFileError

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset, DatasetError, check_labels
+from nin_edge.data import Dataset, DatasetError, check_labels
 from nin_edge_export import certify as certificate
 from nin_edge_export.certify import NOT_MEASURED, Golden, Progress, Rows
 from nin_edge_export.fp16 import to_half

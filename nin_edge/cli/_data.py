@@ -1,4 +1,4 @@
-"""What the verbs that read a data set share: what they say of it, their progress, their device."""
+"""What the verbs that read a data set share: its options, its description, progress, the device."""
 
 from __future__ import annotations
 
@@ -12,56 +12,58 @@ import click
 from nin_edge.cli._common import on_terminal, printable
 
 if TYPE_CHECKING:
-    from nin_edge.data.datasets import Dataset
+    from nin_edge.data import Dataset, Location
 
-KINDS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
-"""`nin_edge.data.datasets.KINDS`, which the help must not import."""
+DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
+"""`FOLDER` and the names in `OFFICIAL` of `nin_edge.data`, which the help must not import."""
 
-_EXAMPLES: Final = 3  # pairs of equal images that are named
+_EXAMPLES: Final = 3  # duplicates that are named
 
 dataset_option = click.option(
     "--dataset",
-    "kind",
-    type=click.Choice(KINDS),
-    help="What DATA is; found by looking at it if not given.",
+    "official",
+    type=click.Choice(DATASETS),
+    help="What DATA is; found by looking into it if not given.",
 )
 download_option = click.option(
     "--download",
     is_flag=True,
-    help="Fetch what --dataset or a DATA such as mnist names, if it is not there.",
+    help="Fetch the official data set that DATA or --dataset names, if it is not there.",
 )
 
 
-def open_data(
-    data: Path, size: int, channels: int, kind: str | None, *, fetch: bool, quiet: bool = False
-) -> Dataset:
-    """Open a data set, after fetching it where that is asked for, and say what was found."""
-    from nin_edge.data import datasets
+def locate_data(data: Path, official: str | None, *, download: bool) -> Location:
+    """Find a data set, with the progress of its download."""
+    from nin_edge.data import locate
 
-    if fetch:
-        datasets.fetch(data, kind, progress=_show_download)
-    dataset = datasets.open_dataset(
-        data, size=size, channels=channels, kind=kind, progress=show_progress("reading images")
+    return locate(data, official=official, download=download, progress=_show_download)
+
+
+def open_data(location: Location, size: int, channels: int, *, quiet: bool = False) -> Dataset:
+    """Open a data set, with the progress of its decoding, and describe it."""
+    from nin_edge.data import open_dataset
+
+    dataset = open_dataset(
+        location, size=size, channels=channels, progress=show_progress("reading images")
     )
     if not quiet:
         describe(dataset)
     return dataset
 
 
-def _show_download(name: str, done: int, total: int) -> None:
-    show_progress(f"fetching {name}, bytes")(done, total)
-
-
 def describe(dataset: Dataset) -> None:
-    """Say what was found, and what could not be read."""
+    """Print what is in a data set, what could not be read, and what is in it twice."""
+    from nin_edge.data import OFFICIAL
+
     for name, reason in dataset.unreadable:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
         click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
+    title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
     click.echo(
-        f"{printable(dataset.name)}: {_title(dataset)}{len(dataset.labels)} classes, "
-        f"{len(dataset.train):,} images to fit, "
-        f"{len(dataset.holdout):,} held out, {len(dataset.test):,} to test",
+        f"{printable(dataset.name)}: {title}{len(dataset.labels)} classes, "
+        f"{len(dataset.train):,} training images, {len(dataset.holdout):,} hold-out, "
+        f"{len(dataset.test):,} test",
         err=True,
     )
     if dataset.duplicates:
@@ -69,48 +71,34 @@ def describe(dataset: Dataset) -> None:
         more = ", ..." if len(dataset.duplicates) > _EXAMPLES else ""
         click.echo(
             f"warning: {len(dataset.duplicates):,} of {len(dataset.test):,} test images are also "
-            "training images, pixel for pixel, which flatters the test score "
+            "training images, pixel for pixel, which inflates the test accuracy "
             f"({printable(', '.join(pairs))}{more})",
             err=True,
         )
 
 
-def _title(dataset: Dataset) -> str:
-    """What an official archive is called; a folder of images speaks for itself."""
-    from nin_edge.data.official.formats import TITLES
-
-    return f"{TITLES[dataset.kind]}, " if dataset.kind in TITLES else ""
-
-
-def show_progress(what: str) -> Callable[[int, int], None]:
-    """Prints `what` and how far it is: a line redrawn on a terminal, nothing elsewhere."""
+def show_progress(task: str) -> Callable[[int, int], None]:
+    """A callback that prints how far a task is: a line redrawn on a terminal, nothing elsewhere."""
 
     def show(done: int, total: int) -> None:
         if on_terminal():
-            click.echo(f"\r{what} {done:,} / {total:,}", nl=done == total, err=True)
+            click.echo(f"\r{task} {done:,} / {total:,}", nl=done == total, err=True)
 
     return show
 
 
 def torch_device(option: str, name: str) -> str:
     """The torch device of `--device` or `--provider`: `auto` takes CUDA where torch sees one."""
-    import torch
+    from nin_edge.predict import torch_device
 
-    from nin_edge_runtime.errors import ProviderError
-
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ProviderError(
-            f"{option} cuda: torch sees no CUDA device here; use {option} cpu, or auto"
-        )
-    return "cuda" if available and name != "cpu" else "cpu"
+    return torch_device(name, option)
 
 
 def require_folder(path: Path) -> None:
     """Make sure that a folder is there or can be made, before any work is done for it.
 
     Raises:
-        NinEdgeError: a file lies in its place or on the way to it.
+        NinEdgeError: a file lies in its place or on the way to it, or it is not writable.
     """
     from nin_edge_runtime.errors import NinEdgeError
 
@@ -121,3 +109,7 @@ def require_folder(path: Path) -> None:
             return
         if part.exists():
             raise NinEdgeError(f"{part}: a file, expected a folder to write to")
+
+
+def _show_download(name: str, done: int, total: int) -> None:
+    show_progress(f"fetching {name}, bytes")(done, total)

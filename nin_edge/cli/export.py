@@ -96,7 +96,7 @@ def command(
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
     from nin_edge.checkpoint import Checkpoint
     from nin_edge.cli._data import describe, require_folder, show_progress
-    from nin_edge.data.datasets import open_dataset
+    from nin_edge.data import open_dataset
     from nin_edge.files import write_atomically
 
     weights = find_weights(weights)

@@ -16,6 +16,7 @@ from nin_edge.cli._common import EXIT_INTERRUPTED, PATH, clear_line, printable, 
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
+    locate_data,
     open_data,
     require_folder,
     torch_device,
@@ -24,7 +25,7 @@ from nin_edge.cli._progress import Reporter, StopOnSignal
 
 if TYPE_CHECKING:
     from nin_edge.checkpoint import Checkpoint, DataSource
-    from nin_edge.data.datasets import Dataset
+    from nin_edge.data import Dataset, Location
     from nin_edge.network import NetworkConfig
     from nin_edge.training.finetune import Pretrained
     from nin_edge.training.loop import Progress
@@ -189,7 +190,7 @@ _RECIPE_OPTIONS: Final = (
 )
 def command(
     data: Path,
-    kind: str | None,
+    official: str | None,
     download: bool,
     device: str,
     compiled: bool,
@@ -213,7 +214,7 @@ def command(
     same result as without the interruption.
     """
     from nin_edge.checkpoint import DataSource
-    from nin_edge.data.datasets import dataset_name
+    from nin_edge.data import dataset_name
     from nin_edge.network import count_parameters
     from nin_edge.training.completion import TrainingStoppedError
     from nin_edge.training.finetune import Pretrained
@@ -248,7 +249,6 @@ def command(
                     "--teaching is the part of --distill-from WEIGHTS, which is missing"
                 )
             initial = Pretrained.load(init) if init else None
-            config, recipe = _settings(data, kind, initial, options, given)
             source = DataSource(options["data_name"] or "", options["data_licence"])
         tutors = [Pretrained.load(teacher) for teacher in teachers]
         with team.one_first():
@@ -257,9 +257,10 @@ def command(
                     f"{run}: already used; go on with it by --resume, or name another folder "
                     "with -o"
                 )
-            dataset = open_data(
-                *(data, config.size, config.channels, kind), fetch=download, quiet=not team.leads
-            )
+            location = locate_data(data, official, download=download)
+            if not resume:
+                config, recipe = _settings(location, initial, options, given)
+            dataset = open_data(location, config.size, config.channels, quiet=not team.leads)
         config = replace(config, classes=len(dataset.labels))
         for tutor in tutors:
             if count_parameters(config) > count_parameters(tutor.checkpoint.config):
@@ -287,7 +288,7 @@ def command(
             )
         except TrainingStoppedError as stopped:
             clear_line()
-            named = f" --dataset {kind}" if kind else ""
+            named = f" --dataset {official}" if official else ""
             named += f" --device {device}" if device != "auto" else ""
             named += " --compile" if compiled else ""
             named += " --tensorboard" if tensorboard else ""
@@ -352,14 +353,12 @@ def _conclude(run: Path, best: Checkpoint, recipe: Recipe, seconds: float) -> No
 
 
 def _settings(
-    data: Path,
-    kind: str | None,
+    location: Location,
     initial: Pretrained | None,
     options: dict[str, Any],
     given: dict[str, Any],
 ) -> tuple[NetworkConfig, Recipe]:
     """Network and recipe of a new run; what is out of range is a usage error."""
-    from nin_edge.data.datasets import own_shape
     from nin_edge.network import NetworkConfig
     from nin_edge.training.recipe import RECIPES, Recipe
 
@@ -376,7 +375,7 @@ def _settings(
                     )
             shape: dict[str, Any] = {}
         else:
-            shape = dict(zip(("size", "channels"), own_shape(data, kind) or (), strict=False))
+            shape = dict(zip(("size", "channels"), location.native_shape or (), strict=False))
             # The number of classes is known once the data set is open.
             config = NetworkConfig.from_preset(options["preset"], classes=2, width=options["width"])
         names = ("size", "channels", "dropout")
@@ -406,7 +405,7 @@ def _suited(
     if "batch_size" not in given:
         batch = suited_batch(recipe.batch_size, len(dataset.train), processes=team.size)
         recipe = replace(recipe, batch_size=batch)
-    if "flip" not in given and dataset.kind == "mnist":
+    if "flip" not in given and dataset.official == "mnist":
         recipe = replace(recipe, flip=False)
         say("images are not mirrored, they are digits; --flip mirrors them")
     if "balanced" not in given and is_unequal(dataset.targets[dataset.train]):

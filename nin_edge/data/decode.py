@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from typing import Final, TypeAlias
@@ -21,7 +22,7 @@ from nin_edge_runtime import ImageError
 from nin_edge_runtime.image import load_image
 from nin_edge_runtime.preprocessing import Preprocessing
 
-Picture: TypeAlias = "bytes | NDArray[np.uint8]"
+ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
 """An image as the bytes of a file, or as pixels (H, W, 3) or (H, W, 1)."""
 
 _CHUNK: Final = 128  # images a task: enough to hide the cost of sending them
@@ -29,81 +30,94 @@ _CHUNK_BYTES: Final = 1 << 22  # and of a task: photos of some megabytes each mu
 _POOL_FROM: Final = 512  # below so many images, starting processes takes longer than decoding
 
 
-def decode(
-    pictures: Iterable[tuple[str, Picture]], *, size: int, channels: int, workers: int, total: int
-) -> Iterator[tuple[list[str], list[bytes | str]]]:
-    """Decode named pictures in order, with few of them in memory at a time.
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes images to one size."""
 
-    Args:
-        pictures: names, and what is to be decoded.
-        size: side S that they are resized to, in pixels.
-        channels: C, 3 for RGB, 1 for luma.
-        workers: processes, at least 1.
-        total: how many pictures there are.
+    size: int
+    """Side S that they are resized to, in pixels."""
+    channels: int
+    """C: 3 for RGB, 1 for luma."""
+    workers: int
+    """Processes, at least 1."""
 
-    Yields:
-        Some names, and for each its pixels (S, S, C) as bytes, or why it has none.
-    """
-    chunks = _chunks(pictures, row=size * size * channels)
-    task = partial(_decode_chunk, size=size, channels=channels)
-    if workers < 2 or total < _POOL_FROM:
-        for chunk in chunks:
-            yield [name for name, _ in chunk], task(chunk)
-        return
-    # Spawned, not forked: a forked child of a process with torch's threads can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
-        try:
+    @property
+    def row(self) -> int:
+        """Bytes of the pixels of one image."""
+        return self.size * self.size * self.channels
+
+    def __call__(
+        self, images: Iterable[tuple[str, ImageData]], total: int
+    ) -> Iterator[tuple[list[str], list[bytes | str]]]:
+        """Decode named images in their order, with few of them in memory at a time.
+
+        Args:
+            images: names and contents.
+            total: how many they are.
+
+        Yields:
+            Some names, and for each its pixels (S, S, C) as bytes, or why it has none.
+        """
+        chunks = _chunks(images, self.row)
+        task = partial(_decode_chunk, size=self.size, channels=self.channels)
+        if self.workers < 2 or total < _POOL_FROM:
             for chunk in chunks:
-                with _interrupts_held():  # submitting starts the workers
-                    future = pool.submit(task, chunk)
-                pending.append(([name for name, _ in chunk], future))
-                if len(pending) > 2 * workers:
+                yield [name for name, _ in chunk], task(chunk)
+            return
+        # Spawned, not forked: a forked child of a process with torch's threads can hang.
+        with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
+            pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
+            try:
+                for chunk in chunks:
+                    with _signals_blocked():  # submitting starts the workers
+                        future = pool.submit(task, chunk)
+                    pending.append(([name for name, _ in chunk], future))
+                    if len(pending) > 2 * self.workers:
+                        names, future = pending.popleft()
+                        yield names, future.result()
+                while pending:
                     names, future = pending.popleft()
                     yield names, future.result()
-            while pending:
-                names, future = pending.popleft()
-                yield names, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _decode_chunk(
-    chunk: list[tuple[str, Picture]], *, size: int, channels: int
+    chunk: list[tuple[str, ImageData]], *, size: int, channels: int
 ) -> list[bytes | str]:
     """Each image's pixels (S, S, C) as bytes, or why it has none. Runs in a worker process."""
     preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     decoded: list[bytes | str] = []
-    for _, picture in chunk:
+    for _, image in chunk:
         try:
-            decoded.append(preprocessing.resize(load_image(picture)).tobytes())
+            decoded.append(preprocessing.resize(load_image(image)).tobytes())
         except ImageError as error:
             decoded.append(str(error))
     return decoded
 
 
 def _chunks(
-    pictures: Iterable[tuple[str, Picture]], row: int
-) -> Iterator[list[tuple[str, Picture]]]:
+    images: Iterable[tuple[str, ImageData]], row: int
+) -> Iterator[list[tuple[str, ImageData]]]:
     """Tasks for the workers, bounded in what is sent to them and in what comes back."""
     most = min(_CHUNK, max(1, _CHUNK_BYTES // row))
-    chunk: list[tuple[str, Picture]] = []
-    held = 0
-    for name, picture in pictures:
-        chunk.append((name, picture))
-        held += len(picture) if isinstance(picture, bytes) else picture.nbytes
-        if len(chunk) == most or held >= _CHUNK_BYTES:
+    chunk: list[tuple[str, ImageData]] = []
+    size = 0
+    for name, image in images:
+        chunk.append((name, image))
+        size += len(image) if isinstance(image, bytes) else image.nbytes
+        if len(chunk) == most or size >= _CHUNK_BYTES:
             yield chunk
-            chunk, held = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: a process started meanwhile never takes it.
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM for a moment: a process started meanwhile never takes them.
 
-    So it is the parent alone that stops, and ends its workers.
+    So only the parent stops, and ends its workers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -1,7 +1,7 @@
-"""Fetching the official archives: over HTTPS, resumed where it was torn, checked by checksum.
+"""Downloads of the official data sets: over HTTPS, resumed when interrupted, checked by checksum.
 
-Nothing else in nin-edge opens a connection. What is being fetched lies beside its place as
-`NAME.part`, which the next attempt goes on with; it takes its place once its checksum is right.
+Nothing else in nin-edge opens a connection. An unfinished file is called `NAME.part`, and the next
+attempt resumes it; it is renamed once its checksum is right.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from nin_edge_runtime.errors import NinEdgeError
 
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes of it that are there, and its length."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with the name of a file, the bytes of it that are there, and its length."""
 
-_ATTEMPTS: Final = 3  # in a row without a byte more
+_ATTEMPTS: Final = 3  # in a row without another byte
 _BLOCK: Final = 1 << 16
 _PAUSE: Final = 1.0  # seconds between attempts
 _SECONDS: Final = 30.0
 
 
 class DownloadError(NinEdgeError, OSError):
-    """An archive could not be fetched; the message names it and says why."""
+    """A file could not be downloaded; the message names it and says why."""
 
 
-class _TornError(Exception):
-    """A connection failed in a way that another attempt may mend."""
+class _BrokenError(Exception):
+    """A connection failed in a way that another attempt may not."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch."""
+    """A file to download."""
 
     urls: tuple[str, ...]
-    """Where it is; the later ones serve when the earlier ones do not."""
+    """Its addresses; the later ones are tried when the earlier ones fail."""
     md5: str
-    """MD5 that its publisher gives, in hexadecimal."""
+    """MD5 that its publisher states, in hexadecimal."""
 
     @property
     def name(self) -> str:
@@ -80,8 +80,8 @@ CATALOGUE: Final = {
             "03b5dce01913d631647c71ecec9e9cb8",
         ),
     ),
-    # The authors' own server gives MNIST no longer; these copies, of PyTorch and of the Common
-    # Visual Data Foundation, are checked against the checksums of the originals.
+    # The authors' own server no longer has MNIST; these copies, of PyTorch and of the Common Visual
+    # Data Foundation, are checked against the checksums of the originals.
     "mnist": _idx(
         (
             "https://ossci-datasets.s3.amazonaws.com/mnist",
@@ -94,7 +94,7 @@ CATALOGUE: Final = {
             "ec29112dd5afa0611ce80d1b7f02629c",
         ),
     ),
-    # The address that its authors name is without TLS; their repository has the same files.
+    # The address that its authors state is without TLS; their repository has the same files.
     "fashion-mnist": _idx(
         ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",),
         (
@@ -105,7 +105,7 @@ CATALOGUE: Final = {
         ),
     ),
 }
-"""The files of each data set that can be fetched by name."""
+"""The files of each official data set."""
 
 
 def download(
@@ -115,16 +115,16 @@ def download(
     timeout: float = _SECONDS,
     progress: Progress | None = None,
 ) -> None:
-    """Fetch files that are not there yet, and check those that are.
+    """Download files that are not there yet, and check those that are.
 
     Args:
-        files: what to fetch, such as `CATALOGUE["cifar10"]`.
-        folder: where to; it is made if need be.
+        files: the files, such as `CATALOGUE["cifar10"]`.
+        folder: where they go; it is made if needed.
         timeout: seconds that the server may keep silent.
-        progress: told how the fetching of a file goes.
+        progress: told how the download of a file goes.
 
     Raises:
-        DownloadError: no connection, an answer other than the file, a wrong checksum; or a file
+        DownloadError: no connection, a response other than the file, a wrong checksum; or a file
             that was there before is not the published one.
         OSError: the folder is not writable or the disk is full.
     """
@@ -132,18 +132,18 @@ def download(
     for remote in files:
         target = folder / remote.name
         if target.exists():
-            found = _md5(target)
-            if found != remote.md5:
+            md5 = _md5(target)
+            if md5 != remote.md5:
                 raise DownloadError(
-                    f"{target}: MD5 {found}, its publisher gives {remote.md5}; "
-                    "move it away and it is fetched anew"
+                    f"{target}: MD5 {md5}, its publisher states {remote.md5}; "
+                    "move it away and it is downloaded again"
                 )
             continue
         _fetch(remote, target, timeout, progress)
 
 
 def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | None) -> None:
-    """Fetch one file from the first of its addresses that gives it."""
+    """Download one file from the first of its addresses that has it."""
     part = target.with_name(f"{target.name}.part")
     with _locked(part) as file:
         for url in remote.urls:
@@ -159,12 +159,12 @@ def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | No
 
 @contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
-    """The unfinished file, opened for this process alone."""
+    """Open the unfinished file for this process alone."""
     with part.open("ab+", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DownloadError(f"{part}: another process is fetching it") from None
+            raise DownloadError(f"{part}: another process is downloading it") from None
         try:
             yield file
         finally:
@@ -180,37 +180,37 @@ def _fetch_from(
     timeout: float,
     progress: Progress | None,
 ) -> None:
-    """Bring the unfinished file to its end, in as many attempts as get on."""
+    """Finish the file, in as many attempts as make progress."""
     failures, resumed = 0, part.stat().st_size > 0
     while True:
         before = part.stat().st_size
         try:
             _continue(url, remote.name, file, timeout, progress)
-        except _TornError as error:
+        except _BrokenError as error:
             failures = failures + 1 if part.stat().st_size <= before else 1
             if failures < _ATTEMPTS:
                 time.sleep(_PAUSE)
                 continue
             kept = part.stat().st_size
-            rest = f"; {kept:,} bytes are kept, the next attempt goes on there" if kept else ""
+            rest = f"; {kept:,} bytes are kept, the next attempt resumes there" if kept else ""
             raise DownloadError(f"{url}: {error}{rest}") from error
-        found = _md5(part)
-        if found == remote.md5:
+        md5 = _md5(part)
+        if md5 == remote.md5:
             return
         file.truncate(0)  # nothing tells which bytes are wrong
         if not resumed:
             raise DownloadError(
-                f"{url}: MD5 {found}, its publisher gives {remote.md5}; what came was deleted"
+                f"{url}: MD5 {md5}, its publisher states {remote.md5}; the file was deleted"
             )
-        resumed = False  # the old part may have been of something else: once more, from the start
+        resumed = False  # the old part may be of another file: once more, from the start
 
 
 def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progress | None) -> None:
-    """Ask for what is missing and append it; from the start where the server knows no ranges.
+    """Request the missing bytes and append them; all of them if the server knows no ranges.
 
     Raises:
-        _TornError: the connection broke.
-        DownloadError: the server answers something else.
+        _BrokenError: the connection broke.
+        DownloadError: the server responds with something else.
     """
     start = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"User-Agent": "nin-edge"})
@@ -223,7 +223,7 @@ def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progr
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416 and start:
-                return  # nothing is missing, the checksum tells
+                return  # nothing is missing; the checksum decides
             raise
     with response:
         length = response.headers.get("Content-Length", "")
@@ -242,11 +242,11 @@ def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progr
             if progress:
                 progress(name, done, total or done + 1)
     if done < total:
-        raise _TornError(f"the connection broke after {done:,} of {total:,} bytes")
+        raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")
 
 
 def _append(file: FileIO, block: bytes) -> None:
-    """Write a block whole; a full disk is no fault of the network."""
+    """Write a whole block; a full disk is not reported as an error of the network."""
     rest = memoryview(block)
     while rest:
         try:
@@ -257,32 +257,32 @@ def _append(file: FileIO, block: bytes) -> None:
 
 @contextmanager
 def _network_errors(url: str, timeout: float) -> Iterator[None]:
-    """Tell failures that another attempt may mend from answers that stay the same."""
+    """Separate failures that may be temporary from responses that stay the same."""
     try:
         yield
     except DownloadError:
         raise
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise _TornError(f"HTTP {error.code} {error.reason}") from error
+            raise _BrokenError(f"HTTP {error.code} {error.reason}") from error
         raise DownloadError(f"{url}: HTTP {error.code} {error.reason}") from error
     except TimeoutError as error:
-        raise _TornError(f"no answer for {timeout:g} s") from error
+        raise _BrokenError(f"no response for {timeout:g} s") from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise _TornError(f"no answer for {timeout:g} s") from error
-        raise _TornError(f"no connection ({error.reason})") from error
+            raise _BrokenError(f"no response for {timeout:g} s") from error
+        raise _BrokenError(f"no connection ({error.reason})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _TornError(f"the connection broke ({error or type(error).__name__})") from error
+        raise _BrokenError(f"the connection broke ({error or type(error).__name__})") from error
 
 
 class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    """A redirection away from HTTPS is refused."""
+    """Refuses a redirection away from HTTPS."""
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """The request to go on with.
+        """The request that follows the redirection.
 
         Raises:
             DownloadError: it would be without TLS.
@@ -294,5 +294,5 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
 
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
-        # The publishers give no better one; HTTPS is what keeps a forger out.
+        # The publishers state no better one; HTTPS is what protects from forgery.
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nin_edge import metrics, plots
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge.files import write_atomically
 from nin_edge.quantised_points import activation_ranges
 from nin_edge.text import printable
@@ -96,7 +96,7 @@ def complete(
 def draw(
     run: Path,
     name: str,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[metrics.Epoch],
     scores: Mapping[str, metrics.Scores],
 ) -> None:
     """Write curves.png, and confusion.png of the test images, of the hold-out without any.

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import list_some
 from nin_edge.kernels import compile_network, fold_batch_norm
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.predict import InputTransform
+from nin_edge.text import list_some
 from nin_edge.weights import find_weights
 from nin_edge_runtime import ModelFileError
 

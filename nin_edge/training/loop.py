@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource, read_preprocessing
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge.files import write_atomically
 from nin_edge.kernels import compile_network
 from nin_edge.network import NetworkConfig, NiN
@@ -339,7 +339,7 @@ class _Loop:
         rows = self.state.history[small_epochs:]
         if not self.recipe.patience or not rows:
             return False
-        return len(rows) - metrics.best_epoch(rows) > self.recipe.patience
+        return len(rows) - metrics.best_epoch(_epochs(rows)) > self.recipe.patience
 
     def _work(self, steps: int) -> float:
         """What the first `steps` steps cost, in steps at full size and without a teacher."""
@@ -357,7 +357,7 @@ class _Loop:
                 group["lr"] = group["peak_lr"] * one_cycle(step, self.steps, recipe.warmup)
         share = slice(self.team.rank, None, self.team.size)
         pixels = self._augmented(chosen, share, epoch)
-        targets = evaluate.put(self.dataset.targets[chosen[share]], self.device)
+        targets = evaluate.to_device(self.dataset.targets[chosen[share]], self.device)
         if recipe.cutmix:
             pixels, targets = self._mixed(pixels, targets)
         self.network.zero_grad(set_to_none=True)
@@ -390,10 +390,10 @@ class _Loop:
         shifts = random_shifts(len(chosen), crop, np.random.default_rng([recipe.seed, step, 1]))
         flip = alternating_flip(self.flips[chosen[share]], epoch) if recipe.flip else None
         pixels = augment(
-            evaluate.put(self.dataset.images[chosen[share]], self.device),
+            evaluate.to_device(self.dataset.images[chosen[share]], self.device),
             crop=crop,
-            shift=evaluate.put(shifts[share], self.device),
-            flip=flip if flip is None else evaluate.put(flip, self.device),
+            shift=evaluate.to_device(shifts[share], self.device),
+            flip=flip if flip is None else evaluate.to_device(flip, self.device),
         )
         if hole:
             rng = np.random.default_rng([recipe.seed, step, 3])
@@ -402,8 +402,8 @@ class _Loop:
             pixels = cut_out(
                 pixels,
                 side=hole,
-                centre=evaluate.put(centre, self.device),
-                fill=evaluate.put(mean, self.device),
+                centre=evaluate.to_device(centre, self.device),
+                fill=evaluate.to_device(mean, self.device),
             )
         return pixels
 
@@ -411,13 +411,13 @@ class _Loop:
         """The images with squares of others, and how much each is of which class, (N, K)."""
         recipe, count, size = self.recipe, len(pixels), self.config.size
         rng = np.random.default_rng([recipe.seed, self.state.step, 4, self.team.rank])
-        partner = evaluate.put(rng.permutation(count), self.device)
+        partner = evaluate.to_device(rng.permutation(count), self.device)
         side = random_sides(count, size, recipe.cutmix, rng)
         centre = rng.integers(0, size, size=(count, 2))
         pixels, own = cut_mix(
             pixels,
-            side=evaluate.put(side, self.device),
-            centre=evaluate.put(centre, self.device),
+            side=evaluate.to_device(side, self.device),
+            centre=evaluate.to_device(centre, self.device),
             partner=partner,
         )
         whole = nn.functional.one_hot(targets, self.config.classes).float()
@@ -477,7 +477,7 @@ class _Loop:
         if self.team.leads:
             history = self.state.history
             checkpoint = self.checkpoint(epoch=where.epoch, holdout_top1=top1, holdout_loss=loss)
-            if metrics.best_epoch(history) == len(history) - 1:
+            if metrics.best_epoch(_epochs(history)) == len(history) - 1:
                 checkpoint.save(self.run / "best.safetensors")
             checkpoint.save(self.run / "last.safetensors")
             text = io.StringIO()
@@ -515,7 +515,7 @@ class _Loop:
             should_stop=should_stop,
         )
         best.save(self.run / "best.safetensors")
-        draw(self.run, self.dataset.name, self.state.history, scores)
+        draw(self.run, self.dataset.name, _epochs(self.state.history), scores)
         return best
 
     # --- what is on the disk ----------------------------------------------------------------------
@@ -640,3 +640,7 @@ def listed_teachers(stored: Any) -> list[dict[str, str]]:
     Each has its `weights`, by path or name, and their `sha256`.
     """
     return stored if isinstance(stored, list) else [stored] if stored else []
+
+
+def _epochs(history: Sequence[dict[str, float]]) -> list[metrics.Epoch]:
+    return [metrics.Epoch(**row) for row in history]  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from onnx import ModelProto, numpy_helper
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset, DatasetError
+from nin_edge.data import Dataset, DatasetError
 from nin_edge_export import (
     PRECISIONS,
     ExportedModel,
@@ -396,7 +396,7 @@ def test_data_with_other_labels_is_refused(
     role: str, checkpoint: Checkpoint, dataset: Dataset
 ) -> None:
     other = replace(dataset, labels=("circle", "square", "star"))
-    with pytest.raises(DatasetError, match="without étoile, with star besides"):
+    with pytest.raises(DatasetError, match="missing étoile, extra star"):
         export_models(checkpoint, **{role: other})  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset, DatasetError
+from nin_edge.data import Dataset, DatasetError
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import ExportedModel, ExportOptions, export_models
 from nin_edge_export import certify as certificate
@@ -113,7 +113,7 @@ def test_images_of_other_classes_are_refused(
     checkpoint: Checkpoint, golden_dataset: Dataset
 ) -> None:
     other = replace(golden_dataset, labels=("circle", "square", "star"))
-    with pytest.raises(DatasetError, match=r"without étoile, with star"):
+    with pytest.raises(DatasetError, match=r"missing étoile, extra star"):
         _export(checkpoint, dataset=other)
 
 

@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.checkpoint import Checkpoint, DataSource
+from nin_edge.data import Dataset, open_dataset
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.predict import logits
+from nin_edge_runtime.preprocessing import Preprocessing
 
 SIDE = 20
 """Side of the images, in pixels; the networks here take 16, so every image is resized."""
@@ -116,3 +121,61 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory, make_folder: FolderM
 def shapes(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The shapes, opened at 16 x 16."""
     return open_dataset(shapes_folder, size=16, cache=tmp_path_factory.mktemp("shapes-cache"))
+
+
+SEVEN = tuple(f"class-{letter}" for letter in "abcdefg")
+"""Classes of `patches_folder` and of `seven_models`."""
+
+
+def patches(rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
+    """Images 16 x 16 of four random colours each."""
+    colours = rng.integers(0, 256, size=(count, 2, 2, 3), dtype=np.uint8)
+    return colours.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.fixture(scope="session")
+def patches_folder(make_once: Callable[..., Path]) -> Path:
+    """Seven classes of 20 images, which differ in nothing but their names."""
+
+    def fill(top: Path) -> None:
+        rng = np.random.default_rng(2)
+        for label in SEVEN:
+            (top / label).mkdir()
+            for index, pixels in enumerate(patches(rng, 20)):
+                Image.fromarray(pixels).save(top / label / f"{index:03}.png")
+
+    return make_once("patches", fill)
+
+
+@pytest.fixture(scope="session")
+def seven_models(make_once: Callable[..., Path]) -> tuple[Path, Path]:
+    """A checkpoint that predicts all seven classes on patches, 16 x 16, and its fp32 export."""
+
+    def fill(folder: Path) -> None:
+        from nin_edge_export import ExportOptions, export_models  # torch's exporter is slow to load
+
+        torch.manual_seed(0)
+        config = NetworkConfig.from_preset(
+            "nin-bn", classes=len(SEVEN), channels=3, size=16, width=0.01
+        )
+        network = NiN(config).eval()
+        steps = Preprocessing(16, 3, (0.5,) * 3, (0.25,) * 3)
+        images = patches(np.random.default_rng(1), 100)
+        last = network.stages[-1][-1]  # type: ignore[index]
+        with torch.no_grad():  # random weights alone would predict one class everywhere
+            last.weight *= 10
+            last.bias -= torch.from_numpy(logits(network, steps, images, np.arange(100)).mean(0))
+        checkpoint = Checkpoint(
+            config=config,
+            weights=network.state_dict(),
+            labels=SEVEN,
+            preprocessing=steps,
+            data=DataSource("patches"),
+            temperature=1.5,
+        )
+        checkpoint.save(folder / "seven.safetensors")
+        (model,) = export_models(checkpoint, ExportOptions(precisions=("fp32",)))
+        (folder / "seven.fp32.onnx").write_bytes(model.data)
+
+    folder = make_once("seven", fill)
+    return folder / "seven.safetensors", folder / "seven.fp32.onnx"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_edge.metrics import Calibration
+from nin_edge.metrics import Calibration, Epoch
 from nin_edge.plots import (
     COLOURS,
     calibration_figure,
@@ -32,7 +32,7 @@ def test_confusion_is_drawn_as_png() -> None:
 def test_curves_name_the_best_epoch() -> None:
     scores = ((0.5, 0.9), (0.75, 0.6), (0.7, 0.5), (0.6, 0.8))  # top-1 and loss
     history = [
-        {"epoch": epoch, "loss": 2 / epoch, "holdout_top1": top1, "holdout_loss": loss}
+        Epoch(epoch, 2 / epoch, top1, loss, images_per_second=100.0, seconds=float(epoch))
         for epoch, (top1, loss) in enumerate(scores, start=1)
     ]
     for rows, shown in ((history, "70.00% in epoch 3"), (history[:1], "50.00% in epoch 1")):
@@ -50,6 +50,7 @@ def test_confusion_is_drawn_as_svg_with_its_numbers_and_names() -> None:
     for shown in (">31<", ">4<", ">27<", ">$a$ &amp; b<", ">&lt;script&gt;<"):
         assert shown in svg
     assert "<script" not in svg
+    assert ">predicted class<" in svg.replace("&#160;", " ")
     assert ">0<" not in svg  # an empty cell says it better
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.data import Dataset, open_dataset
 from nin_edge_export.graph import IR_VERSION, OPSET
 from nin_edge_export.preprocess import PIXELS, build_input, build_preprocessing
 from nin_edge_runtime.preprocessing import Preprocessing

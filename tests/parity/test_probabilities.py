@@ -12,7 +12,7 @@ import torch
 from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import DEFAULT_WEIGHTS, WEIGHTS
 from nin_edge_export import ExportOptions, export_models

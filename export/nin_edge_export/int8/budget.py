@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nin_edge import metrics
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge_export.certify import Progress, file_answers
 from nin_edge_export.graph import network_nodes
 from nin_edge_runtime import Classifier, GateError

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge.metrics import Calibration, Scores, Tally, uncalibrated
 from nin_edge_export.certify import NOT_MEASURED
 from nin_edge_export.export import ExportedModel
@@ -236,9 +236,9 @@ def _file_json(file: FileFigures, fp32: FileFigures | None) -> dict[str, Any]:
         "float_layers": list(info.certificate["float_layers"]),
         "golden": asdict(file.golden),
         "agreement": asdict(file.images) if file.images else NOT_MEASURED,
-        "scores": file.scores.as_json() if file.scores else NOT_MEASURED,
+        "scores": file.scores.to_json() if file.scores else NOT_MEASURED,
         "thresholds": info.certificate["thresholds"],
-        "uncalibrated": {"ece": file.before.error, "calibration": file.before.as_json()}
+        "uncalibrated": {"ece": file.before.error, "calibration": file.before.to_json()}
         if file.before
         else NOT_MEASURED,
     }

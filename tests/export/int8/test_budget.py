@@ -15,7 +15,7 @@ from onnx import ModelProto, numpy_helper
 
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge_export.certify import choose_golden
 from nin_edge_export.graph import build_graph, network_nodes
 from nin_edge_export.int8.budget import Int8Plan, plan_int8

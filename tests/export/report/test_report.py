@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data.datasets import Dataset
+from nin_edge.data import Dataset
 from nin_edge_export import ExportedModel, ExportOptions, Int8Plan, export_models
 from nin_edge_export.report.figures import WORST, Report, measure, to_json
 from nin_edge_export.report.html import to_html

@@ -1,4 +1,4 @@
-"""`nin-edge eval`: the same figures from a checkpoint and its export, and every bad input."""
+"""`nin-edge eval`: what it prints, the picture, and every bad input."""
 
 from __future__ import annotations
 
@@ -7,95 +7,29 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from numpy.typing import NDArray
 from PIL import Image
 
-from nin_edge import predict as evaluate
-from nin_edge.checkpoint import Checkpoint, DataSource
+from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
-from nin_edge.cli._data import show_progress
-from nin_edge.network import NetworkConfig, NiN
-from nin_edge_export import ExportOptions, export_models
-from nin_edge_runtime import Classifier, Prediction
-from nin_edge_runtime.preprocessing import Preprocessing
+from nin_edge.cli.eval import command
+from nin_edge.data import SPLITS
+from nin_edge.network import NiN
 
-SIZE = 16  # side of the images and of the networks: nothing is resized
-LABELS = tuple(f"class-{letter}" for letter in "abcdefg")
-PER_CLASS = 20
-ECE_TOLERANCE = 1e-5  # of probabilities that are within 1e-5 of each other
 GOLDEN = ("circle", "square", "étoile")  # classes of the tiny model
 
 
-def patches(rng: np.random.Generator, count: int) -> NDArray[np.uint8]:
-    """Images of four random colours each."""
-    colours = rng.integers(0, 256, size=(count, 2, 2, 3), dtype=np.uint8)
-    return colours.repeat(SIZE // 2, axis=1).repeat(SIZE // 2, axis=2)
-
-
-def save(images: NDArray[np.uint8], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for index, pixels in enumerate(images):
-        Image.fromarray(pixels).save(folder / f"{index:03}.png")
-
-
-def made_to_differ(channels: int) -> Checkpoint:
-    """A random network whose last layer is moved so that its answers are of many classes."""
-    torch.manual_seed(0)
-    config = NetworkConfig.from_preset(
-        "nin-bn", classes=len(LABELS), channels=channels, size=SIZE, width=0.01
-    )
-    network = NiN(config).eval()
-    preprocessing = Preprocessing(SIZE, channels, (0.5,) * channels, (0.25,) * channels)
-    images = patches(np.random.default_rng(1), 100)[..., :channels]
-    last = network.stages[-1][-1]  # type: ignore[index]
-    with torch.no_grad():
-        last.weight *= 10
-        logits = evaluate.logits(network, preprocessing, images, np.arange(len(images)))
-        last.bias -= torch.from_numpy(logits.mean(axis=0))
-    return Checkpoint(
-        config=config,
-        weights=network.state_dict(),
-        labels=LABELS,
-        preprocessing=preprocessing,
-        data=DataSource("patches"),
-        temperature=1.5,
-    )
-
-
-@pytest.fixture(scope="module", params=[3, 1], ids=["colour", "grey"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A checkpoint and its fp32 export."""
-    folder = tmp_path_factory.mktemp("models")
-    checkpoint = made_to_differ(request.param)
-    checkpoint.save(folder / "seven.safetensors")
-    (model,) = export_models(checkpoint, ExportOptions(precisions=("fp32",)))
-    (folder / "seven.fp32.onnx").write_bytes(model.data)
-    return [folder / "seven.safetensors", folder / "seven.fp32.onnx"]
-
-
-@pytest.fixture(scope="module")
-def patches_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    top = tmp_path_factory.mktemp("data") / "patches"
-    rng = np.random.default_rng(2)
-    for label in LABELS:
-        save(patches(rng, PER_CLASS), top / label)
-    return top
-
-
 @pytest.fixture
-def data(tmp_path: Path, rng: np.random.Generator) -> Path:
+def data(tmp_path: Path, make_folder: Callable[..., Path]) -> Path:
     """A folder of the tiny model's three classes: 10 images of each, of which 2 are the test."""
-    for label in GOLDEN:
-        save(patches(rng, 10), tmp_path / "data" / label)
-    return tmp_path / "data"
+    return make_folder(tmp_path / "data", dict.fromkeys(GOLDEN, 10))
 
 
 def run(*arguments: object) -> Result:
@@ -121,89 +55,26 @@ def failed(result: Result, code: int, *words: str) -> None:
     assert result.stderr.splitlines()[-1] == errors[0]
 
 
+def with_labels(tiny_weights: Path, labels: tuple[str, ...], path: Path) -> Path:
+    """A checkpoint of other classes than the tiny one's, with random weights."""
+    tiny = Checkpoint.load(tiny_weights)
+    config = replace(tiny.config, classes=len(labels))
+    weights = NiN(config).state_dict()
+    replace(tiny, config=config, weights=weights, labels=labels, ranges={}).save(path)
+    return path
+
+
 # --- figures --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("split", ["test", "holdout", "train", "all"])
-def test_checkpoint_and_export_have_the_same_figures(
-    pair: list[Path], patches_folder: Path, split: str
-) -> None:
-    by_torch, by_onnx = (figures(model, patches_folder, "--split", split) for model in pair)
-    assert (by_torch["engine"], by_onnx["engine"]) == ("PyTorch", "ONNX Runtime")
-    for name in ("images", "top1", "top5", "classes", "confusion", "precision", "data", "split"):
-        assert by_torch[name] == by_onnx[name]
-    assert by_torch["ece"] == pytest.approx(by_onnx["ece"], abs=ECE_TOLERANCE)
-    for part in ("calibration", "thresholds"):
-        for one, other in zip(by_torch[part], by_onnx[part], strict=True):
-            assert one == pytest.approx(other, abs=ECE_TOLERANCE)
-    images = {"test": 28, "holdout": 14, "train": 98, "all": 140}[split]
-    assert by_torch["images"] == images
-    assert 0 < by_torch["top1"] < by_torch["top5"] <= 1  # else the comparison says little
-    assert sum(map(sum, by_torch["confusion"])) == images
-
-
-def test_figures_are_those_of_one_image_at_a_time(pair: list[Path], patches_folder: Path) -> None:
-    classify = Classifier(pair[1])
-    confusion = np.zeros((7, 7), dtype=int)
-    in_top5 = 0
-    for row, label in enumerate(LABELS):
-        for path in sorted((patches_folder / label).iterdir()):
-            prediction = classify(path)
-            confusion[row, LABELS.index(prediction.label)] += 1
-            in_top5 += label in dict(prediction.top(5))
-    answer = figures(pair[1], patches_folder, "--split", "all")
-    assert answer["confusion"] == confusion.tolist()
-    assert answer["top1"] == pytest.approx(np.trace(confusion) / 140)
-    assert answer["top5"] == pytest.approx(in_top5 / 140)
-
-
-def test_thresholds_are_what_min_score_does(pair: list[Path], patches_folder: Path) -> None:
-    rows = figures(pair[1], patches_folder, "--split", "all")["thresholds"]
-    assert 0 < rows[0]["coverage"] < 1  # else this says little
-    for row in rows:
-        classify = Classifier(pair[1], min_score=row["min_score"])
-        predictions = [
-            (classify(path), label)
-            for label in LABELS
-            for path in sorted((patches_folder / label).iterdir())
-        ]
-        answered = [made.label == label for made, label in predictions if not made.unknown]
-        assert row["coverage"] == pytest.approx(len(answered) / 140)
-        assert row["top1"] == (pytest.approx(np.mean(answered)) if answered else None)
-
-
-def test_images_go_through_the_model_a_batch_at_a_time(
-    pair: list[Path], patches_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    whole = Classifier.batch
-
-    def batch(self: Classifier, images: list[Any]) -> list[Prediction]:
-        sizes.append(len(images))
-        return whole(self, images)
-
-    monkeypatch.setattr(Classifier, "batch", batch)
-    figures(pair[1], patches_folder, "--split", "all")
-    assert sizes == [100, 40]
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_for_terminals_alone(
-    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    show = show_progress("evaluating images")
-    show(1000, 2000)
-    show(2000, 2000)
-    line = "\revaluating images 1,000 / 2,000\revaluating images 2,000 / 2,000\n"
-    assert capsys.readouterr().err == (line if terminal else "")
 
 
 def test_json_has_every_figure(data: Path, tiny_model: Path) -> None:
     answer = figures(tiny_model, data)
-    about = {key: answer[key] for key in ("model", "precision", "provider", "data", "split")}
+    about = {
+        key: answer[key] for key in ("model", "engine", "precision", "provider", "data", "split")
+    }
     assert about == {
         "model": str(tiny_model),
+        "engine": "ONNX Runtime",
         "precision": "fp32",
         "provider": "cpu",
         "data": "data",
@@ -216,19 +87,34 @@ def test_json_has_every_figure(data: Path, tiny_model: Path) -> None:
         for entry in answer["classes"]
     )
     assert sum(entry["count"] for entry in answer["calibration"]) == 6
-    # The tiny model never gives this answer: a share of nothing is null, and not NaN.
+    assert [row["min_score"] for row in answer["thresholds"]] == [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
+    # The tiny model never predicts this class: a share of nothing is null, and not NaN.
     assert answer["classes"][0]["precision"] is None
     assert answer["classes"][0]["recall"] == 0
 
 
-def test_text_has_a_summary_and_all_tables(pair: list[Path], patches_folder: Path) -> None:
-    answer = figures(pair[1], patches_folder)
-    result = run(pair[1], patches_folder)
+@pytest.mark.parametrize(("split", "images"), [("holdout", 3), ("train", 21), ("all", 30)])
+def test_a_split_is_scored(data: Path, tiny_weights: Path, split: str, images: int) -> None:
+    answer = figures(tiny_weights, data, "--split", split)
+    assert (answer["split"], answer["images"], answer["engine"]) == (split, images, "PyTorch")
+    assert sum(map(sum, answer["confusion"])) == images
+
+
+def test_the_option_names_the_splits_of_the_library() -> None:
+    (option,) = (one for one in command.params if one.name == "split")
+    assert tuple(option.type.choices) == SPLITS  # type: ignore[attr-defined]
+
+
+def test_text_has_a_summary_and_all_tables(
+    seven_models: tuple[Path, Path], patches_folder: Path
+) -> None:
+    answer = figures(seven_models[1], patches_folder)
+    result = run(seven_models[1], patches_folder)
     summary, *rest = result.stdout.splitlines()
     assert summary.startswith(f"top-1 {answer['top1']:.2%}, top-5 {answer['top5']:.2%}, ")
     assert f"ECE {answer['ece']:.4f}, 28 images of patches (test)" in summary
     assert summary.endswith("seven.fp32.onnx (fp32) by ONNX Runtime on cpu")
-    assert rest[1] == "min-score  answered  of those right"
+    assert rest[1].split() == ["min-score", "coverage", "accuracy"]
     shown = [line.split() for line in rest[2:8]]
     assert shown == [
         [
@@ -249,20 +135,14 @@ def test_text_has_a_summary_and_all_tables(pair: list[Path], patches_folder: Pat
 
 
 def test_large_confusion_matrix_is_left_to_json_and_plot(
-    tmp_path: Path, rng: np.random.Generator
+    tmp_path: Path, tiny_weights: Path, make_folder: Callable[..., Path]
 ) -> None:
     labels = tuple(f"{index:02}" for index in range(21))
-    for label in labels:
-        save(patches(rng, 3), tmp_path / "many" / label)
-    config = NetworkConfig.from_preset("nin-bn", classes=21, channels=3, size=SIZE, width=0.01)
-    made = made_to_differ(3)
-    weights = NiN(config).state_dict()
-    checkpoint = replace(made, config=config, weights=weights, labels=labels, temperature=None)
-    checkpoint.save(tmp_path / "many.safetensors")
-    result = run(tmp_path / "many.safetensors", tmp_path / "many")
+    weights = with_labels(tiny_weights, labels, tmp_path / "many.safetensors")
+    result = run(weights, make_folder(tmp_path / "many", dict.fromkeys(labels, 3)))
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) == 1 + 8 + 2 + 21
-    assert "confusion: a row" not in result.stdout
+    assert "confusion matrix" not in result.stdout
 
 
 def test_unreadable_images_are_named_and_left_out(data: Path, tiny_weights: Path) -> None:
@@ -275,41 +155,49 @@ def test_unreadable_images_are_named_and_left_out(data: Path, tiny_weights: Path
     assert (answer["images"], answer["unreadable"]) == (30, 1)
 
 
+WITHOUT_TORCH = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'safetensors', 'onnx', 'matplotlib'):
+            raise ModuleNotFoundError('hidden', name=name)
+sys.meta_path.insert(0, Hidden())
+from nin_edge.cli import main
+for options in (['--json'], ['--plot', sys.argv[2] + '/plot.png']):
+    try:
+        main(['eval', *sys.argv[1:], *options])
+    except SystemExit as ended:
+        print('exit code', ended.code, file=sys.stderr)
+"""
+
+
 def test_model_is_evaluated_where_torch_is_not(data: Path, tiny_model: Path) -> None:
-    code = (
-        "import sys\n"
-        "class Hidden:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'safetensors', 'onnx', 'matplotlib'):\n"
-        "            raise ModuleNotFoundError('hidden', name=name)\n"
-        "sys.meta_path.insert(0, Hidden())\n"
-        "from nin_edge.cli import main\n"
-        "main(['eval', *sys.argv[1:]])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, tiny_model, data],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-
-    def child(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = child(tiny_model, data, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == figures(tiny_model, data)
-    done = child(tiny_model, data, "--plot", data / "plot.png")
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith("pip install matplotlib")
-    assert done.stdout == ""
+    assert json.loads(done.stdout) == figures(tiny_model, data)  # nothing of the second
+    *_, first, error, second = done.stderr.splitlines()
+    assert first == "exit code 0"
+    assert error.startswith("Error: --plot needs matplotlib")
+    assert error.endswith("pip install matplotlib")
+    assert second == "exit code 1"
 
 
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def test_plot_is_a_png(pair: list[Path], patches_folder: Path, tmp_path: Path) -> None:
+def test_plot_is_a_png(
+    seven_models: tuple[Path, Path], patches_folder: Path, tmp_path: Path
+) -> None:
     plot = tmp_path / "confusion.png"
     plot.write_text("an older one")
-    result = run(pair[0], patches_folder, "--plot", plot)
+    result = run(seven_models[0], patches_folder, "--plot", plot)
     assert result.exit_code == 0, result.output
     assert str(plot) in result.stderr
-    assert result.stdout == run(pair[0], patches_folder).stdout
+    assert result.stdout == run(seven_models[0], patches_folder).stdout
     with Image.open(plot) as image:
         assert image.format == "PNG"
         assert min(image.size) >= 300
@@ -317,37 +205,36 @@ def test_plot_is_a_png(pair: list[Path], patches_folder: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.glob("*confusion*")] == ["confusion.png"]
 
 
-def test_plot_takes_any_label(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_plot_takes_any_label(
+    tmp_path: Path, tiny_weights: Path, make_folder: Callable[..., Path]
+) -> None:
     """A formula, a character that no font has, an escape, and one that is too long."""
     labels = ("$\\frac$", "a\x1b[2J\nb", "x" * 200, "猫")
-    for label in labels:
-        save(patches(rng, 3), tmp_path / "odd" / label)
-    config = NetworkConfig.from_preset("nin-bn", classes=4, channels=3, size=SIZE, width=0.01)
-    weights = NiN(config).state_dict()
-    replace(made_to_differ(3), config=config, weights=weights, labels=tuple(sorted(labels))).save(
-        tmp_path / "odd.safetensors"
-    )
-    result = run(tmp_path / "odd.safetensors", tmp_path / "odd", "--plot", tmp_path / "odd.png")
+    weights = with_labels(tiny_weights, tuple(sorted(labels)), tmp_path / "odd.safetensors")
+    folder = make_folder(tmp_path / "odd", dict.fromkeys(labels, 3))
+    result = run(weights, folder, "--plot", tmp_path / "odd.png")
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
     with Image.open(tmp_path / "odd.png") as image:
         assert max(image.size) < 1000
 
 
-@pytest.mark.parametrize("kind", ["no folder", "file as folder", "a folder", "sealed", "full disk"])
+@pytest.mark.parametrize(
+    "fault", ["no folder", "file as folder", "a folder", "sealed", "full disk"]
+)
 def test_plot_that_cannot_be_written_is_one_line(
-    kind: str, data: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, data: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plot = tmp_path / "plots" / "c.png"
-    if kind == "file as folder":
+    if fault == "file as folder":
         plot.parent.write_text("in the way")
-    elif kind == "a folder":
+    elif fault == "a folder":
         plot.mkdir(parents=True)
-    elif kind == "sealed":
+    elif fault == "sealed":
         if os.geteuid() == 0:
             pytest.skip("root may write anywhere")
         plot.parent.mkdir(mode=0o500)
-    elif kind == "full disk":
+    elif fault == "full disk":
         plot.parent.mkdir()
 
         def full(handle: int) -> None:
@@ -360,7 +247,7 @@ def test_plot_that_cannot_be_written_is_one_line(
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1
     assert str(plot) in errors[0]
-    if kind == "full disk":
+    if fault == "full disk":
         assert "top-1" in result.stdout  # what was computed is not lost
         assert not list(plot.parent.iterdir())
     else:
@@ -386,26 +273,26 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], words: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
-@pytest.mark.parametrize("kind", ["missing", "truncated", "text", "folder"])
+@pytest.mark.parametrize("fault", ["missing", "truncated", "text", "folder"])
 def test_bad_model_is_one_clear_line(
-    kind: str, suffix: str, data: Path, tmp_path: Path, tiny_model: Path, tiny_weights: Path
+    fault: str, suffix: str, data: Path, tmp_path: Path, tiny_model: Path, tiny_weights: Path
 ) -> None:
     good = tiny_model if suffix == ".onnx" else tiny_weights
     bad = tmp_path / f"bad{suffix}"
-    if kind == "truncated":
+    if fault == "truncated":
         bad.write_bytes(good.read_bytes()[:1000])
-    elif kind == "text":
+    elif fault == "text":
         bad.write_text("no model")
-    elif kind == "folder":
+    elif fault == "folder":
         bad.mkdir()
     failed(run(bad, data), 1, str(bad))
 
 
-def test_model_of_no_known_kind_is_refused(data: Path) -> None:
+def test_model_of_no_known_ending_is_refused(data: Path) -> None:
     failed(run("model.pt", data), 1, "model.pt: expected a checkpoint (.safetensors) or a model")
 
 
-def test_answers_that_are_no_numbers_are_refused(
+def test_probabilities_that_are_no_numbers_are_refused(
     data: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
@@ -414,17 +301,18 @@ def test_answers_that_are_no_numbers_are_refused(
         for name, value in checkpoint.weights.items()
     }
     replace(checkpoint, weights=weights).save(tmp_path / "nan.safetensors")
-    failed(run(tmp_path / "nan.safetensors", data), 1, "make no sense: a probability of nan")
+    words = "nan.safetensors: invalid probabilities: a probability of nan"
+    failed(run(tmp_path / "nan.safetensors", data), 1, words)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "nothing readable"])
-def test_bad_data_is_one_clear_line(kind: str, tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("fault", ["missing", "empty", "text", "nothing readable"])
+def test_bad_data_is_one_clear_line(fault: str, tmp_path: Path, tiny_model: Path) -> None:
     bad = tmp_path / "bad"
-    if kind == "empty":
+    if fault == "empty":
         bad.mkdir()
-    elif kind == "text":
+    elif fault == "text":
         bad.write_text("no data")
-    elif kind == "nothing readable":
+    elif fault == "nothing readable":
         for label in GOLDEN:
             (bad / label).mkdir(parents=True)
             (bad / label / "0.png").write_text("no image")
@@ -432,42 +320,41 @@ def test_bad_data_is_one_clear_line(kind: str, tmp_path: Path, tiny_model: Path)
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_weights"])
-@pytest.mark.parametrize("kind", ["other", "missing", "besides"])
+@pytest.mark.parametrize("difference", ["other", "missing", "extra", "order"])
 def test_other_classes_are_named(
-    kind: str, model: str, data: Path, request: pytest.FixtureRequest
+    difference: str,
+    model: str,
+    data: Path,
+    tmp_path: Path,
+    tiny_weights: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    words = {
-        "other": "without étoile, with star besides",
-        "missing": "without étoile, with none besides",
-        "besides": "without none, with star besides",
-    }[kind]
-    if kind == "other":
+    path, words = request.getfixturevalue(model), "missing étoile, extra star"
+    if difference == "other":
         (data / "étoile").rename(data / "star")
-    elif kind == "missing":
+    elif difference == "missing":
         shutil.rmtree(data / "étoile")
-    else:
+        words = "missing étoile, extra none"
+    elif difference == "extra":
         shutil.copytree(data / "étoile", data / "star")
-    failed(run(request.getfixturevalue(model), data), 1, "data: its labels are not", words)
-
-
-def test_classes_in_another_order_are_refused(
-    data: Path, tiny_weights: Path, tmp_path: Path
-) -> None:
-    checkpoint = replace(Checkpoint.load(tiny_weights), labels=GOLDEN[::-1])
-    checkpoint.save(tmp_path / "reversed.safetensors")
-    words = "another order, the model's is étoile, square, circle"
-    failed(run(tmp_path / "reversed.safetensors", data), 1, words)
+        words = "missing none, extra star"
+    else:
+        checkpoint = replace(Checkpoint.load(tiny_weights), labels=GOLDEN[::-1])
+        path = tmp_path / "reversed.safetensors"
+        checkpoint.save(path)
+        words = "the same, but the model's order is étoile, square, circle"
+    failed(run(path, data), 1, "data: its labels are not the model's: ", words)
 
 
 @pytest.mark.parametrize("split", ["test", "holdout"])
 def test_empty_split_is_refused(
-    split: str, tmp_path: Path, tiny_model: Path, rng: np.random.Generator
+    split: str, tmp_path: Path, tiny_model: Path, make_folder: Callable[..., Path]
 ) -> None:
-    for label in GOLDEN:  # one image of each: nothing can be set aside
-        save(patches(rng, 1), tmp_path / "few" / label)
-    result = run(tiny_model, tmp_path / "few", "--split", split)
-    failed(result, 1, f"few: no images in its split '{split}'", "--split all takes all 3")
-    assert figures(tiny_model, tmp_path / "few", "--split", "all")["images"] == 3
+    # One image of each class: nothing can be set aside.
+    few = make_folder(tmp_path / "few", dict.fromkeys(GOLDEN, 1))
+    result = run(tiny_model, few, "--split", split)
+    failed(result, 1, f"few: no images in the split '{split}'; the split 'all' has 3")
+    assert figures(tiny_model, few, "--split", "all")["images"] == 3
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_weights"])

@@ -165,7 +165,7 @@ def test_other_labels_are_named(
 ) -> None:
     (data / "étoile").rename(data / "star")
     result = _run(tiny_weights, "-o", tmp_path / "out", option, data)
-    _failed(result, 1, "data: its labels are not the model's", "without étoile, with star besides")
+    _failed(result, 1, "data: its labels are not the model's", "missing étoile, extra star")
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -173,7 +173,7 @@ def test_a_run_writes_its_folder_and_says_what_is_next(shapes_folder: Path, tmp_
     result = invoke(shapes_folder, *options, *TINY, "-o", run)
     assert result.exit_code == 0, result.output
     assert {file.name for file in run.iterdir()} == FILES
-    assert "3 classes, 162 images to fit, 18 held out, 45 to test" in result.stderr
+    assert "3 classes, 162 training images, 18 hold-out, 45 test" in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "\r" not in result.stderr  # no redrawn bars where it is no terminal
     assert "on 45 test images" in result.stdout

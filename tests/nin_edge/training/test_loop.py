@@ -18,7 +18,7 @@ import torch
 
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.data import Dataset, open_dataset
 from nin_edge.metrics import THRESHOLDS, calibrated_loss, softmax, top1
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.tensorfile import read_tensors, write_tensors

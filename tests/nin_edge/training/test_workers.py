@@ -36,7 +36,7 @@ import torch
 import nin_edge.training.workers
 import nin_edge.training.loop
 from nin_edge.checkpoint import DataSource
-from nin_edge.data.datasets import open_dataset
+from nin_edge.data import open_dataset
 from nin_edge.network import NetworkConfig
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.workers import joined

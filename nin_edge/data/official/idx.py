@@ -1,0 +1,76 @@
+"""MNIST and Fashion-MNIST as idx files.
+
+An idx file is two zeros, 8 for bytes, the number of dimensions, the dimensions, the bytes; it may
+be packed by gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nin_edge.data.official.files import (
+    FileSet,
+    OfficialData,
+    OfficialFiles,
+    Part,
+    checked_targets,
+)
+
+_LABELS: Final = {
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+_LARGEST: Final = 1 << 31  # bytes that a file may claim to unpack to
+
+
+def read_idx(official: str, file_set: FileSet, files: OfficialFiles) -> OfficialData:
+    """Read the idx files.
+
+    Raises:
+        DatasetError: a file is damaged; the message names it.
+    """
+    labels = _LABELS[official]
+    parts = []
+    for split, (images_name, labels_name) in (("train", file_set.train), ("test", file_set.test)):
+        with files.taken(images_name) as data:
+            pixels = _read_array(data, dimensions=3)
+            if not pixels.size:
+                raise ValueError(f"images of shape {pixels.shape}, expected some with pixels")
+        with files.taken(labels_name) as data:
+            targets = checked_targets(_read_array(data, dimensions=1), len(labels))
+            if len(targets) != len(pixels):
+                raise ValueError(
+                    f"{len(targets):,} labels, but {len(pixels):,} images in {images_name}"
+                )
+        parts.append(Part(split, pixels[..., np.newaxis], targets))
+    return OfficialData(labels, tuple(parts))
+
+
+def _read_array(data: bytes, dimensions: int) -> NDArray[np.uint8]:
+    """The array of an idx file."""
+    packed = data.startswith(b"\x1f\x8b")
+    file: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
+    magic, expected = file.read(4), bytes([0, 0, 8, dimensions])
+    if magic != expected:
+        raise ValueError(f"magic number 0x{magic.hex()}, expected 0x{expected.hex()}")
+    header = file.read(4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise ValueError("truncated in its header")
+    shape = [int(side) for side in np.frombuffer(header, ">u4")]
+    count = math.prod(shape)
+    if count > _LARGEST:
+        raise ValueError(f"claims the shape {tuple(shape)}, more than 2 GiB")
+    values = file.read(count + 1)  # one more: gzip verifies its checksum only behind the last byte
+    if len(values) != count:
+        length = "more" if len(values) > count else f"{len(values):,}"
+        raise ValueError(f"expected {count:,} bytes for {tuple(shape)}, found {length}")
+    return np.frombuffer(values, np.uint8).reshape(shape)

@@ -1,0 +1,61 @@
+"""No pickle runs anything: every name but the four that make an array is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nin_edge.data import DatasetError, open_dataset
+from nin_edge.data.official import unpickle
+
+
+class Malicious:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_a_foreign_object_is_refused_and_nothing_runs(tmp_path: Path, protocol: int) -> None:
+    evil = pickle.dumps({"data": Malicious(tmp_path / "ran")}, protocol=protocol)
+    with pytest.raises(ValueError, match=r"^it names the foreign object .*mkdir'; refused$"):
+        unpickle.load(evil)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(evil)  # it would have
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("where", ["data_batch_2", "batches.meta"])
+def test_a_data_set_with_a_foreign_object_is_refused(
+    official: Any, tmp_path: Path, cifar10: Any, where: str
+) -> None:
+    evil = pickle.dumps({"data": Malicious(tmp_path / "ran")})
+    folder = official.write(tmp_path / "c", official.python(cifar10) | {where: evil})
+    path = official.packed(folder, tmp_path / "c.tar.gz")
+    with pytest.raises(DatasetError, match=rf"{where}: it names the foreign object .*mkdir'; ref"):
+        open_dataset(path, size=32, workers=1)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"cbuiltins\neval\n(Vprint(1)\ntR.",
+        b"cnumpy\nload\n(Vx.npy\ntR.",
+        b"cnumpy\nndarray.__init__\n.",
+        b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.fill\x93.",
+        b"\x80\x02\x82\x01.",  # an extension code
+        b"Pid\n.",  # a persistent id
+    ],
+)
+def test_no_other_name_is_resolved(opcodes: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^(it names the foreign|a broken|unreg)"):
+        unpickle.load(opcodes)

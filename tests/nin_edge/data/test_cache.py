@@ -1,0 +1,174 @@
+"""The cache: it serves what was decoded, and nothing that is stale, torn or altered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nin_edge.data import Dataset, open_dataset
+from nin_edge.data.cache import Index
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    return open_dataset(path, **{"size": 16, "workers": 1, **options})
+
+
+class Counted:
+    """A progress callback that remembers its calls: none when the cache served."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls.append((done, total))
+
+
+def test_the_second_call_decodes_nothing(pair: Path) -> None:
+    first, second = Counted(), Counted()
+    one, two = read(pair, progress=first), read(pair, progress=second)
+    assert first.calls == [(20, 20)]
+    assert second.calls == []
+    for name in ("images", "targets", "train", "holdout", "test"):
+        assert np.array_equal(getattr(one, name), getattr(two, name))
+    for name in ("labels", "names", "fingerprint", "unreadable", "name", "official"):
+        assert getattr(one, name) == getattr(two, name)
+
+
+@pytest.mark.parametrize("options", [{"size": 17}, {"channels": 1}])
+def test_each_size_and_number_of_channels_has_its_cache(
+    pair: Path, options: dict[str, int]
+) -> None:
+    read(pair)
+    progress = Counted()
+    read(pair, progress=progress, **options)
+    assert progress.calls
+    progress.calls.clear()
+    read(pair, progress=progress)
+    assert not progress.calls
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "added", "removed"])
+def test_a_changed_folder_is_decoded_again(pair: Path, encoded: bytes, change: str) -> None:
+    before, file = read(pair), pair / "square" / "003.png"
+    stat = file.stat()
+    if change == "content":
+        file.write_bytes(encoded)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    elif change == "time":
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    elif change == "name":
+        file.rename(file.with_name("new.png"))
+    elif change == "added":
+        (pair / "square" / "more.png").write_bytes(encoded)
+    else:
+        file.unlink()
+    progress = Counted()
+    after = read(pair, progress=progress)
+    assert progress.calls
+    assert (after.fingerprint == before.fingerprint) == (change == "time")
+
+
+def alter_index(**changes: object) -> Callable[[Path], None]:
+    """A change of entries of the cache's index; None removes one."""
+
+    def change(folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text()) | changes
+        kept = {key: value for key, value in index.items() if value is not None}
+        (folder / "index.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def flip_a_bit(folder: Path) -> None:
+    data = bytearray((folder / "images.u8").read_bytes())
+    data[1000] ^= 1
+    (folder / "images.u8").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_a_bit,
+        lambda folder: os.truncate(folder / "images.u8", 1000),
+        lambda folder: os.truncate(folder / "images.u8", 0),
+        lambda folder: (folder / "images.u8").unlink(),
+        lambda folder: (folder / "index.json").unlink(),
+        lambda folder: (folder / "index.json").write_bytes(b"\xff garbage"),
+        lambda folder: (folder / "index.json").write_text("[]"),
+        lambda folder: os.truncate(folder / "index.json", 50),
+        alter_index(targets=[0] * 20),
+        alter_index(labels=["cat", "dog"]),
+        alter_index(fingerprint="0" * 64),
+        alter_index(shape=[20, 16, 48, 1]),
+        alter_index(unreadable=None),
+        alter_index(unreadable=5),
+        alter_index(checksum=None),
+    ],
+    ids=[
+        "altered images",
+        "truncated images",
+        "empty images",
+        "no images",
+        "no index",
+        "garbage index",
+        "list as index",
+        "truncated index",
+        "altered targets",
+        "altered labels",
+        "altered fingerprint",
+        "altered shape",
+        "index without unreadable",
+        "index with strange unreadable",
+        "index without checksum",
+    ],
+)
+def test_a_damaged_cache_is_rebuilt(
+    pair: Path, private_cache: Path, damage: Callable[[Path], None]
+) -> None:
+    before = read(pair, cache=private_cache)
+    images = before.images.copy()
+    (folder,) = private_cache.iterdir()
+    damage(folder)
+    progress = Counted()
+    after = read(pair, cache=private_cache, progress=progress)
+    assert progress.calls
+    np.testing.assert_array_equal(after.images, images)
+    assert (after.fingerprint, after.labels) == (before.fingerprint, before.labels)
+    assert [entry.name for entry in private_cache.iterdir()] == [folder.name]
+
+
+def test_an_index_survives_its_json() -> None:
+    index = Index(
+        labels=("a", "é"),
+        names=("a/0.png", "é/\udcff.png"),  # not UTF-8 on the disk
+        splits=("", ""),
+        targets=(0, 1),
+        unreadable=(("x.png", "why"),),
+        shape=(2, 16, 16, 3),
+        duplicates=(("a/0.png", "é/\udcff.png"),),
+        fingerprint="0" * 64,
+    )
+    assert Index.from_json(index.to_json()) == index
+
+
+def test_the_cache_lies_where_the_environment_says(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    read(pair)
+    assert list((tmp_path / "xdg" / "nin-edge").iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(pair: Path, private_cache: Path) -> None:
+    abandoned, recent = private_cache / ".building-old", private_cache / ".building-new"
+    for folder in (abandoned, recent):
+        folder.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    read(pair)
+    assert (abandoned.exists(), recent.exists()) == (False, True)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nin_edge.data import decode, open_dataset
+from nin_edge.data.decode import Decoder, ImageData
+
+
+def test_several_workers_give_what_one_gives(
+    tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_POOL_FROM", 80)
+    monkeypatch.setattr(decode, "_CHUNK", 32)
+    folder = make_folder(tmp_path / "many", {"circle": 50, "square": 50})
+    (folder / "circle" / "007.png").write_bytes(b"I am text")
+    calls: list[tuple[int, int]] = []
+    several = open_dataset(
+        *(folder,),
+        size=16,
+        workers=2,
+        cache=tmp_path / "several",
+        progress=lambda *call: calls.append(call),
+    )
+    one = open_dataset(folder, size=16, workers=1, cache=tmp_path / "one")
+    assert (one.fingerprint, one.unreadable) == (several.fingerprint, several.unreadable)
+    assert [name for name, _ in several.unreadable] == ["circle/007.png"]
+    assert calls == [(done, 100) for done in (32, 64, 96, 100)]
+
+
+def test_images_are_decoded_as_they_come() -> None:
+    """However many there are, few of them are in memory: they are read when they are needed."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2), "teal").save(buffer, "PNG")
+    taken = 0
+
+    def images() -> Iterator[tuple[str, ImageData]]:
+        nonlocal taken
+        for index in range(1000):
+            taken += 1
+            yield f"{index}", buffer.getvalue()
+
+    decoded = Decoder(size=16, channels=3, workers=1)(images(), total=1000)
+    names, pixels = next(decoded)
+    assert taken == len(names) == len(pixels) < 200
+    first = pixels[0]
+    assert isinstance(first, bytes)
+    assert np.all(np.frombuffer(first, np.uint8).reshape(16, 16, 3) == (0, 128, 128))
+
+
+@pytest.mark.parametrize("side", [16, 512])
+def test_what_is_sent_at_a_time_is_bounded_in_bytes(side: int) -> None:
+    images: list[tuple[str, ImageData]] = [("name", bytes(1 << 20))] * 10
+    chunks = list(decode._chunks(iter(images), row=side * side * 3))
+    assert sum(map(len, chunks)) == 10
+    for chunk in chunks:
+        assert len(chunk) * side * side * 3 <= decode._CHUNK_BYTES
+        assert sum(len(data) for _, data in chunk) <= decode._CHUNK_BYTES

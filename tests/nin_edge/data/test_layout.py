@@ -1,0 +1,151 @@
+"""Which images a folder has, and the split and class that its folders give them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nin_edge.data import DatasetError, open_dataset
+from nin_edge.data.layout import Contents, folder_contents
+from nin_edge.data.sources import open_source
+
+
+def contents(folder: Path) -> Contents:
+    return folder_contents(folder, open_source(folder))
+
+
+def touch(top: Path, *names: str) -> Path:
+    """Empty files, or folders where a name ends in a slash."""
+    top.mkdir(exist_ok=True)
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).mkdir(parents=True) if name.endswith("/") else (top / name).touch()
+    return top
+
+
+def described(found: Contents) -> set[tuple[str, str, str]]:
+    return {(member.name, member.split, member.label) for member in found.members}
+
+
+def test_folders_name_the_split_and_the_class(tmp_path: Path) -> None:
+    found = contents(touch(tmp_path / "data", "train/a/0.png", "train/b/1.JPG", "Test/a/2.png"))
+    assert found.labels == ("a", "b")
+    assert found.unclassed == ()
+    assert described(found) == {
+        ("train/a/0.png", "train", "a"),
+        ("train/b/1.JPG", "train", "b"),
+        ("Test/a/2.png", "test", "a"),
+    }
+
+
+def test_without_splits_folders_name_the_class(tmp_path: Path) -> None:
+    found = contents(touch(tmp_path / "data", "a/0.png", "b/1.png"))
+    assert described(found) == {("a/0.png", "", "a"), ("b/1.png", "", "b")}
+
+
+def test_training_images_alone_name_no_split(tmp_path: Path) -> None:
+    found = contents(touch(tmp_path / "data", "train/a/0.png", "train/b/1.png"))
+    assert described(found) == {("train/a/0.png", "", "a"), ("train/b/1.png", "", "b")}
+
+
+def test_folders_around_the_data_are_passed(tmp_path: Path) -> None:
+    names = ("v2/pics/train/a/0.png", "v2/pics/train/b/1.png", "v2/pics/test/a/2.png")
+    found = contents(touch(tmp_path / "data", *names))
+    assert found.labels == ("a", "b")
+    assert {member.split for member in found.members} == {"train", "test"}
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
+    found = contents(touch(tmp_path / "data", "a/2024/0.png", "a/2025/0.png", "b/0.png"))
+    assert [member.label for member in found.members] == ["a", "a", "b"]
+
+
+def test_hidden_and_other_files_are_passed(tmp_path: Path) -> None:
+    names = ("a/notes.txt", ".thumbnails/x.png", "a/._0.png", "__MACOSX/a/0.png")
+    found = contents(touch(tmp_path / "data", "a/0.png", "b/0.png", *names))
+    assert [member.name for member in found.members] == ["a/0.png", "b/0.png"]
+    assert (found.labels, found.unclassed) == (("a", "b"), ())
+
+
+def test_labels_are_in_code_point_order(tmp_path: Path) -> None:
+    labels = ("b", "10", "é", "9", "B")
+    found = contents(touch(tmp_path / "data", *(f"{label}/0.png" for label in labels)))
+    assert found.labels == ("10", "9", "B", "b", "é")
+
+
+def test_a_link_that_leads_back_up_is_passed(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "data", "a/0.png", "b/0.png")
+    (folder / "a" / "again").symlink_to(folder)
+    assert len(contents(folder).members) == 2
+
+
+@pytest.mark.parametrize("label", ["été", "犬 子", "a:b*?\n", "e\u0301"])
+def test_any_folder_name_is_a_label(tmp_path: Path, encoded: bytes, label: str) -> None:
+    for folder in (label, "Z"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for index in range(3):
+            (tmp_path / "data" / folder / f"{folder} {index}.PNG").write_bytes(encoded)
+    for _ in range(2):  # decoded, then from the cache
+        dataset = open_dataset(tmp_path / "data", size=16)
+        assert dataset.labels == tuple(sorted([label, "Z"]))
+        assert f"{label}/{label} 0.PNG" in dataset.names
+
+
+# --- what cannot be trained on --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "no image files in it"),
+        ({"a/x.txt": b"text"}, "no image files in it"),
+        ({"a/0.png": None, "a/1.png": None}, r"1 class \(a\), expected .* at least two"),
+        ({"train/a/0.png": None, "test/a/0.png": None}, r"1 class \(a\), expected .* at least two"),
+        ({"0.png": None, "1.png": None}, "0 classes, expected .* at least two"),
+        ({"a/0.png": None, "b/0.png": b"text"}, "no readable training image of class b"),
+        ({"a/0.png": None, "b/0.png": None, "c/x.txt": b""}, "training image of class c"),
+        ({"train/a/0.png": None, "test/a/0.png": None, "test/b/0.png": None}, "image of class b"),
+        (
+            {"train/a/0.png": None, "train/b/0.png": None, "test/x.txt": b""},
+            "no readable image in a class of its test folder",
+        ),
+        ({"train/a/0.png": None, "val/a/0.png": None}, "found train, val, expected train and test"),
+        (
+            {"train/a/0.png": None, "test/a/0.png": None, "val/a/0.png": None},
+            "val beside train and test",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused(
+    tmp_path: Path, encoded: bytes, private_cache: Path, files: dict[str, bytes | None], words: str
+) -> None:
+    top = tmp_path / "data"
+    top.mkdir()
+    for name, data in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(encoded if data is None else data)
+    with pytest.raises(DatasetError, match=words) as caught:
+        open_dataset(top, size=16)
+    assert str(caught.value).startswith(f"{top}: ")
+    assert not private_cache.exists() or not list(private_cache.iterdir())  # nothing half-written
+
+
+def test_a_folder_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "data", f"{os.fsdecode(bytes([0xFF, 0xFE]))}/0.png", "Z/0.png")
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        contents(folder)
+
+
+def test_images_outside_the_classes_are_named(pair: Path, encoded: bytes) -> None:
+    (pair / "loose.png").write_bytes(encoded)
+    dataset = open_dataset(pair, size=16)
+    assert dataset.unreadable == (("loose.png", "outside the folders of the classes"),)
+
+
+def test_the_reason_is_given_where_a_whole_class_is_unreadable(pair: Path) -> None:
+    for path in (pair / "circle").iterdir():
+        path.write_text("no image")
+    with pytest.raises(DatasetError, match=r"of class circle; circle/.*not an image"):
+        open_dataset(pair, size=16)
