@@ -15,7 +15,7 @@ from nin_edge.cli import PATH, printable, provider_option
 def command(model: Path, provider: str) -> None:
     """Replay MODEL's golden samples here; exit code 3 if the answers are not the file's own."""
     from nin_edge_runtime import Classifier
-    from nin_edge_runtime.golden import replay
+    from nin_edge_runtime.verify import replay
 
     classify = Classifier(model, provider=provider)
     result = replay(classify)

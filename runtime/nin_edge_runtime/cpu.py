@@ -70,3 +70,22 @@ def _meaning(features: Mapping[str, bool]) -> str:
     if features.get("AVX2", True):
         return "no dot-product instructions: int8 gains less; nin-edge bench compares it with fp32"
     return "no AVX2: int8 may gain nothing; nin-edge bench compares it with fp32"
+
+
+# Instruction sets that ONNX Runtime picks its kernels by: results differ in the last digits between
+# them.
+_KERNEL_FLAGS: Final = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"),
+    *("asimd", "asimddp", "i8mm"),
+)
+
+
+def instruction_sets() -> str:
+    """This machine's architecture and those of its instruction sets that decide ONNX kernels."""
+    try:
+        lines = _CPUINFO.read_text("utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    flags = (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Feat")))
+    present = next(flags, [])
+    return " ".join([platform.machine(), *(flag for flag in _KERNEL_FLAGS if flag in present)])

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from nin_edge_runtime.classifier import Classifier
 from nin_edge_runtime.errors import GateError, NinEdgeError
-from nin_edge_runtime.golden import replay
 from nin_edge_runtime.providers import PROVIDERS, load_onnxruntime, release
+from nin_edge_runtime.verify import replay
 
 _logger = logging.getLogger(__name__)
 
