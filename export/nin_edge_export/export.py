@@ -20,7 +20,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data.datasets import Dataset, DatasetError, check_labels
 from nin_edge.network import NiN
 from nin_edge_export.certify import Choices, Evaluation, certify
-from nin_edge_export.fp16 import to_half
+from nin_edge_export.fp16 import to_fp16
 from nin_edge_export.golden import choose_golden
 from nin_edge_export.graph import OPSET, build_graph, network_nodes
 from nin_edge_export.int8.activation_ranges import (
@@ -216,7 +216,7 @@ def _export_fp32(job: _Job, graph: ModelProto) -> ExportedModel:
 
 
 def _export_fp16(job: _Job, graph: ModelProto) -> ExportedModel:
-    return job.finish(to_half(graph, job.checkpoint.ranges), "fp16", Choices())
+    return job.finish(to_fp16(graph, job.checkpoint.ranges), "fp16", Choices())
 
 
 def _export_int8(job: _Job, graph: ModelProto) -> ExportedModel:

@@ -19,7 +19,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge_export.certify import Golden
-from nin_edge_export.fp16 import to_half
+from nin_edge_export.fp16 import to_fp16
 from nin_edge_export.graph import build_graph
 from nin_edge_export.int8.quantize import quantize, recorded_ranges
 from nin_edge_export.seal import seal
@@ -454,7 +454,7 @@ class TestOwnFiles:
         ranges = recorded_ranges(checkpoint, model, "minmax")
         for precision, exported in {
             "fp32": model,
-            "fp16": to_half(model, checkpoint.ranges),
+            "fp16": to_fp16(model, checkpoint.ranges),
             "int8": quantize(checkpoint, model, ranges),
         }.items():
             info = read_model(sealed(exported, precision, embedded))[1]
