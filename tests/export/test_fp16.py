@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,9 +13,10 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
-from nin_edge_export.certify import MARGIN, TOLERANCES
 from nin_edge_export.fp16 import to_fp16
+from nin_edge_export.golden import MARGIN
 from nin_edge_export.graph import build_graph, network_nodes
+from nin_edge_export.parity import TOLERANCES
 from nin_edge_runtime import GateError
 from nin_edge_runtime.golden import golden_image
 
@@ -26,8 +26,8 @@ LOGIT_TOLERANCE = 1e-2  # of the largest logit: half precision has 11 bits, and 
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_weights: Path) -> ModelProto:
-    return build_graph(Checkpoint.load(tiny_weights), "full")
+def tiny(graph: ModelProto) -> ModelProto:
+    return graph
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_file_is_about_half(shipped: ModelProto) -> None:
 @pytest.mark.parametrize("name", ["tiny", "shipped"])
 def test_answers_are_those_of_fp32(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
-    images = np.stack([golden_image(seed, 32, 32) for seed in range(200)])
+    images = np.stack([golden_image(seed, 32, 32) for seed in range(100)])
     full, half = _run(model, images), _run(to_fp16(model, {}), images)
     expected, found = full["probabilities"], half["probabilities"]
     assert np.allclose(found, expected, rtol=0, atol=TOLERANCES["fp16"])

@@ -3,6 +3,6 @@
 from nin_edge_export.report.figures import Report
 from nin_edge_export.report.html import to_html
 from nin_edge_export.report.json import to_json
-from nin_edge_export.report.measure import measure
+from nin_edge_export.report.measurement import measure
 
 __all__ = ["Report", "measure", "to_html", "to_json"]

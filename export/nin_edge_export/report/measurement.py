@@ -34,7 +34,9 @@ from nin_edge_runtime.session import ModelSession
 WORST: Final = 12
 """Most disagreements that are shown."""
 
-_SECONDS: Final = 2.0  # of measuring latency, in all
+SECONDS: Final = 2.0
+"""How long latency is measured, in all, where the caller does not say."""
+
 _CALLS: Final = 5  # one after the other: as in a camera loop, with warm caches
 _FEWEST_ROUNDS: Final = 3  # also where a run takes longer
 _PICTURE: Final = 128  # largest side of a picture in the report, in pixels
@@ -47,7 +49,7 @@ def measure(
     *,
     name: str,
     dataset: Dataset | None = None,
-    seconds: float = _SECONDS,
+    seconds: float | None = None,
 ) -> Report:
     """Measure what the files' certificates do not say, and gather all figures.
 
@@ -56,9 +58,9 @@ def measure(
         checkpoint: what they were made from.
         name: the files are called `NAME.PRECISION.onnx`.
         dataset: the data set that they were measured on, if any.
-        seconds: how long to measure latency, in all.
+        seconds: how long to measure latency, in all; `SECONDS` if None.
     """
-    latencies, machine = _latencies(models, seconds)
+    latencies, machine = _latencies(models, SECONDS if seconds is None else seconds)
     last = models[-1]  # the least precise
     images = last.info.certificate.images
     return Report(
