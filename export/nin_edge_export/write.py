@@ -10,6 +10,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data.datasets import Dataset
 from nin_edge.files import write_atomically
 from nin_edge_export.export import ExportedModel
+from nin_edge_export.report import measure, to_html, to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,6 @@ def write_export(
     Raises:
         OSError: a file cannot be written; files that were there are whole.
     """
-    from nin_edge_export.report import measure, to_html, to_json  # brings matplotlib
-
     report = measure(models, checkpoint, name=name, dataset=dataset)
     files = tuple(output / f"{name}.{model.info.precision}.onnx" for model in models)
     page, figures = output / "report.html", output / "report.json"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
-import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
@@ -309,104 +307,7 @@ def test_run_imports_nothing_that_a_device_lacks(photo: Path) -> None:
     assert done.stderr.strip() == ""
 
 
-# --- export ---------------------------------------------------------------------------------------
-
-
-def test_export_writes_a_model_that_run_takes(
-    tiny_weights: Path, tmp_path: Path, picture: Path
-) -> None:
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 0
-    model = tmp_path / "out" / "tiny.fp32.onnx"
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    models = {"tiny.fp32.onnx", "tiny.fp16.onnx", "tiny.int8.onnx"}
-    assert names == {*models, "report.json", "report.html"}
-    assert str(tmp_path / "out" / "report.html") in result.stdout
-    assert str(model) in result.stdout
-    assert _run("run", picture, "--model", model).exit_code == 0
-
-
-def test_export_names_a_runs_best_after_the_run(tiny_weights: Path, tmp_path: Path) -> None:
-    run = tmp_path / "birds"
-    run.mkdir()
-    shutil.copy(tiny_weights, run / "best.safetensors")
-    assert _run("export", run / "best.safetensors", "-o", tmp_path).exit_code == 0
-    assert (tmp_path / "birds.fp32.onnx").exists()
-
-
-def test_export_compares_over_real_images(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for label in ("circle", "square", "étoile"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for index in range(10):
-            image = Image.fromarray(golden_image(index, 20, 20))
-            image.save(tmp_path / "data" / label / f"{index}.png")
-    result = _run("export", tiny_weights, "-o", tmp_path / "out", "--eval-data", tmp_path / "data")
-    assert result.exit_code == 0
-    assert "as PyTorch answers on 100.00% of 6 images" in result.stdout
-
-
-def test_export_beyond_the_tolerance_exits_with_3_and_writes_nothing(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nin_edge_export import certify as certificate
-
-    monkeypatch.setitem(certificate.TOLERANCES, "fp32", 0.0)
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 3
-    assert "differs from PyTorch" in _one_line(result)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "no such file"),
-        (b"", "not a readable checkpoint"),
-        (b"garbage" * 100, "not a readable checkpoint"),
-        ("half", "not a readable checkpoint"),
-        ("model", "an ONNX model, expected a checkpoint"),
-    ],
-)
-def test_export_says_what_is_wrong_with_a_checkpoint(
-    content: bytes | str | None, reason: str, tmp_path: Path, tiny_weights: Path, tiny_model: Path
-) -> None:
-    path = tmp_path / "w.safetensors"
-    if content == "model":
-        path = tiny_model
-    elif content == "half":
-        path.write_bytes(tiny_weights.read_bytes()[: tiny_weights.stat().st_size // 2])
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    result = _run("export", path, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    line = _one_line(result)
-    assert str(path) in line
-    assert reason in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_export_to_a_file_in_the_way_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("in the way")
-    result = _run("export", tiny_weights, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert str(tmp_path / "out") in _one_line(result)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_export_to_a_folder_that_is_not_writable_is_refused(
-    tiny_weights: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "sealed"
-    folder.mkdir(mode=0o500)
-    result = _run("export", tiny_weights, "-o", folder)
-    assert result.exit_code == 1
-    assert str(folder) in _one_line(result)
-
-
-# --- verify and info ------------------------------------------------------------------------------
+# --- verify ---------------------------------------------------------------------------------------
 
 
 def test_verify_passes_on_the_default_model() -> None:
@@ -418,25 +319,11 @@ def test_verify_passes_on_the_default_model() -> None:
 def test_verify_exits_with_3_where_the_answers_are_others(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nin_edge_runtime import golden
+    from nin_edge_runtime import verify
 
-    draw = golden.golden_image
+    draw = verify.golden_image
     # A machine that computes otherwise, in effect: it sees other images.
-    monkeypatch.setattr(golden, "golden_image", lambda s, h, w: draw(s + 1, h, w))
+    monkeypatch.setattr(verify, "golden_image", lambda s, h, w: draw(s + 1, h, w))
     result = _run("verify", tiny_model)
     assert result.exit_code == 3
     assert "golden samples differ" in _one_line(result)
-
-
-def test_info_shows_what_the_file_is() -> None:
-    text = _run("info", DEFAULT_MODEL).stdout
-    assert "airplane, automobile, bird" in text
-    assert "CIFAR-10 (JPEG q75)" in text
-    assert "global average pooling of the class maps" in text
-    assert (
-        "mlpconv blocks, channels [[192, 160, 96], [192, 192, 192], [192, 192]] at width 1" in text
-    )
-    values = json.loads(_run("info", DEFAULT_MODEL, "--json").stdout)
-    assert values["bytes"] == DEFAULT_MODEL.stat().st_size
-    assert len(values["labels"]) == 10
-    assert np.isclose(sum(values["golden"]["file"][0]), 1, atol=1e-5)
