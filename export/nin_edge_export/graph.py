@@ -150,7 +150,7 @@ class _Network:
     """The network itself."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _torch_export(network: _Network) -> ModelProto:
     """Torch's export of a network, its batch normalisation folded into the convolutions.
 

@@ -24,9 +24,9 @@ from nin_edge_runtime.doctor.diagnose import Diagnosis, ProviderState, diagnose
 from nin_edge_runtime.doctor.fixes import cuda_problems, package_problems, variable_problems
 from nin_edge_runtime.doctor.probe import examine
 from nin_edge_runtime.errors import GateError
-from nin_edge_runtime.golden import TOLERANCES, Replay
 from nin_edge_runtime.providers import PROVIDERS
 from nin_edge_runtime.threads import usable_threads
+from nin_edge_runtime.verify import TOLERANCES, Replay
 
 PIP = shlex.join([sys.executable, "-m", "pip"])
 
