@@ -85,7 +85,7 @@ def certify(
         golden: from `choose_golden`.
         choices: what was decided about it.
         evaluation: data to measure on; without any, training's figures stand in the certificate.
-        progress: told how many images are done.
+        progress: called with what is being done, the images done and their total.
 
     Raises:
         GateError: the model is too far from PyTorch.
@@ -143,14 +143,14 @@ def measured_thresholds(
         title=f"{session.info.precision} on the hold-out",
         progress=progress,
     )
-    found = metrics.at_thresholds(probabilities, data.targets[data.holdout])
+    rows = metrics.at_thresholds(probabilities, data.targets[data.holdout])
     return Thresholds(
         data=evaluation.name,
         split=_HOLDOUT,
         images=len(probabilities),
         measured_with=BY_FILE,
         temperature=evaluation.temperature,
-        answers=_rows(found),
+        answers=_certified(rows),
     )
 
 
@@ -181,12 +181,12 @@ def trained_calibration(checkpoint: Checkpoint) -> Calibration | None:
 def trained_thresholds(checkpoint: Checkpoint) -> Thresholds | None:
     """What a `min_score` gave with PyTorch on the hold-out, if training measured it."""
     figures = checkpoint.metrics
-    found = [
+    rows = [
         metrics.Threshold(value, figures[coverage], figures.get(f"holdout_top1_at_{value:g}"))
         for value in metrics.THRESHOLDS
         if (coverage := f"holdout_coverage_at_{value:g}") in figures
     ]
-    if checkpoint.temperature is None or not found:
+    if checkpoint.temperature is None or not rows:
         return None
     return Thresholds(
         data=checkpoint.data.name,
@@ -194,9 +194,10 @@ def trained_thresholds(checkpoint: Checkpoint) -> Thresholds | None:
         images=int(figures["holdout_images"]),
         measured_with=BY_PYTORCH,
         temperature=FITTED_HERE,
-        answers=_rows(found),
+        answers=_certified(rows),
     )
 
 
-def _rows(found: Sequence[metrics.Threshold]) -> tuple[Threshold, ...]:
-    return tuple(Threshold(row.min_score, row.coverage, row.top1) for row in found)
+def _certified(rows: Sequence[metrics.Threshold]) -> tuple[Threshold, ...]:
+    """The rows as the runtime, which cannot import the toolkit, has them."""
+    return tuple(Threshold(row.min_score, row.coverage, row.top1) for row in rows)

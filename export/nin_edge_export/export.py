@@ -34,7 +34,7 @@ from nin_edge_export.int8.budget import Int8Plan, plan_int8
 from nin_edge_export.int8.quantize import quantize
 from nin_edge_export.parity import Progress, pytorch_probabilities, session_probabilities
 from nin_edge_export.seal import describe, seal
-from nin_edge_runtime import ModelInfo, read_model
+from nin_edge_runtime import ModelInfo, NinEdgeError, read_model
 from nin_edge_runtime.model_file import EMBEDDED, PRECISIONS
 from nin_edge_runtime.model_file.certificate import FITTED_BEFORE, FITTED_HERE, Quantization
 from nin_edge_runtime.session import ModelSession
@@ -45,7 +45,7 @@ class ExportOptions:
     """What to make of a checkpoint."""
 
     precisions: tuple[str, ...] = PRECISIONS
-    """Which files to make."""
+    """Which files to make; they are made in the order of `PRECISIONS`."""
     embedded: str = "full"
     """Which preprocessing the graph does: `full`, `normalize` or `none`."""
     opset: int = OPSET
@@ -119,15 +119,15 @@ def export_models(
             accuracy and agreement are measured on its test split; without it, on no real images.
         calibration: int8's ranges are measured on its training images; the ranges that training
             recorded, if None.
-        progress: told what is being done.
+        progress: called with what is being done, the images done and their total.
 
     Raises:
         GateError: a file is too far from PyTorch, or int8's budget cannot be met.
         DatasetError: a data set's labels are not the model's, or its images too few.
-        NinEdgeError: int8 without ranges.
+        NinEdgeError: int8 without ranges, or a largest drop without a data set to measure it on.
     """
     options = options or ExportOptions()
-    _check_data(checkpoint, dataset, calibration)
+    _check_data(checkpoint, options, dataset, calibration)
     network = checkpoint.network()
     evaluation = None
     if dataset is not None:
@@ -136,7 +136,11 @@ def export_models(
     info = describe(checkpoint, precision="fp32", embedded=options.embedded, golden=golden)
     job = _Job(checkpoint, options, info, evaluation, calibration, progress)
     graph = build_graph(checkpoint, options.embedded, opset=options.opset, batch=options.batch)
-    return [_EXPORTERS[precision](job, graph) for precision in options.precisions]
+    return [
+        export(job, graph)
+        for precision, export in _EXPORTERS.items()
+        if precision in options.precisions
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +158,7 @@ class _Job:
     calibration: Dataset | None
     """Data to measure int8's ranges on."""
     progress: Progress | None
-    """Told how many images are done."""
+    """Called with what is being done, the images done and their total."""
 
     def session(self, graph: ModelProto, precision: str) -> ModelSession:
         """A graph in the runtime, as a device would run it."""
@@ -163,7 +167,7 @@ class _Job:
         return ModelSession(graph.SerializeToString(), info, name, provider="cpu")
 
     def finish(self, graph: ModelProto, precision: str, choices: Choices) -> ExportedModel:
-        """Measure a graph, write down what was found, and seal it."""
+        """Measure a graph, and seal it with its certificate."""
         session = self.session(graph, precision)
         golden, evaluation = self.info.golden, self.evaluation
         measured = certify(session, self.checkpoint, golden, choices, evaluation, self.progress)
@@ -180,8 +184,15 @@ class _Job:
 
 
 def _check_data(
-    checkpoint: Checkpoint, dataset: Dataset | None, calibration: Dataset | None
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    dataset: Dataset | None,
+    calibration: Dataset | None,
 ) -> None:
+    if dataset is None and options.max_drop is not None and "int8" in options.precisions:
+        raise NinEdgeError(
+            "int8's largest drop of accuracy is measured on images, and there are none"
+        )
     for given in (dataset, calibration):
         if given is not None:
             check_labels(given, checkpoint.labels)

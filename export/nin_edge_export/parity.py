@@ -36,8 +36,8 @@ def session_probabilities(
         session: the model.
         images: as the network sees them, (M, S, S, C).
         indices: (N,), which of them.
-        title: what `progress` is told is being done.
-        progress: told how many images are done.
+        title: names the work for `progress`.
+        progress: called with the title, the images done and their total.
 
     Returns:
         (N, K).

@@ -52,7 +52,7 @@ def write_export(
         dataset: the data set that the models were measured on, if any.
 
     Raises:
-        OSError: a file cannot be written; files that were there are whole.
+        OSError: a file cannot be written; no file is left half written.
     """
     report = measure(models, checkpoint, name=name, dataset=dataset)
     files = tuple(output / f"{name}.{model.info.precision}.onnx" for model in models)

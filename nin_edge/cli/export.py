@@ -149,12 +149,11 @@ def _export(
         write_export,
     )
 
-    precisions = options["precisions"] or PRECISIONS
     dataset = datasets.get(eval_data)
     models = export_models(
         checkpoint,
         ExportOptions(
-            precisions=tuple(name for name in PRECISIONS if name in precisions),
+            precisions=options["precisions"] or PRECISIONS,
             embedded=options["embed_preprocess"],
             opset=options["opset"],
             batch=options["batch"],

@@ -53,7 +53,7 @@ class ModelSession:
         """Start ONNX Runtime and run the graph once, so that no call pays for the first.
 
         Args:
-            data: a serialised ONNX model, trusted: `model_file.read_model` checks a stranger's.
+            data: a serialised ONNX model that can be trusted; `read_model` checks a file.
             info: its labels, preprocessing and precision; its other fields may be empty.
             name: what messages call the model.
             provider: `auto`, `cpu` or `cuda`; see `providers.create_session`.

@@ -190,6 +190,16 @@ def test_int8_without_ranges_is_refused_and_other_precisions_are_not(
     assert len(export_models(bare, ExportOptions(precisions=("fp32", "fp16")))) == 2
 
 
+def test_largest_drop_without_images_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(NinEdgeError, match="largest drop of accuracy is measured on images"):
+        export_models(checkpoint, ExportOptions(max_drop=0.5))
+
+
+def test_precisions_are_made_in_their_order(checkpoint: Checkpoint) -> None:
+    models = export_models(checkpoint, ExportOptions(precisions=("int8", "fp32", "int8")))
+    assert [model.info.precision for model in models] == ["fp32", "int8"]
+
+
 def test_entropy_without_images_is_refused(checkpoint: Checkpoint) -> None:
     """The recorded ranges are extremes and percentiles: no file may claim another method."""
     options = ExportOptions(precisions=("int8",), method="entropy")

@@ -88,7 +88,7 @@ def dataset_ranges(
         dataset: its images, as the network sees them.
         method: one of `METHODS`.
         images: most images to take.
-        progress: told how many images are done.
+        progress: called with what is being done, the images done and their total.
 
     Returns:
         The ranges, and the number of images that they were measured on.

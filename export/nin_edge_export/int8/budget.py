@@ -44,7 +44,8 @@ def plan_int8(
     Args:
         graph: the fp32 model.
         quantized: makes it int8, but for the convolutions it is given.
-        probabilities: a model's probabilities (N, K) for the hold-out; told what is measured.
+        probabilities: gives a model's probabilities (N, K) for the hold-out; called with the model
+            and what is being measured.
         targets: (N,), the hold-out's classes.
         max_drop: largest loss of top-1 accuracy against fp32, in percentage points; None for any.
         data: name of the data set, for errors.

@@ -1,4 +1,4 @@
-"""The figures of an export report: what each file costs, how good it is, where it errs."""
+"""The figures of an export report: each file's cost, its accuracy, and its disagreements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nin_edge_runtime import ModelInfo
 
 @dataclass(frozen=True, eq=False)
 class FileFigures:
-    """What one file costs, and how good it is."""
+    """One file's cost and accuracy."""
 
     info: ModelInfo
     """Its metadata, with the certificate."""

@@ -131,8 +131,8 @@ def _latencies(models: Sequence[ExportedModel], seconds: float) -> tuple[dict[st
         calls=_CALLS,
     )
     medians = {
-        name: 1e3 * statistics.median(time for times in found for time in times)
-        for name, found in rounds.items()
+        name: 1e3 * statistics.median(seconds for calls in timed for seconds in calls)
+        for name, timed in rounds.items()
     }
     return medians, machine
 

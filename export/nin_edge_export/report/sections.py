@@ -162,21 +162,19 @@ def _budget(report: Report) -> str:
 def disagreements(report: Report) -> str:
     """The images for which the last file predicts another class than PyTorch."""
     title = "The worst disagreements with PyTorch"
-    found = report.disagreements
-    if found is None:
+    if report.disagreements is None:
         return section(title, missing("Where the files and PyTorch predict different classes"))
-    if not found.count:
-        return section(
-            title, f"<p>None: {found.precision} predicts the same class for every image.</p>"
-        )
-    shown = f", the {len(found.worst)} worst of them here" if found.count > len(found.worst) else ""
+    precision, count = report.disagreements.precision, report.disagreements.count
+    worst = report.disagreements.worst
+    if not count:
+        return section(title, f"<p>None: {precision} predicts the same class for every image.</p>")
+    shown = f", the {len(worst)} worst of them here" if count > len(worst) else ""
     return section(
         title,
-        f"<p>{found.precision} and PyTorch predict different classes for {found.count:,} test "
-        f"image{'s' if found.count > 1 else ''}{shown}. Each is shown as the network sees it, "
+        f"<p>{precision} and PyTorch predict different classes for {count:,} test "
+        f"image{'s' if count > 1 else ''}{shown}. Each is shown as the network sees it, "
         "with the correct class in bold and the largest difference of a probability.</p>\n"
-        f'<ul class="pictures">\n{"".join(_picture(item, found.precision) for item in found.worst)}'
-        "</ul>",
+        f'<ul class="pictures">\n{"".join(_picture(item, precision) for item in worst)}</ul>',
     )
 
 

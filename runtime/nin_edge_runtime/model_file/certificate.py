@@ -1,7 +1,7 @@
 """The certificate: what export measured of a model file, and how far the file is from PyTorch.
 
 A file carries it as JSON (docs/artifact.md). What was not measured is None here; the words "not
-measured" stand in the JSON alone.
+measured" stand only in the JSON.
 """
 
 from __future__ import annotations
@@ -184,10 +184,10 @@ class Certificate:
             layers = [layers]
 
         def part(name: str, read: Callable[[JsonObject], _Part]) -> _Part | None:
-            found = certificate.get(name)
-            if found is None or found == NOT_MEASURED:
+            fields = certificate.get(name)
+            if fields is None or fields == NOT_MEASURED:
                 return None
-            return read(JsonObject(f"certificate: {name}", found))
+            return read(JsonObject(f"certificate: {name}", fields))
 
         return cls(
             golden=part("golden", _read_agreement),

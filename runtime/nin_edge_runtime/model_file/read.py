@@ -1,8 +1,8 @@
 """Reading a model file: whole, unchanged since its export, and safe to run.
 
-A model file comes from a stranger. It is read here as bytes, before ONNX Runtime sees it: a short
+A model file may come from anyone. It is read here as bytes, before ONNX Runtime sees it: a short
 walk over the outermost protobuf fields finds the metadata, the file's own SHA-256 shows whether
-anything changed since export, and `graph_check` whether the graph is one that export writes.
+anything changed since its export, and `graph_check` whether export could have written the graph.
 """
 
 from __future__ import annotations
