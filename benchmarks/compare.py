@@ -16,6 +16,7 @@ from benchmarks.machine import describe
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.bench import CALLS, time_models
 from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.model_file.certificate import BY_FILE
 
 IMAGES, MARGIN, ROUNDS = 1000, 0.2, 60
 
@@ -33,13 +34,13 @@ def main() -> None:
     print(f"{'file':28} {'bytes':>9} {'top-1':>8} {'agreement':>9} {'latency':>9} {'ratio':>6}")
     remarks = set()
     for index, (name, model) in enumerate(zip(sys.argv[1:], models, strict=True)):
-        accuracy = model.info.certificate["accuracy"]
+        accuracy = model.info.certificate.accuracy
         shown = "-"
-        if isinstance(accuracy, dict):
-            by_file = accuracy["measured_with"] == "this file"
-            shown = f"{accuracy['top1']:.2%}{'' if by_file else '*'}"
+        if accuracy is not None:
+            by_file = accuracy.measured_with == BY_FILE
+            shown = f"{accuracy.top1:.2%}{'' if by_file else '*'}"
             if not by_file:
-                remarks.add(f"* measured with {accuracy['measured_with']}, on {accuracy['data']}")
+                remarks.add(f"* measured with {accuracy.measured_with}, on {accuracy.data}")
         agreement = (answers[index] == answers[0]).mean()
         (timing,) = timings[index]
         assert timing.ratio is not None  # every model was timed on one image

@@ -295,7 +295,7 @@ def reasons(outcomes: Sequence[Outcome]) -> None:
         "graph check": "refused before it is run",
         "ONNX Runtime, loading": "cannot load it",
         "first image": "first image",
-        "answers": "answers with",
+        "outputs": ": outputs ",
     }
     counts = Counter(
         next((name for name, mark in marks.items() if mark in outcome.said), outcome.said[:80])

@@ -22,7 +22,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import open_dataset
 from nin_edge.network import count_parameters
 from nin_edge.weights import WEIGHTS
-from nin_edge_export import ExportOptions, export_models
+from nin_edge_export import ExportedModel, ExportOptions, export_models
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.bench import median_ratio
 from nin_edge_runtime.golden import golden_image
@@ -81,12 +81,18 @@ def measure(data: Path, folder: Path) -> list[Row]:
             parameters=count_parameters(checkpoint.config),
             multiply_adds=checkpoint.config.multiply_adds(),
             sizes={model.info.precision: len(model.data) for model in models},
-            errors={m.info.precision: 1 - m.info.certificate["accuracy"]["top1"] for m in models},
+            errors={model.info.precision: _error(model) for model in models},
             seconds={m.info.precision: seconds[f"{name} {m.info.precision}"] for m in models},
         )
         for name, checkpoint, models in found
     ]
     return sorted(rows, key=lambda row: -row.multiply_adds)
+
+
+def _error(model: ExportedModel) -> float:
+    """Error rate on the test images, 0 to 1."""
+    assert model.info.certificate.accuracy is not None  # there is a data set
+    return 1 - model.info.certificate.accuracy.top1
 
 
 def plot(path: Path, rows: list[Row]) -> None:

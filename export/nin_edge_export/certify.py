@@ -1,240 +1,203 @@
-"""The certificate: how far a file is from PyTorch, measured through the devices' own runtime."""
+"""The certificate of a model: what was measured of it, and what training measured before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nin_edge import metrics
-from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
-from nin_edge.metrics import Threshold
-from nin_edge.network import NiN
-from nin_edge_runtime import Classifier, GateError, ModelFileError
-from nin_edge_runtime.golden import FORMULA, golden_image
+from nin_edge_export.golden import check_golden
+from nin_edge_export.parity import Progress, compare, session_probabilities
+from nin_edge_runtime.model_file import Certificate, GoldenSamples
+from nin_edge_runtime.model_file.certificate import (
+    BY_FILE,
+    BY_PYTORCH,
+    FITTED_HERE,
+    Accuracy,
+    Budget,
+    Calibration,
+    Quantization,
+    Threshold,
+    Thresholds,
+)
+from nin_edge_runtime.session import ModelSession
 
-TOLERANCES: Final = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
-"""Largest difference of a probability from PyTorch's, by precision; int8's answers are judged."""
+_HOLDOUT: Final = "holdout"
 
-MARGIN: Final = 0.2
-"""Distance of the two best probabilities from which a golden sample's answer is firm."""
 
-NOT_MEASURED: Final = "not measured"
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The data that every model of an export is measured on."""
 
-BY_FILE: Final = "this file"
-BY_PYTORCH: Final = "PyTorch, fp32"
-"""What a figure was measured with."""
-
-FITTED_HERE: Final = "fitted on these images"
-FITTED_BEFORE: Final = "fitted in training"
-"""Where the temperature is from; one number flatters the images it was fitted on a little."""
-
-# (height, width) of the golden samples, in quarters of the network's size: enlarged, reduced,
-# cropped on either axis.
-_GOLDEN_SIZES: Final = ((4, 4), (4, 6), (2, 3), (8, 8), (6, 5), (16, 12), (12, 20), (3, 3))
-_SEEDS_TRIED: Final = 64  # for each size, until one gives a firm answer
-_BATCH: Final = 100
-
-Rows: TypeAlias = tuple[tuple[float, ...], ...]
-"""Probabilities (K,) of several images, as they are stored."""
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, the number of images done and their total."""
+    dataset: Dataset
+    """Its test split is for accuracy and agreement, its hold-out for `min_score`."""
+    name: str
+    """The data set's name in certificates."""
+    reference: NDArray[np.float64]
+    """PyTorch's probabilities (N, K) for the test split."""
+    temperature: str
+    """`FITTED_HERE` or `FITTED_BEFORE`: whether the temperature was fitted on its hold-out."""
 
 
 @dataclass(frozen=True)
-class Golden:
-    """The golden samples of a checkpoint, and what PyTorch says of them."""
+class Choices:
+    """What was decided about a model before it was measured."""
 
-    formula: int
-    """Which formula draws them."""
-    images: tuple[tuple[int, int, int], ...]
-    """(seed, height, width) of each."""
-    pytorch: Rows
-    """Probabilities (K,) of each, rounded to 7 decimals."""
-
-    def firm(self) -> list[bool]:
-        """Which samples have an answer that PyTorch is sure of: rounding seldom changes it."""
-        return [best - second >= MARGIN for *_, second, best in map(sorted, self.pytorch)]
+    float_layers: tuple[str, ...] = ()
+    """Convolutions that compute in fp32."""
+    quantization: Quantization | None = None
+    """Origin of int8's activation ranges."""
+    budget: Budget | None = None
+    """What int8 costs on the hold-out."""
 
 
-def choose_golden(checkpoint: Checkpoint, network: NiN) -> Golden:
-    """For each size the first seed whose answer is firm, or the firmest of those tried.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that was measured of one model."""
 
-    Args:
-        checkpoint: preprocessing and temperature.
-        network: its network, in evaluation mode.
-    """
-    images, rows = [], []
-    size = checkpoint.preprocessing.size
-    for index, (tall, wide) in enumerate(_GOLDEN_SIZES):
-        height, width = size * tall // 4, size * wide // 4
-        seeds = range(index * _SEEDS_TRIED, (index + 1) * _SEEDS_TRIED)
-        pixels = np.stack(
-            [checkpoint.preprocessing.resize(golden_image(seed, height, width)) for seed in seeds]
-        )  # (64, S, S, C)
-        probabilities = pytorch_answers(checkpoint, network, pixels, np.arange(len(pixels)))
-        ordered = np.sort(probabilities, axis=1)
-        margins = ordered[:, -1] - ordered[:, -2]
-        firm = np.flatnonzero(margins >= MARGIN)
-        chosen = int(firm[0]) if len(firm) else int(margins.argmax())
-        images.append((seeds[chosen], height, width))
-        rows.append(_rounded(probabilities[chosen]))
-    return Golden(FORMULA, tuple(images), tuple(rows))
+    certificate: Certificate
+    """For its metadata."""
+    golden: GoldenSamples
+    """With the model's own probabilities."""
+    probabilities: NDArray[np.float32] | None
+    """Its probabilities (N, K) for the test split; None without data."""
 
 
-def check_golden(classify: Classifier, golden: Golden) -> tuple[Rows, dict[str, Any]]:
-    """Run a file over the golden samples and compare it with PyTorch.
-
-    Returns:
-        The file's probabilities, rounded to 7 decimals, and the certificate's part on them.
-
-    Raises:
-        GateError: a probability differs by more than the tolerance, or most of the firm answers are
-            others. (A few may be in int8: the samples look like nothing that a network was trained
-            on, and good networks have answered two of eight otherwise.)
-    """
-    try:
-        answers = np.stack(
-            [classify.graph_probabilities(golden_image(*image)) for image in golden.images]
-        )
-    except ModelFileError as error:  # the runtime refuses answers that are no numbers
-        precision = classify.info.precision
-        raise GateError(f"the {precision} model computes no numbers: {error}") from error
-    reference, firm = np.array(golden.pytorch), np.array(golden.firm())
-    figures = compare(answers, reference, classify.info.precision, "the golden samples")
-    changed = int((answers.argmax(axis=1) != reference.argmax(axis=1))[firm].sum())
-    if 2 * changed > firm.sum():
-        raise GateError(
-            f"the {classify.info.precision} model gives other answers than PyTorch to {changed} of "
-            f"{int(firm.sum())} golden samples of which PyTorch is sure"
-        )
-    return tuple(_rounded(row) for row in answers), {**figures, "firm_answers": int(firm.sum())}
-
-
-def file_answers(
-    classify: Classifier,
-    dataset: Dataset,
-    indices: NDArray[np.int64],
-    what: str,
-    progress: Progress | None,
-) -> NDArray[np.float32]:
-    """A file's probabilities (N, K) for the chosen images, through the runtime."""
-    answers = []
-    for start in range(0, len(indices), _BATCH):
-        chosen = indices[start : start + _BATCH]
-        pixels = list(dataset.images[chosen])
-        answers += [prediction.probabilities for prediction in classify.batch(pixels)]
-        if progress:
-            progress(what, start + len(chosen), len(indices))
-    return np.stack(answers)
-
-
-def pytorch_answers(
-    checkpoint: Checkpoint, network: NiN, images: NDArray[np.uint8], indices: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """PyTorch's probabilities (N, K) for the chosen images."""
-    logits = evaluate.logits(network, checkpoint.preprocessing, images, indices)
-    return metrics.softmax(logits, checkpoint.temperature or 1.0)
-
-
-def compare(
-    answers: NDArray[np.floating], reference: NDArray[np.floating], precision: str, what: str
-) -> dict[str, Any]:
-    """How far a file's probabilities (N, K) are from PyTorch's; refuses those that are too far.
-
-    Raises:
-        GateError: a probability differs by more than the precision's tolerance.
-    """
-    tolerance = TOLERANCES[precision]
-    difference = float(np.abs(answers - reference).max())
-    agreement = float((answers.argmax(axis=1) == reference.argmax(axis=1)).mean())
-    if not difference <= tolerance:  # a NaN is no agreement either
-        raise GateError(
-            f"the {precision} model differs from PyTorch by {difference:.2g} on {what}, "
-            f"the tolerance is {tolerance:g} "
-            f"(equal answers on {agreement:.2%} of {len(answers)} images)"
-        )
-    return {
-        "count": len(answers),
-        "max_abs_difference": float(f"{difference:.2g}"),
-        "top1_agreement": agreement,
-        "tolerance": tolerance,
-    }
-
-
-def threshold_figures(
-    found: Sequence[Threshold], *, data: str, images: int, measured_with: str, temperature: str
-) -> dict[str, Any]:
-    """The certificate's part on what a `min_score` gives on the hold-out.
+def certify(
+    session: ModelSession,
+    checkpoint: Checkpoint,
+    golden: GoldenSamples,
+    choices: Choices,
+    evaluation: Evaluation | None = None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Measure a model, and compare it with PyTorch.
 
     Args:
-        found: coverage and accuracy at each threshold.
-        data: name of the data set.
-        images: in its hold-out.
-        measured_with: `BY_FILE` or `BY_PYTORCH`.
-        temperature: `FITTED_HERE` or `FITTED_BEFORE`.
+        session: the model.
+        checkpoint: what it was made from.
+        golden: from `choose_golden`.
+        choices: what was decided about it.
+        evaluation: data to measure on; without any, training's figures stand in the certificate.
+        progress: called with what is being done, the images done and their total.
+
+    Raises:
+        GateError: the model is too far from PyTorch.
     """
-    return {
-        "data": data,
-        "split": "holdout",
-        "images": images,
-        "measured_with": measured_with,
-        "temperature": temperature,
-        "answers": [asdict(threshold) for threshold in found],
-    }
+    measured_golden, agreement = check_golden(session, golden)
+    images = probabilities = None
+    if evaluation is None:
+        accuracy, calibration = trained_accuracy(checkpoint), trained_calibration(checkpoint)
+        thresholds = trained_thresholds(checkpoint)
+    else:
+        data, precision = evaluation.dataset, session.info.precision
+        targets = data.targets[data.test]
+        probabilities = session_probabilities(
+            session,
+            data.images,
+            data.test,
+            title=f"{precision} on the test images",
+            progress=progress,
+        )
+        images = compare(probabilities, evaluation.reference, precision, evaluation.name)
+        accuracy = Accuracy(
+            evaluation.name, len(targets), BY_FILE, metrics.top1(probabilities, targets)
+        )
+        plain = metrics.uncalibrated(probabilities, checkpoint.temperature or 1.0)
+        calibration = Calibration(
+            evaluation.name,
+            len(targets),
+            BY_FILE,
+            ece_before=metrics.expected_calibration_error(plain, targets),
+            ece_after=metrics.expected_calibration_error(probabilities, targets),
+        )
+        thresholds = measured_thresholds(session, evaluation, progress)
+    certificate = Certificate(
+        golden=agreement,
+        images=images,
+        accuracy=accuracy,
+        calibration=calibration,
+        thresholds=thresholds,
+        float_layers=choices.float_layers,
+        quantization=choices.quantization,
+        budget=choices.budget,
+    )
+    return Measured(certificate, measured_golden, probabilities)
 
 
-def trained_figures(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What training measured with PyTorch: accuracy, calibration error, what a `min_score` gives.
-
-    The last on the hold-out, the others on the test split.
-    """
-    measured = checkpoint.metrics
-    thresholds = _trained_thresholds(checkpoint)
-    if "test_top1" not in measured:
-        return {"accuracy": NOT_MEASURED, "calibration": NOT_MEASURED, "thresholds": thresholds}
-    common = {
-        "data": checkpoint.data.name,
-        "images": measured["test_images"],
-        "measured_with": BY_PYTORCH,
-    }
-    calibration: dict[str, Any] | str = NOT_MEASURED
-    if checkpoint.temperature is not None:
-        calibration = {
-            **common,
-            "ece_before": measured["test_ece_uncalibrated"],
-            "ece_after": measured["test_ece"],
-        }
-    return {
-        "accuracy": {**common, "top1": measured["test_top1"]},
-        "calibration": calibration,
-        "thresholds": thresholds,
-    }
-
-
-def _trained_thresholds(checkpoint: Checkpoint) -> dict[str, Any] | str:
-    measured = checkpoint.metrics
-    found = [
-        Threshold(value, measured[coverage], measured.get(f"holdout_top1_at_{value:g}"))
-        for value in metrics.THRESHOLDS
-        if (coverage := f"holdout_coverage_at_{value:g}") in measured
-    ]
-    if checkpoint.temperature is None or not found:
-        return NOT_MEASURED
-    return threshold_figures(
-        found,
-        data=checkpoint.data.name,
-        images=int(measured["holdout_images"]),
-        measured_with=BY_PYTORCH,
-        temperature=FITTED_HERE,
+def measured_thresholds(
+    session: ModelSession, evaluation: Evaluation, progress: Progress | None
+) -> Thresholds:
+    """What a `min_score` gives with this model, on the hold-out since it is chosen by this."""
+    data = evaluation.dataset
+    probabilities = session_probabilities(
+        session,
+        data.images,
+        data.holdout,
+        title=f"{session.info.precision} on the hold-out",
+        progress=progress,
+    )
+    rows = metrics.at_thresholds(probabilities, data.targets[data.holdout])
+    return Thresholds(
+        data=evaluation.name,
+        split=_HOLDOUT,
+        images=len(probabilities),
+        measured_with=BY_FILE,
+        temperature=evaluation.temperature,
+        answers=_certified(rows),
     )
 
 
-def _rounded(row: NDArray[np.floating]) -> tuple[float, ...]:
-    return tuple(round(float(value), 7) for value in row)
+def trained_accuracy(checkpoint: Checkpoint) -> Accuracy | None:
+    """The accuracy that training measured with PyTorch on the test split, if it did."""
+    figures = checkpoint.metrics
+    if "test_top1" not in figures:
+        return None
+    return Accuracy(
+        checkpoint.data.name, int(figures["test_images"]), BY_PYTORCH, figures["test_top1"]
+    )
+
+
+def trained_calibration(checkpoint: Checkpoint) -> Calibration | None:
+    """The calibration error that training measured with PyTorch on the test split, if it did."""
+    figures = checkpoint.metrics
+    if "test_top1" not in figures or checkpoint.temperature is None:
+        return None
+    return Calibration(
+        checkpoint.data.name,
+        int(figures["test_images"]),
+        BY_PYTORCH,
+        ece_before=figures["test_ece_uncalibrated"],
+        ece_after=figures["test_ece"],
+    )
+
+
+def trained_thresholds(checkpoint: Checkpoint) -> Thresholds | None:
+    """What a `min_score` gave with PyTorch on the hold-out, if training measured it."""
+    figures = checkpoint.metrics
+    rows = [
+        metrics.Threshold(value, figures[coverage], figures.get(f"holdout_top1_at_{value:g}"))
+        for value in metrics.THRESHOLDS
+        if (coverage := f"holdout_coverage_at_{value:g}") in figures
+    ]
+    if checkpoint.temperature is None or not rows:
+        return None
+    return Thresholds(
+        data=checkpoint.data.name,
+        split=_HOLDOUT,
+        images=int(figures["holdout_images"]),
+        measured_with=BY_PYTORCH,
+        temperature=FITTED_HERE,
+        answers=_certified(rows),
+    )
+
+
+def _certified(rows: Sequence[metrics.Threshold]) -> tuple[Threshold, ...]:
+    """The rows as the runtime, which cannot import the toolkit, has them."""
+    return tuple(Threshold(row.min_score, row.coverage, row.top1) for row in rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -15,22 +17,22 @@ from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.kernels import AveragePool, ReLU
-from nin_edge.network import NiN
+from nin_edge.network import NetworkConfig, NiN
 from nin_edge_export.preprocess import build_input, build_preprocessing
 
 OPSET: Final = 18
 """The first opset whose `Resize` is anti-aliased; ONNX Runtime has run it since 1.14."""
 
 NEWEST_OPSET: Final = 22
-"""The newest that the graph was tried with."""
+"""The newest opset that the graph was tested with."""
 
 OLDEST_RUNTIME: Final = "1.15.0"
-"""The oldest ONNX Runtime that all precisions were tried with (tests/packaging/test_oldest.py)."""
+"""The oldest ONNX Runtime that all precisions are tested with (tests/packaging/test_oldest.py)."""
 
 IR_VERSION: Final = 8
-"""The file format of opset 18's time, which old runtimes load; `onnx` itself writes a newer one."""
+"""The file format that belongs to opset 18: old runtimes load it; `onnx` writes a newer one."""
 
-# The module each node of the network comes from has one of these types.
+# The modules that become nodes of the network, by type.
 _OPERATORS: Final = {
     nn.Conv2d: "Conv",
     ReLU: "Relu",
@@ -50,8 +52,8 @@ def build_graph(
     Args:
         checkpoint: weights, preprocessing and temperature.
         embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
-        opset: version of the operators, `OPSET` to `NEWEST_OPSET`: what the nodes say is the
-            same in all of them.
+        opset: version of the operators, `OPSET` to `NEWEST_OPSET`; the nodes are the same in
+            all of them.
         batch: N, if it is to be fixed; free if None.
 
     Returns:
@@ -59,7 +61,7 @@ def build_graph(
 
     Raises:
         ValueError: the opset or the batch is out of its range.
-        RuntimeError: torch's exporter gave a graph of another shape than the network's.
+        RuntimeError: torch's exporter gave other operators than the network's modules.
     """
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
@@ -99,14 +101,10 @@ def _export_network(
     checkpoint: Checkpoint, source: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes and weights from the tensor `source`, float32 [N, C, S, S], to `class_maps`."""
-    network = checkpoint.network()
-    config = checkpoint.config
-    simple = _simplified(
-        _ClassMaps(network).eval(), torch.zeros(2, config.channels, config.size, config.size)
-    )
+    simple = _torch_export(_Network(checkpoint.config, checkpoint.fingerprint(), checkpoint))
     modules = [
         (name, _OPERATORS[type(module)])
-        for name, module in network.named_modules()
+        for name, module in checkpoint.network().named_modules()
         if type(module) in _OPERATORS
     ]
     if [operator for _, operator in modules] != [node.op_type for node in simple.graph.node]:
@@ -130,7 +128,7 @@ def _export_network(
 
 
 class _ClassMaps(nn.Module):
-    """The part of the network that torch exports: all but the average."""
+    """The part of the network that torch exports: everything but the global average."""
 
     def __init__(self, network: NiN) -> None:
         super().__init__()
@@ -140,10 +138,29 @@ class _ClassMaps(nn.Module):
         return self.network.class_maps(images)
 
 
-def _simplified(module: nn.Module, example: Tensor) -> ModelProto:
-    """Torch's export of a module, its batch normalisation folded into the convolutions."""
-    # torch reports each torchvision operator that it does not find, and that its own helpers are
-    # deprecated.
+@dataclass(frozen=True)
+class _Network:
+    """A network as the key of a cache."""
+
+    config: NetworkConfig
+    """Its shape."""
+    fingerprint: str
+    """Of its weights."""
+    checkpoint: Checkpoint = field(compare=False)
+    """The network itself."""
+
+
+@lru_cache(maxsize=8)
+def _torch_export(network: _Network) -> ModelProto:
+    """Torch's export of a network, its batch normalisation folded into the convolutions.
+
+    It takes seconds, so the graphs of one network share it: they differ in preprocessing, opset,
+    batch and temperature, which it does not see. Callers must not change it.
+    """
+    config = network.config
+    module = _ClassMaps(network.checkpoint.network()).eval()
+    example = torch.zeros(2, config.channels, config.size, config.size)
+    # torch logs each torchvision operator that is missing, and warns of its own deprecations.
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)

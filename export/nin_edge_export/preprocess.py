@@ -1,7 +1,7 @@
-"""Preprocessing as ONNX nodes: the graph's copy of `nin_edge_runtime.preprocessing.Preprocessing`.
+"""Preprocessing as ONNX nodes: the steps of the runtime's `Preprocessing` in the graph.
 
-The nodes are built one by one, since torch's exporter writes `Resize` without `exclude_outside`,
-which differs from Pillow by up to 15/255 at the borders.
+The nodes are built by hand, since torch's exporter writes `Resize` without `exclude_outside`, which
+differs from Pillow by up to 15/255 at the borders.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def build_input(
 def build_preprocessing(
     preprocessing: Preprocessing, embedded: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes and initializers from `image` to `NORMALIZED`, by way of `PIXELS`.
+    """Nodes and initializers from `image` to `NORMALIZED`, through `PIXELS`.
 
     Args:
-        preprocessing: the steps' numbers.
+        preprocessing: size, channels, mean and standard deviation.
         embedded: `full`, `normalize` or `none`, as in `build_input`.
     """
     if embedded == "none":
@@ -101,7 +101,7 @@ def build_preprocessing(
             exclude_outside=1,  # border weights sum to 1 without pixels outside, as in Pillow
             axes=[1, 2],
         )
-    # After the resize: uint8 NHWC is what makes it equal to Pillow, and a quarter of the bytes.
+    # Only now: resizing uint8 NHWC is equal to Pillow, and takes a quarter of the bytes.
     planes = node("Transpose", [last], "planes", perm=[0, 3, 1, 2])  # NHWC -> NCHW
     values = node("Cast", [planes], "values", to=TensorProto.FLOAT)
     scale, shift = (part.reshape(-1, 1, 1) for part in preprocessing.scale_and_shift())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,9 +11,10 @@ from nin_edge.cli._common import PATH, NumberRange, printable, shell_quoted
 from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 
 if TYPE_CHECKING:
-    from nin_edge_export import ExportedModel
+    from nin_edge.data import Dataset
+    from nin_edge_export import Exported, ExportedModel
 
-_LOSS_WORTH_A_WARNING = 1.0  # percentage points
+_LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 
 
 @click.command("export", short_help="Export WEIGHTS to model files in fp32, fp16 and int8.")
@@ -30,7 +31,7 @@ _LOSS_WORTH_A_WARNING = 1.0  # percentage points
     type=click.Choice(["full", "normalize", "none"]),
     default="full",
     show_default=True,
-    help="Steps the graph does itself: crop, resize and normalise; normalise alone; or none.",
+    help="Steps in the graph: crop, resize and normalise; normalise alone; or none.",
 )
 @click.option(
     "--opset",
@@ -40,13 +41,16 @@ _LOSS_WORTH_A_WARNING = 1.0  # percentage points
     help="Version of the ONNX operators; 18 runs everywhere.",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 4096), help="Fix the images a run; any if not given."
+    "--batch",
+    type=click.IntRange(1, 4096),
+    help="Fix the number of images of one run; any number if not given.",
 )
 @click.option(
     "--eval-data",
     type=PATH,
     help="Measure accuracy and agreement with PyTorch on this data's test split.",
 )
+@click.option("--no-eval", is_flag=True, help="Measure nothing on images, also if a run has some.")
 @click.option(
     "--max-drop",
     type=NumberRange(0, 100),
@@ -55,7 +59,8 @@ _LOSS_WORTH_A_WARNING = 1.0  # percentage points
 @click.option(
     "--calibration",
     type=PATH,
-    help="Measure int8's ranges on this data's training images, not take the recorded ones.",
+    help="Measure int8's activation ranges on this data's training images; "
+    "those recorded in training if not given.",
 )
 @click.option(
     "--calibration-images",
@@ -72,55 +77,83 @@ _LOSS_WORTH_A_WARNING = 1.0  # percentage points
 @click.option("-o", "--output", type=PATH, default=Path(), help="Folder to write to.")
 def command(
     weights: Path,
-    precisions: tuple[str, ...],
     eval_data: Path | None,
+    no_eval: bool,
     calibration: Path | None,
     output: Path,
     **options: Any,
 ) -> None:
     """Export WEIGHTS to model files.
 
-    They are a checkpoint of `nin-edge train`, or go by name where they ship with it: nin-cifar10
-    (the default), nin-cifar10-half and nin-cifar10-quarter.
+    WEIGHTS is a checkpoint of `nin-edge train`, a run's folder, or the name of weights that ship:
+    nin-cifar10 (the default), nin-cifar10-half and nin-cifar10-quarter.
 
     Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and report.json. Every model
-    is compared with PyTorch before any is written; beyond the tolerance or the budget nothing is,
-    and the exit code is 3.
+    is compared with PyTorch before any is written. Beyond the tolerance or the budget nothing is
+    written, and the exit code is 3.
     """
-    if options["max_drop"] is not None and eval_data is None:
+    if no_eval and eval_data is not None:
+        raise click.UsageError("--no-eval and --eval-data exclude each other")
+    _check_int8_options(eval_data, calibration, **options)
+    exported = _export(weights, eval_data, calibration, output, options)
+    for path, model in zip(exported.files, exported.models, strict=True):
+        click.echo(printable(f"{path}: {_summary(model)}"))
+        _warn_of_loss(model)
+    click.echo(printable(f"{exported.report_html}: all figures; as numbers in report.json"))
+    click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(exported.files[-1])}")
+
+
+def _check_int8_options(
+    eval_data: Path | None,
+    calibration: Path | None,
+    *,
+    precisions: tuple[str, ...],
+    max_drop: float | None,
+    calibration_method: str | None,
+    **_: Any,
+) -> None:
+    """Refuse options of int8 that lack their data, or int8."""
+    if max_drop is not None and eval_data is None:
         raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
-    of_int8 = (calibration, options["max_drop"], options["calibration_method"])
-    if precisions and "int8" not in precisions and of_int8 != (None, None, None):
+    given = (calibration, max_drop, calibration_method)
+    if precisions and "int8" not in precisions and given != (None, None, None):
         raise click.UsageError("--max-drop and --calibration are for int8, which --precision omits")
-    if options["calibration_method"] == "entropy" and calibration is None:
+    if calibration_method == "entropy" and calibration is None:
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
+
+
+def _export(
+    weights: Path,
+    eval_data: Path | None,
+    calibration: Path | None,
+    output: Path,
+    options: dict[str, Any],
+) -> Exported:
+    """Read the checkpoint and the data, export, and write the files."""
     from nin_edge.checkpoint import Checkpoint
-    from nin_edge.cli._data import describe, require_folder, show_progress
-    from nin_edge.data import open_dataset
-    from nin_edge.files import write_atomically
+    from nin_edge.cli._data import require_folder, show_progress
 
     weights = find_weights(weights)
+    if weights.is_dir():
+        weights /= "best.safetensors"
     checkpoint = Checkpoint.load(weights)
     require_folder(output)
-    steps = checkpoint.preprocessing
-    reading = show_progress("reading images")
-    datasets = {}
-    for path in (eval_data, calibration):
-        if path is not None and path not in datasets:
-            datasets[path] = open_dataset(
-                path, size=steps.size, channels=steps.channels, progress=reading
-            )
-            describe(datasets[path])
+    datasets = _open_data(checkpoint, eval_data, calibration)
     # After the cheap checks: it brings torch's exporter.
-    from nin_edge_export import DEFAULT_METHOD, PRECISIONS, ExportOptions, export_models
-    from nin_edge_export.report.figures import measure, to_json
-    from nin_edge_export.report.html import to_html
+    from nin_edge_export import (
+        DEFAULT_METHOD,
+        PRECISIONS,
+        ExportOptions,
+        export_models,
+        export_name,
+        write_export,
+    )
 
-    dataset = datasets[eval_data] if eval_data else None
+    dataset = datasets.get(eval_data)
     models = export_models(
         checkpoint,
         ExportOptions(
-            precisions=tuple(name for name in PRECISIONS if name in (precisions or PRECISIONS)),
+            precisions=options["precisions"] or PRECISIONS,
             embedded=options["embed_preprocess"],
             opset=options["opset"],
             batch=options["batch"],
@@ -129,61 +162,60 @@ def command(
             max_drop=options["max_drop"],
         ),
         dataset=dataset,
-        calibration=datasets.get(calibration) if calibration else None,
-        progress=lambda what, done, total: show_progress(what)(done, total),
+        calibration=datasets.get(calibration),
+        progress=lambda title, done, total: show_progress(title)(done, total),
     )
-    # A run's best.safetensors is better named by its run.
-    name = weights.stem
-    if name in ("best", "last"):
-        name = weights.resolve().parent.name or name
-    files = {output / f"{name}.{model.info.precision}.onnx": model.data for model in models}
-    report = measure(models, checkpoint, name=name, dataset=dataset)
-    page = output / "report.html"
-    output.mkdir(parents=True, exist_ok=True)
-    for path, data in {
-        **files,
-        output / "report.json": to_json(report),
-        page: to_html(report),
-    }.items():
-        write_atomically(path, data)
-    for path, model in zip(files, models, strict=True):
-        click.echo(printable(f"{path}: {_summary(model)}"))
-        _warn_of_loss(model)
-    click.echo(printable(f"{page}: all figures; as numbers in report.json"))
-    click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(list(files)[-1])}")
+    name = export_name(weights)
+    return write_export(models, checkpoint, name=name, output=output, dataset=dataset)
+
+
+def _open_data(checkpoint: Any, *paths: Path | None) -> dict[Path | None, Dataset]:
+    """The data sets by path, each opened once and described."""
+    from nin_edge.cli._data import describe, show_progress
+    from nin_edge.data import open_dataset
+
+    steps = checkpoint.preprocessing
+    datasets: dict[Path | None, Dataset] = {}
+    for path in paths:
+        if path is not None and path not in datasets:
+            datasets[path] = open_dataset(
+                path,
+                size=steps.size,
+                channels=steps.channels,
+                progress=show_progress("reading images"),
+            )
+            describe(datasets[path])
+    return datasets
 
 
 def _warn_of_loss(model: ExportedModel) -> None:
-    """Say that int8 lost accuracy where nobody set a limit to it."""
-    budget = model.info.certificate.get("budget")
-    if not isinstance(budget, dict) or budget["max_drop_points"] is not None:
+    """Warn where int8 lost accuracy and no limit was set."""
+    budget = model.info.certificate.budget
+    if budget is None or budget.max_drop_points is not None:
         return
-    if budget["drop_points"] >= _LOSS_WORTH_A_WARNING:
+    if budget.drop_points >= _LOSS_WORTH_A_WARNING:
         click.echo(
-            f"warning: int8 loses {budget['drop_points']:.2f} points on the hold-out; "
+            f"warning: int8 loses {budget.drop_points:.2f} points on the hold-out; "
             "--max-drop POINTS returns layers to float until less is lost",
             err=True,
         )
 
 
 def _summary(model: ExportedModel) -> str:
-    """What a file is, on one line."""
+    """A file in one line: its size, and how close it is to PyTorch."""
     certificate = model.info.certificate
-    images, budget = certificate["images"], certificate.get("budget")
-    golden = certificate["golden"]
+    accuracy, images, golden = certificate.accuracy, certificate.images, certificate.golden
     parts = [f"{len(model.data):,} bytes"]
-    if isinstance(images, dict):
+    if accuracy and images:
         parts.append(
-            f"top-1 {certificate['accuracy']['top1']:.2%}, as PyTorch answers on "
-            f"{images['top1_agreement']:.2%} of {images['count']:,} images of {images['data']}"
+            f"top-1 {accuracy.top1:.2%}, top-1 agreement with PyTorch "
+            f"{images.top1_agreement:.2%} on {images.count:,} images of {images.data}"
         )
-    else:
+    elif golden:
         parts.append(
-            f"within {golden['max_abs_difference']:.2g} of PyTorch "
-            f"on {golden['count']} golden samples"
+            f"within {golden.max_abs_difference:.2g} of PyTorch on {golden.count} golden samples"
         )
-    if isinstance(budget, dict):
-        parts.append(f"{budget['drop_points']:.2f} points lost on the hold-out")
-        kept = certificate["float_layers"]
-        parts.append(f"in float: {', '.join(kept) if kept else 'no convolution'}")
+    if certificate.budget:
+        parts.append(f"{certificate.budget.drop_points:.2f} points lost on the hold-out")
+        parts.append(f"in float: {', '.join(certificate.float_layers) or 'no convolution'}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""`nin-edge info`: what a model file is."""
+"""`nin-edge info`: a model's metadata."""
 
 from __future__ import annotations
 
@@ -6,32 +6,44 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nin_edge.cli._common import PATH, printable
+
+if TYPE_CHECKING:
+    from nin_edge_runtime.model_file import Certificate, ModelInfo
 
 
 @click.command("info", short_help="Print MODEL's metadata and certificate.")
 @click.argument("model", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(model: Path, as_json: bool) -> None:
-    """Print what MODEL says of itself: labels, input, precision, size, data set, certificate."""
+    """Print MODEL's metadata: labels, input, precision, size, data set, certificate."""
     from nin_edge_runtime import read_model
 
     data, info = read_model(model)
     if as_json:
-        click.echo(json.dumps({"file": str(model), "bytes": len(data), **asdict(info)}, indent=2))
+        values = {**asdict(info), "certificate": info.certificate.to_json()}
+        click.echo(json.dumps({"file": str(model), "bytes": len(data), **values}, indent=2))
         return
+    rows = [*_metadata(model, len(data), info), *_certificate(info.certificate)]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        click.echo(f"{name.ljust(width)}  {printable(text)}")
+
+
+def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """The metadata but for the certificate: names and texts."""
     steps, architecture = info.preprocessing, info.architecture
-    does = {
+    graph_input = {
         "full": "RGB uint8 of any size; crop, resize and normalisation are in the file",
         "normalize": f"RGB uint8 {steps.size} x {steps.size}; normalisation is in the file",
         "none": f"float32 {steps.channels} x {steps.size} x {steps.size}, normalised",
     }[info.embedded]
     rows = {
-        "file": f"{model}, {len(data):,} bytes, format {info.format_version}",
+        "file": f"{path}, {size:,} bytes, format {info.format_version}",
         "network": f"{architecture.get('preset')} at width {architecture.get('width')}, "
         f"{info.precision}, {info.parameters:,} parameters, "
         f"{info.multiply_adds / 1e6:,.1f} million multiply-adds",
@@ -39,7 +51,7 @@ def command(model: Path, as_json: bool) -> None:
         if architecture.get("head") == "fc"
         else "global average pooling of the class maps",
         "labels": f"{len(info.labels)}: {', '.join(info.labels)}",
-        "input": does,
+        "input": graph_input,
         "network sees": f"centre square at {steps.size} x {steps.size}, "
         f"{'RGB' if steps.channels == 3 else 'luma'}",
         "normalisation": f"mean {_numbers(steps.mean)}, std {_numbers(steps.std)}, of 0 to 1",
@@ -53,10 +65,7 @@ def command(model: Path, as_json: bool) -> None:
         "versions": ", ".join(f"{name} {value}" for name, value in info.versions.items()),
         "sha256": f"{info.sha256} (checked)",
     }
-    lines = [*rows.items(), *_certificate(info.certificate)]
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        click.echo(f"{name.ljust(width)}  {printable(text)}")
+    yield from rows.items()
 
 
 def _layers(architecture: Mapping[str, Any]) -> str:
@@ -66,9 +75,9 @@ def _layers(architecture: Mapping[str, Any]) -> str:
     return f"mlpconv blocks, channels {blocks}"
 
 
-def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:
     """Each part of the certificate on a line, each row of a table in it on one more."""
-    for name, value in certificate.items():
+    for name, value in certificate.to_json().items():
         if not isinstance(value, dict):
             yield f"certificate {_words(name)}", _shown(value)
             continue
@@ -82,7 +91,7 @@ def _certificate(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _is_table(value: Any) -> bool:
     """Whether a value is a list of objects, each with something in it."""
     return (
-        isinstance(value, list)
+        isinstance(value, (list, tuple))
         and bool(value)
         and all(isinstance(row, dict) and row for row in value)
     )
@@ -101,7 +110,7 @@ def _words(key: str) -> str:
 
 
 def _shown(value: Any, key: str = "") -> str:
-    """A value of the certificate for people: shares as percentages, four digits of the rest."""
+    """A value of the certificate as text: shares as percentages, others with four digits."""
     if isinstance(value, float):
         return f"{value:.2%}" if "top1" in key or key == "coverage" else f"{value:.4g}"
     if isinstance(value, list):

@@ -19,7 +19,7 @@ def command(model: Path, provider: str) -> None:
     tolerance of the model's precision.
     """
     from nin_edge_runtime import Classifier
-    from nin_edge_runtime.golden import replay
+    from nin_edge_runtime.verify import replay
 
     classify = Classifier(model, provider=provider)
     result = replay(classify)

@@ -16,7 +16,7 @@ from nin_edge_runtime.errors import (
     NinEdgeError,
     ProviderError,
 )
-from nin_edge_runtime.model_file.read import ModelInfo, read_model
+from nin_edge_runtime.model_file import ModelInfo, read_model
 
 __version__ = "0.1.0"
 

@@ -1,44 +1,42 @@
-"""The classifier: a model file and a session, from any image to a prediction."""
+"""The classifier: from any image to a prediction, with one model file."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from nin_edge_runtime.errors import ImageError, ModelFileError, NinEdgeError, ProviderError
+from nin_edge_runtime.errors import ImageError, ModelFileError
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource
-from nin_edge_runtime.model_file.read import ModelInfo, read_model
+from nin_edge_runtime.model_file.read import model_name, read_model
 from nin_edge_runtime.preprocessing import center_crop_box
-from nin_edge_runtime.providers import create_session, cuda_is_required, fp16_is_slow
+from nin_edge_runtime.session import ModelSession
+from nin_edge_runtime.streaming import stream
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from numpy.typing import NDArray
+
+    from nin_edge_runtime.model_file import ModelInfo
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx"
 """The model that ships with the runtime, used where none is named."""
 
 _logger = logging.getLogger(__name__)
 
-_OUTPUTS: Final = ("probabilities", "class_maps")
-
-# An image as the network sees it, uint8 (S, S, C), and the (height, width) it had.
+# An image as the network sees it, uint8 (S, S, C), and its original (height, width).
 _Row: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]]"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prediction:
-    """What the network says of one image."""
+    """The network's prediction for one image."""
 
     label: str
     """The most probable class."""
@@ -51,7 +49,7 @@ class Prediction:
     probabilities: NDArray[np.float32]
     """(K,), summing to 1."""
     class_map: NDArray[np.float32]
-    """(h, w), the map of the best class before the average, unscaled: large where the class is."""
+    """(h, w), the class activation map of the label, unscaled; its mean is the label's logit."""
     crop: tuple[int, int, int, int]
     """The square the network saw: (left, top, right, bottom) in pixels of the upright image."""
 
@@ -71,6 +69,13 @@ class Classifier:
         >>> classify("photo.jpg").label
         'cat'
     """
+
+    name: str
+    """What messages call the model: its path, or its size where it came as bytes."""
+    info: ModelInfo
+    """The model's metadata."""
+    provider: str
+    """The active provider: `cpu` or `cuda`."""
 
     def __init__(
         self,
@@ -92,7 +97,8 @@ class Classifier:
                 None.
             provider: `auto`, `cpu` or `cuda`; see `providers.create_session`.
             threads: threads of one inference on the CPU; those that are usable here if None.
-            spin: let idle threads wait busily for the next inference, which costs others the CPU.
+            spin: let idle threads wait busily for the next inference, which takes CPU time from
+                other work.
             arena: let the session keep the memory of an inference for the next one.
             tf32: let CUDA round the inputs of fp32 convolutions to 10 bits, which is faster.
             min_score: probability, 0 to 1, below which a prediction counts as unknown; None for
@@ -110,52 +116,25 @@ class Classifier:
             isinstance(min_score, (int, float)) and 0 <= min_score <= 1
         ):
             raise ValueError(f"min_score is {min_score!r}: expected a probability, 0 to 1")
-        for name, value, most in (("threads", threads, 1024), ("max_pixels", max_pixels, None)):
-            if value is None and name == "threads":
-                continue
-            if not isinstance(value, int) or value < 1 or value > (most or value):
-                above = "at least 1" if most is None else f"1 to {most}"
-                raise ValueError(f"{name} is {value!r}: expected a whole number, {above}")
+        if not isinstance(max_pixels, int) or max_pixels < 1:
+            raise ValueError(f"max_pixels is {max_pixels!r}: expected a whole number, at least 1")
         source = DEFAULT_MODEL if model is None else model
-        data, self.info = read_model(source)
-        self.name = (
-            f"model of {len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+        data, info = read_model(source)
+        self._session = ModelSession(
+            data,
+            info,
+            model_name(source),
+            provider=provider,
+            threads=threads,
+            spin=spin,
+            arena=arena,
+            tf32=tf32,
         )
-        start = partial(
-            create_session, data, self.name, threads=threads, spin=spin, arena=arena, tf32=tf32
-        )
-        self._session, self.provider = start(provider=provider)
-        if self.info.precision == "fp16" and fp16_is_slow(self.provider):
-            _logger.warning(
-                "%s: this ONNX Runtime is slow at fp16 on a CPU; the fp32 or int8 file is the "
-                "better one here",
-                self.name,
-            )
-        rows = self._session.get_inputs()[0].shape[0]
-        self._fixed_batch = rows if isinstance(rows, int) else None
-        self._min_score = min_score or 0.0
-        if min_score is not None and self.info.temperature == 1.0:
+        self.name, self.info, self.provider = self._session.name, info, self._session.provider
+        if min_score is not None and info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
+        self._min_score = min_score or 0.0
         self._draft, self._max_pixels = draft, max_pixels
-        self._process = os.getpid()
-        try:
-            self._warm_up()
-        except ModelFileError as error:
-            if self.provider == "cpu":
-                raise
-            # CUDA can start and still not run: no cuDNN, no memory left, no kernel for that GPU.
-            self._session, self.provider = start(provider="cpu")
-            self._warm_up()  # raises where it is the model after all
-            if cuda_is_required(provider):
-                raise ProviderError(f"provider cuda: it starts, but {error}") from error
-            _logger.warning("CUDA starts, but cannot run, going on with the CPU (%s)", error)
-
-    name: str
-    """What the model is called in messages: its path, or its size where it came as bytes."""
-    info: ModelInfo
-    """What the model file says of itself."""
-    provider: str
-    """The active provider: `cpu` or `cuda`."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -174,7 +153,7 @@ class Classifier:
             ImageError: not an image that can be read; the message names it.
         """
         pixels, size = self._load(image, bgr=bgr)
-        return self._run(pixels[np.newaxis], (size,))[0]
+        return self._predict(pixels[np.newaxis], (size,))[0]
 
     def batch(self, images: Sequence[ImageSource], *, bgr: bool = False) -> list[Prediction]:
         """Classify images of any sizes in one run of the network, in their order.
@@ -195,7 +174,7 @@ class Classifier:
                 rows.append(self._load(image, bgr=bgr))
             except ImageError as error:
                 raise ImageError(f"image {index}: {error}") from error
-        return self._run_rows(rows)
+        return self._predict_rows(rows)
 
     def stream(
         self,
@@ -208,12 +187,12 @@ class Classifier:
         """Classify an iterable, endless ones too, `batch_size` images at a time.
 
         Args:
-            images: each as in a single call. An array must not change before its answer came.
-            batch_size: images of one run of the network; an answer waits until they are there.
+            images: each as in a single call. An array must not change before its prediction came.
+            batch_size: images of one run of the network; a prediction waits until they are there.
             workers: threads that decode and classify side by side, best with a classifier of one
                 thread. `images` is then read ahead, by up to `2 * workers * batch_size` images
-                before the first answer: good for files, not for a camera. With 0, all is done
-                here, when it is asked for.
+                before the first prediction: good for files, not for a camera. With 0, each image
+                is read and classified in the caller's thread when its prediction is asked for.
             bgr: for the arrays among them.
 
         Returns:
@@ -229,36 +208,16 @@ class Classifier:
             raise ValueError(f"batch_size is {batch_size}: expected at least 1")
         if workers < 0:
             raise ValueError(f"workers is {workers}: expected 0 or more")
-        groups = _groups(images, batch_size)
-        answers = (
-            self._side_by_side(groups, workers, bgr=bgr)
-            if workers
-            else (self._classify(group, bgr=bgr) for group in groups)
-        )
-        return _flattened(answers)
+        classify = partial(self._classify, bgr=bgr)
+        return stream(images, classify, batch_size=batch_size, workers=workers)
 
-    def _side_by_side(
-        self, groups: Generator[list[ImageSource], None, None], workers: int, *, bgr: bool
-    ) -> Generator[list[Prediction | ImageError], None, None]:
-        """The answers of each group, in order, from as many threads as there are workers."""
-        from concurrent.futures import ThreadPoolExecutor  # a cold start needs none
+    def graph_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (K,) of an RGB array (H, W, 3), prepared by the graph as far as it can.
 
-        pending: deque[Future[list[Prediction | ImageError]]] = deque()
-        broken: Exception | None = None
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="nin-edge")
-        try:
-            while broken is None or pending:
-                while broken is None and len(pending) < 2 * workers:
-                    try:
-                        pending.append(pool.submit(self._classify, next(groups), bgr=bgr))
-                    except Exception as error:  # the source's end too: what came before goes first
-                        broken = error
-                if pending:
-                    yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-        if not isinstance(broken, StopIteration):
-            raise broken
+        Calls, batches and streams crop and resize with Pillow, as training does. This tests the
+        graph's own steps, too; see `ModelSession.graph_probabilities`.
+        """
+        return self._session.graph_probabilities(pixels)
 
     def _classify(
         self, images: Sequence[ImageSource], *, bgr: bool
@@ -270,7 +229,7 @@ class Classifier:
                 loaded.append(self._load(image, bgr=bgr))
             except ImageError as error:
                 loaded.append(error)
-        predictions = iter(self._run_rows([row for row in loaded if isinstance(row, tuple)]))
+        predictions = iter(self._predict_rows([row for row in loaded if isinstance(row, tuple)]))
         return [next(predictions) if isinstance(row, tuple) else row for row in loaded]
 
     def _load(self, image: ImageSource, *, bgr: bool) -> _Row:
@@ -278,62 +237,29 @@ class Classifier:
             image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
         )
 
-    def graph_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (K,) of an RGB array (H, W, 3), prepared by the graph as far as it can.
-
-        Calls, batches and streams crop and resize with Pillow, as training does. The golden samples
-        go this way, so that they try the steps in the graph as well. ONNX Runtime has no such
-        `Resize` for CUDA: there, Pillow does these steps too.
-        """
-        fed = pixels[np.newaxis]
-        if self.info.embedded != "full" or self.provider == "cuda":
-            fed = self._feed(self.info.preprocessing.resize(pixels)[np.newaxis])
-        probabilities: NDArray[np.float32] = self._infer(fed)[0][0]
-        return probabilities
-
-    def _warm_up(self) -> None:
-        """Run the graph once; refuse one that does not answer as a classifier of its labels."""
-        steps, count = self.info.preprocessing, len(self.labels)
-        blank = np.zeros((1, steps.size, steps.size, steps.channels), np.uint8)
-        try:
-            probabilities, maps = self._infer(self._feed(blank))
-        except NinEdgeError as error:
-            raise ModelFileError(str(error)) from error
-        if probabilities.shape != (1, count) or maps.ndim != 4 or maps.shape[:2] != (1, count):
-            raise ModelFileError(
-                f"{self.name}: answers with shapes {probabilities.shape} and {maps.shape}, "
-                f"expected (1, {count}) and (1, {count}, h, w)"
-            )
-
-    def _run_rows(self, rows: list[_Row]) -> list[Prediction]:
+    def _predict_rows(self, rows: list[_Row]) -> list[Prediction]:
         if not rows:
             return []
-        return self._run(np.stack([pixels for pixels, _ in rows]), [size for _, size in rows])
+        return self._predict(np.stack([pixels for pixels, _ in rows]), [size for _, size in rows])
 
-    def _feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """The graph's input of images as the network sees them, uint8 (N, S, S, C)."""
-        if self.info.embedded == "none":
-            return self.info.preprocessing.normalize(pixels)  # (N, C, S, S)
-        # The graph takes RGB; it gives equal channels back as the luma that they are.
-        return pixels if pixels.shape[3] == 3 else np.repeat(pixels, 3, axis=3)
-
-    def _run(self, pixels: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Classify images as the network sees them, (N, S, S, C), of the given (height, width)."""
-        probabilities, maps = self._infer(np.ascontiguousarray(self._feed(pixels)))
+    def _predict(
+        self, pixels: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
+        """Predictions for images as the network sees them, (N, S, S, C), once (height, width)."""
+        probabilities, maps = self._session.run(pixels)
+        labels = self.info.labels
         predictions = []
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())
             score = float(probabilities[row, best])
-            if math.isnan(score):  # argmax stops at the first that is none
-                raise ModelFileError(
-                    f"{self.name}: answers with no numbers; its weights are broken"
-                )
+            if math.isnan(score):  # argmax stops at the first NaN
+                raise ModelFileError(f"{self.name}: outputs NaN; its weights are broken")
             predictions.append(
                 Prediction(
-                    label=self.labels[best],
+                    label=labels[best],
                     score=score,
                     unknown=score < self._min_score,
-                    labels=self.labels,
+                    labels=labels,
                     probabilities=probabilities[row],
                     class_map=maps[row, best].copy(),  # a view would keep all maps alive
                     crop=center_crop_box(height, width),
@@ -341,69 +267,8 @@ class Classifier:
             )
         return predictions
 
-    def _infer(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The graph's outputs for any number of rows, also where the model fixes that number."""
-        if os.getpid() != self._process:
-            raise NinEdgeError(
-                "a Classifier does not survive fork: create it in the process that uses it"
-            )
-        try:
-            return self._infer_parts(fed)
-        except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise NinEdgeError(
-                f"{self.name}: fails at an image of shape {fed.shape} "
-                f"({' '.join(str(error).split())})"
-            ) from error
-
-    def _infer_parts(self, fed: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The same, in runs of the fixed number."""
-        fixed = self._fixed_batch
-        if fixed is None or len(fed) == fixed:
-            probabilities, maps = self._session.run(_OUTPUTS, {"image": fed})
-            return probabilities, maps
-        parts = []
-        for start in range(0, len(fed), fixed):
-            rows = fed[start : start + fixed]
-            empty = np.zeros((fixed - len(rows), *fed.shape[1:]), fed.dtype)
-            parts.append(self._session.run(_OUTPUTS, {"image": np.concatenate([rows, empty])}))
-        probabilities, maps = (
-            np.concatenate(output)[: len(fed)] for output in zip(*parts, strict=True)
-        )
-        return probabilities, maps
-
 
 def _require_several(images: object) -> None:
     """Refuse what can be iterated over, but is one image: a path would give its letters."""
     if isinstance(images, (str, bytes, bytearray, os.PathLike)) or not hasattr(images, "__iter__"):
         raise TypeError(f"{type(images).__name__}: expected several images, as a list of them")
-
-
-def _flattened(
-    groups: Generator[list[Prediction | ImageError], None, None],
-) -> Generator[Prediction | ImageError, None, None]:
-    """The items of all groups; closing it closes what gives the groups."""
-    try:
-        for group in groups:
-            yield from group
-    finally:
-        groups.close()
-
-
-def _groups(images: Iterable[ImageSource], size: int) -> Generator[list[ImageSource], None, None]:
-    """Images in lists of `size`, the last one shorter; also if the source breaks off."""
-    source = iter(images)
-    group: list[ImageSource] = []
-    while True:
-        try:
-            group.append(next(source))
-        except StopIteration:
-            break
-        except Exception:
-            if group:
-                yield group
-            raise
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

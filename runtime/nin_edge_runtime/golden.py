@@ -9,24 +9,15 @@ The images are drawn with integers only, so that no platform's floating point ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nin_edge_runtime.errors import GateError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nin_edge_runtime.classifier import Classifier
-
 FORMULA: Final = 1
 """Identifies `golden_image`'s formula in a model file; a changed formula needs a new number."""
-
-
-TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
-"""Largest difference between two machines, by precision: their kernels round differently."""
 
 
 def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -70,34 +61,3 @@ def golden_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
         image = np.where(inside[:, :, np.newaxis], (image + 3 * colour) // 4, image)
     drawn: NDArray[np.uint8] = image.astype(np.uint8)
     return drawn
-
-
-@dataclass(frozen=True)
-class Replay:
-    """How a model file's golden samples came out on this machine."""
-
-    count: int
-    """Number of samples."""
-    difference: float
-    """Largest difference of a probability from the file's own."""
-    tolerance: float
-    """Largest difference that passes."""
-
-
-def replay(classify: Classifier) -> Replay:
-    """Run a model's golden samples and compare with what they gave where it was made.
-
-    Raises:
-        GateError: a probability differs by more than the precision's tolerance.
-    """
-    golden, precision = classify.info.golden, classify.info.precision
-    answers = [classify.graph_probabilities(golden_image(*image)) for image in golden.images]
-    difference = float(np.abs(np.array(answers) - golden.file).max())
-    result = Replay(len(golden.images), difference, TOLERANCES[precision])
-    if not difference <= result.tolerance:  # a NaN does not pass either
-        raise GateError(
-            f"{classify.name}: computes other answers here than where it was made: "
-            f"its golden samples differ by {difference:.2g} on {classify.provider}, "
-            f"expected at most {result.tolerance:g} for {precision}"
-        )
-    return result

@@ -60,4 +60,4 @@ if __name__ == "__main__":
         options = ExportOptions(precisions=("fp32",), embedded=embedded)
         (model,) = export_models(checkpoint, options)
         (HERE / f"{name}.fp32.onnx").write_bytes(model.data)
-        print(name, len(model.data), model.info.certificate["golden"])
+        print(name, len(model.data), model.info.certificate.golden)

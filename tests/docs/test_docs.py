@@ -27,12 +27,12 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
 from nin_edge.network import count_parameters
 from nin_edge.weights import WEIGHTS
-from nin_edge_export.certify import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_export.graph import IR_VERSION, OPSET
+from nin_edge_export.parity import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
-from nin_edge_runtime.golden import TOLERANCES
 from nin_edge_runtime.image import load_image
-from nin_edge_runtime.model_file.read import FORMAT_VERSION
+from nin_edge_runtime.model_file import FORMAT_VERSION
+from nin_edge_runtime.verify import TOLERANCES
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = sorted((ROOT / "tests" / "data").glob("*.onnx"))

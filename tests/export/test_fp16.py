@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,9 +13,10 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
-from nin_edge_export.certify import MARGIN, TOLERANCES
-from nin_edge_export.fp16 import to_half
+from nin_edge_export.fp16 import to_fp16
+from nin_edge_export.golden import MARGIN
 from nin_edge_export.graph import build_graph, network_nodes
+from nin_edge_export.parity import TOLERANCES
 from nin_edge_runtime import GateError
 from nin_edge_runtime.golden import golden_image
 
@@ -26,8 +26,8 @@ LOGIT_TOLERANCE = 1e-2  # of the largest logit: half precision has 11 bits, and 
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_weights: Path) -> ModelProto:
-    return build_graph(Checkpoint.load(tiny_weights), "full")
+def tiny(graph: ModelProto) -> ModelProto:
+    return graph
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def _kinds(model: ModelProto) -> dict[str, int]:
 
 
 def test_weights_of_the_network_alone_are_halved(tiny: ModelProto) -> None:
-    half = to_half(tiny, {})
+    half = to_fp16(tiny, {})
     before = {tensor.name: tensor for tensor in tiny.graph.initializer}
     weights = {name for node in network_nodes(tiny) for name in node.input[1:]}
     assert weights
@@ -75,7 +75,7 @@ def test_weights_of_the_network_alone_are_halved(tiny: ModelProto) -> None:
 
 
 def test_convolutions_and_poolings_alone_compute_in_half_precision(tiny: ModelProto) -> None:
-    half = to_half(tiny, {})
+    half = to_fp16(tiny, {})
     kinds = _kinds(half)
     for node in half.graph.node:
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
@@ -85,7 +85,7 @@ def test_convolutions_and_poolings_alone_compute_in_half_precision(tiny: ModelPr
 
 
 def test_inputs_outputs_and_operators_stay(tiny: ModelProto) -> None:
-    half = to_half(tiny, {})
+    half = to_fp16(tiny, {})
     assert list(half.graph.input) == list(tiny.graph.input)
     assert list(half.graph.output) == list(tiny.graph.output)
     assert list(half.opset_import) == list(tiny.opset_import)
@@ -95,14 +95,14 @@ def test_inputs_outputs_and_operators_stay(tiny: ModelProto) -> None:
 
 
 def test_file_is_about_half(shipped: ModelProto) -> None:
-    assert to_half(shipped, {}).ByteSize() <= SIZE_RATIO * shipped.ByteSize()
+    assert to_fp16(shipped, {}).ByteSize() <= SIZE_RATIO * shipped.ByteSize()
 
 
 @pytest.mark.parametrize("name", ["tiny", "shipped"])
 def test_answers_are_those_of_fp32(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
-    images = np.stack([golden_image(seed, 32, 32) for seed in range(200)])
-    full, half = _run(model, images), _run(to_half(model, {}), images)
+    images = np.stack([golden_image(seed, 32, 32) for seed in range(100)])
+    full, half = _run(model, images), _run(to_fp16(model, {}), images)
     expected, found = full["probabilities"], half["probabilities"]
     assert np.allclose(found, expected, rtol=0, atol=TOLERANCES["fp16"])
     ordered = np.sort(expected, axis=1)
@@ -121,11 +121,11 @@ def test_weight_beyond_half_precision_is_refused(
 
     model = _scaled(tiny, "stages.3.0.weight", spoil)
     if fits:
-        halved = {t.name: numpy_helper.to_array(t) for t in to_half(model, {}).graph.initializer}
+        halved = {t.name: numpy_helper.to_array(t) for t in to_fp16(model, {}).graph.initializer}
         assert np.isfinite(halved["stages.3.0.weight"]).all()
     else:
         with pytest.raises(GateError, match=r"stages\.3\.0\.weight: a weight of 65600 overflows"):
-            to_half(model, {})
+            to_fp16(model, {})
 
 
 def test_large_class_maps_do_not_overflow_in_the_average(tiny: ModelProto) -> None:
@@ -133,11 +133,11 @@ def test_large_class_maps_do_not_overflow_in_the_average(tiny: ModelProto) -> No
     images = np.stack([golden_image(seed, 16, 16) for seed in range(20)])
     largest = float(np.abs(_run(tiny, images)["class_maps"]).max())
     loud = _scaled(tiny, "stages.6.6.weight", lambda w: w * (0.9 * LARGEST / largest))
-    full, half = _run(loud, images), _run(to_half(loud, {}), images)
+    full, half = _run(loud, images), _run(to_fp16(loud, {}), images)
     maps = half["class_maps"]
     assert np.abs(maps).max() < LARGEST < np.abs(maps.astype(np.float64).sum(axis=(2, 3))).max()
     assert np.isfinite(half["probabilities"]).all()
     means, expected = maps.mean(axis=(2, 3)), full["class_maps"].mean(axis=(2, 3))
     assert np.allclose(means, expected, rtol=0, atol=LOGIT_TOLERANCE * np.abs(expected).max())
-    kinds = _kinds(to_half(loud, {}))
+    kinds = _kinds(to_fp16(loud, {}))
     assert kinds["class_maps"] == kinds["logits"] == kinds["probabilities"] == TensorProto.FLOAT

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge_export.graph import IR_VERSION, OPSET, build_graph
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_weights: Path) -> Checkpoint:
-    return Checkpoint.load(tiny_weights)
-
-
-@pytest.fixture(scope="module")
-def graph(checkpoint: Checkpoint) -> onnx.ModelProto:
-    return build_graph(checkpoint, "full")
+from nin_edge_export.graph import IR_VERSION, OPSET, _Network, _torch_export, build_graph
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -88,8 +77,19 @@ def test_fitted_temperature_divides_the_logits(checkpoint: Checkpoint) -> None:
     assert [node.op_type for node in fitted.graph.node][-3:] == ["ReduceMean", "Div", "Softmax"]
 
 
-def test_graph_is_the_same_every_time(checkpoint: Checkpoint, graph: onnx.ModelProto) -> None:
-    again = build_graph(checkpoint, "full")
-    assert again.SerializeToString(deterministic=True) == graph.SerializeToString(
+def test_torchs_export_is_the_same_every_time(
+    checkpoint: Checkpoint, graph: onnx.ModelProto
+) -> None:
+    network = _Network(checkpoint.config, checkpoint.fingerprint(), checkpoint)
+    again, remembered = _torch_export.__wrapped__(network), _torch_export(network)
+    assert again.SerializeToString(deterministic=True) == remembered.SerializeToString(
         deterministic=True
     )
+    assert build_graph(checkpoint, "full") == graph
+
+
+def test_networks_with_the_same_weights_are_told_apart(checkpoint: Checkpoint) -> None:
+    """Torch's export is remembered, not only by the weights."""
+    paper = replace(checkpoint, config=replace(checkpoint.config, last_relu=True), temperature=None)
+    operators = [node.op_type for node in build_graph(paper, "none").graph.node]
+    assert operators[-3:] == ["Relu", "ReduceMean", "Softmax"]

@@ -16,7 +16,8 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import PRECISIONS, export_models
 from nin_edge_runtime import Classifier
-from nin_edge_runtime.golden import TOLERANCES, golden_image
+from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.verify import TOLERANCES
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,7 +32,8 @@ import json, sys
 from importlib.metadata import version
 from pathlib import Path
 from nin_edge_runtime import Classifier
-from nin_edge_runtime.golden import golden_image, replay
+from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.verify import replay
 found = {}
 for path in map(Path, sys.argv[2:]):
     classify = Classifier(path, provider="cpu", threads=1)

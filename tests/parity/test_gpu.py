@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nin_edge import metrics
-from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_export import PRECISIONS, ExportedModel, export_models
+from nin_edge_export.parity import pytorch_probabilities
 from nin_edge_runtime import Classifier, ProviderError
-from nin_edge_runtime.golden import TOLERANCES, golden_image, replay
+from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.providers import create_session
+from nin_edge_runtime.verify import TOLERANCES, replay
 
 pytestmark = pytest.mark.gpu
 
@@ -68,9 +68,7 @@ def images() -> list[NDArray[np.uint8]]:
 def pytorch(checkpoint: Checkpoint, images: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
     """PyTorch's probabilities, (N, K)."""
     pixels = np.stack([checkpoint.preprocessing.resize(image) for image in images])
-    every = np.arange(len(pixels))
-    logits = evaluate.logits(checkpoint.network(), checkpoint.preprocessing, pixels, every)
-    return metrics.softmax(logits, checkpoint.temperature or 1.0)
+    return pytorch_probabilities(checkpoint, checkpoint.network(), pixels, np.arange(len(pixels)))
 
 
 def _probabilities(
@@ -83,7 +81,7 @@ def _probabilities(
 
 @pytest.mark.parametrize("size", BATCHES)
 @pytest.mark.parametrize("precision", PYTORCH_TOLERANCES)
-def test_float_files_give_pytorchs_answers(
+def test_float_files_agree_with_pytorch(
     on: Callable[[str, str], Classifier],
     images: list[NDArray[np.uint8]],
     pytorch: NDArray[np.float64],
@@ -98,7 +96,7 @@ def test_float_files_give_pytorchs_answers(
 
 @pytest.mark.parametrize("size", BATCHES)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_file_gives_the_cpus_answers(
+def test_every_file_agrees_with_the_cpu(
     on: Callable[[str, str], Classifier],
     images: list[NDArray[np.uint8]],
     precision: str,

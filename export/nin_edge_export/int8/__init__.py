@@ -1,1 +1,1 @@
-"""int8: activation ranges, quantisation, and the accuracy budget."""
+"""int8: activation ranges, quantisation, bias correction and the accuracy budget."""

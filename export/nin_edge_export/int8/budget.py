@@ -1,88 +1,75 @@
-"""The accuracy budget of int8: which convolutions cost accuracy, and which go back to float."""
+"""The accuracy budget of int8: which convolutions cost accuracy, and which stay in float."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from nin_edge import metrics
-from nin_edge.data import Dataset
-from nin_edge_export.certify import Progress, file_answers
 from nin_edge_export.graph import network_nodes
-from nin_edge_runtime import Classifier, GateError
+from nin_edge_runtime import GateError
+from nin_edge_runtime.model_file.certificate import Budget
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Int8Plan:
-    """What quantisation costs on the hold-out, and what is done about it."""
+    """What quantisation costs on the hold-out, and which convolutions stay in float for it."""
 
     keep_float: tuple[str, ...]
     """Convolutions that stay in fp32, the most sensitive first."""
     sensitivity: Mapping[str, float]
     """By convolution: mean Kullback-Leibler divergence, in nats, if it alone is quantised."""
-    figures: Mapping[str, Any]
-    """The certificate's part on it: accuracies on the hold-out, and the drop in points."""
+    budget: Budget
+    """Accuracies on the hold-out, and the drop in points."""
 
 
 def plan_int8(
     graph: ModelProto,
     quantized: Callable[[Collection[str]], ModelProto],
-    opened: Callable[[ModelProto], Classifier],
-    dataset: Dataset,
+    probabilities: Callable[[ModelProto, str], NDArray[np.floating]],
+    targets: NDArray[np.int64],
+    *,
     max_drop: float | None,
-    progress: Progress | None = None,
+    data: str,
 ) -> Int8Plan:
-    """Measure each convolution's sensitivity, and return the worst to float until the budget holds.
+    """Measure each convolution's sensitivity; return the worst to float until the budget holds.
 
     Args:
         graph: the fp32 model.
         quantized: makes it int8, but for the convolutions it is given.
-        opened: makes a classifier of a graph.
-        dataset: choices are made on its hold-out.
+        probabilities: gives a model's probabilities (N, K) for the hold-out; called with the model
+            and what is being measured.
+        targets: (N,), the hold-out's classes.
         max_drop: largest loss of top-1 accuracy against fp32, in percentage points; None for any.
-        progress: told how many images are done.
+        data: name of the data set, for errors.
 
     Raises:
         GateError: the budget does not hold before every convolution is back in float.
     """
-    targets = dataset.targets[dataset.holdout]
-
-    def answers(model: ModelProto, what: str) -> NDArray[np.float64]:
-        found = file_answers(opened(model), dataset, dataset.holdout, what, progress)
-        return found.astype(np.float64)
-
-    reference = answers(graph, "fp32 on the hold-out")
+    reference = probabilities(graph, "fp32 on the hold-out").astype(np.float64)
     base = metrics.top1(reference, targets)
     convolutions = [node.name for node in network_nodes(graph) if node.op_type == "Conv"]
     sensitivity = {}
     for name in convolutions:
         others = [other for other in convolutions if other != name]
-        alone = answers(quantized(others), f"{name} in int8")
+        alone = probabilities(quantized(others), f"{name} in int8").astype(np.float64)
         sensitivity[name] = metrics.divergence(reference, alone)
-    worst = sorted(convolutions, key=lambda name: -sensitivity[name])
-    for count in range(len(worst)):
-        kept = tuple(worst[:count])
-        top1 = metrics.top1(answers(quantized(kept), "int8"), targets)
+    worst_first = sorted(convolutions, key=lambda name: -sensitivity[name])
+    for count in range(len(worst_first)):
+        kept = tuple(worst_first[:count])
+        top1 = metrics.top1(probabilities(quantized(kept), "int8"), targets)
         drop = round(100 * (base - top1), 6)  # three images of 1,000 are 0.3 points, no more
         _logger.info("int8 with %d convolutions in float: %.2f points lost", count, drop)
         if max_drop is None or drop <= max_drop:
-            figures = {
-                "holdout_images": len(targets),
-                "fp32_top1": base,
-                "int8_top1": top1,
-                "drop_points": drop,
-                "max_drop_points": max_drop,
-            }
-            return Int8Plan(kept, sensitivity, figures)
+            return Int8Plan(kept, sensitivity, Budget(len(targets), base, top1, drop, max_drop))
     raise GateError(
-        f"int8 loses {drop:.2f} points on the hold-out of {dataset.name} with all but one "
+        f"int8 loses {drop:.2f} points on the hold-out of {data} with all but one "
         f"convolution in float, the budget is {max_drop:g}"
     )

@@ -17,8 +17,8 @@ from typing import Final
 
 from nin_edge_runtime.classifier import Classifier
 from nin_edge_runtime.errors import GateError, NinEdgeError
-from nin_edge_runtime.golden import replay
 from nin_edge_runtime.providers import PROVIDERS, load_onnxruntime
+from nin_edge_runtime.verify import replay
 
 _logger = logging.getLogger(__name__)
 

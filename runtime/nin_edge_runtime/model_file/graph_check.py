@@ -1,12 +1,12 @@
-"""Is a model's graph one that `nin-edge export` could have written? Asked before ONNX Runtime is.
+"""Checks, before ONNX Runtime sees it, that a graph is one that `nin-edge export` could write.
 
-A valid SHA-256 says that a file is whole, not who made it. ONNX Runtime trusts a file far: it reads
-other files that it names, runs loops, and allocates what its shapes ask for. So what the contract
-(docs/artifact.md) has no use for is refused here, by a list of what is allowed: operators, fields,
-element types, and numbers that fit the network. There is nothing to recurse into then: subgraphs,
-functions and tensors anywhere but among the initializers are refused where they begin.
+A valid SHA-256 shows that a file is whole, not who made it. ONNX Runtime trusts a file: it reads
+other files that the graph names, runs loops, and allocates what shapes ask for. So everything that
+the contract (docs/artifact.md) does not need is refused here, by lists of what is allowed:
+operators, fields, element types, and numbers that fit the network. Nothing is left to recurse into:
+subgraphs, functions, and tensors outside of the initializers are refused where they begin.
 
-Weights are skipped, not read: a check takes as long as the graph has nodes, whatever its bytes.
+Weights are skipped, not read: the time depends on the number of nodes, not on the file's size.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ OPERATORS: Final = frozenset(
         *(b"Resize", b"Shape", b"Slice", b"Softmax", b"Sub", b"Transpose"),
     )
 )
-"""All that a graph of ours is made of, in every precision and mode (docs/artifact.md)."""
+"""All operators of an exported graph, in every precision and mode (docs/artifact.md)."""
 
 MAX_SIDE: Final = 512
 """Largest side of the network's input, and so of any kernel, padding, stride or size in a graph."""
 
 _MIN_OPSET: Final = 18
-_MAX_ELEMENTS: Final = 100_000_000  # pixels in, and class map values out, of one run
-_MAX_SMALL: Final = 16  # elements of a constant that is no weight: axes, a size, a scale, a shift
+_MAX_ELEMENTS: Final = 100_000_000  # input pixels, or class map values, of one run
+_MAX_SMALL: Final = 16  # elements of a constant that is not a weight: axes, a size, a scale
 _MAX_RANK: Final = 4
 
-# ONNX's element types: number -> (bytes of an element, field that holds it where raw_data does not)
+# ONNX's element types: number -> (bytes of an element, field that holds it if raw_data does not)
 _FLOAT, _UINT8, _INT64 = 1, 2, 7
 _TYPES: Final = {
     _FLOAT: (4, "float_data"),
@@ -58,8 +58,8 @@ _TYPES: Final = {
 }
 _DATA_FIELDS: Final = ("float_data", "int32_data", "int64_data", "raw_data")
 
-# The fields that messages of ours may have, by onnx.proto; those with None are refused by name, and
-# all others by number. A test compares them with the onnx package.
+# The fields that messages may have, as in onnx.proto. Those with None are refused by name, all
+# others by number. A test compares them with the onnx package.
 MODEL: Final[Schema] = {
     tag(1, VARINT): ("ir_version", False),
     tag(2): ("producer_name", False),
@@ -140,27 +140,27 @@ DIMENSION: Final[Schema] = {
 
 
 def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded: str) -> None:
-    """Refuse a ModelProto that is not as `nin-edge export` writes it.
+    """Refuse a ModelProto that `nin-edge export` would not write.
 
     Args:
-        data: the file.
+        data: the file's bytes.
         classes: K, the number of labels.
         size: S, the side of the network's input in pixels.
         channels: C, 1 or 3.
         embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
 
     Raises:
-        ValueError: what is wrong, and what was expected, on one line.
+        ValueError: the graph is refused; the message says why and what was expected, on one line.
     """
-    if data[4:8] == b"ORTM":  # ONNX Runtime goes by these bytes, whatever field they belong to
+    if data[4:8] == b"ORTM":  # ONNX Runtime looks at these bytes, whatever field they belong to
         raise ValueError("it is marked as ONNX Runtime's own format, expected an ONNX model")
     model = message(data, (0, len(data)), MODEL, "the model", MAX_FIELDS)
     _check_opset(data, model.get("opset_import", ()))
     graph = message(data, model["graph"], GRAPH, "the graph", MAX_FIELDS)
     inputs, outputs = (_declared(data, graph.get(end, ())) for end in ("input", "output"))
     batch = inputs.get("image", (0, (None,)))[1][0]
-    # As many as strides and poolings leave (of nin-imagenet the latter), or one after a fully
-    # connected layer.
+    # Strides and poolings leave a quarter of the side (a 32nd in nin-imagenet), a fully connected
+    # layer leaves 1.
     side = outputs.get("class_maps", (0, (0, 0, 0, 1)))[1][-1]
     if side not in (1, -(-size // 4), -(-size // 32)):
         side = -(-size // 4)
@@ -175,92 +175,97 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
         "normalize": (_UINT8, (batch, size, size, 3)),
         "none": (_FLOAT, (batch, channels, size, size)),
     }[embedded]
-    answers = {
+    results = {
         "probabilities": (_FLOAT, (batch, classes)),
         "class_maps": (_FLOAT, (batch, classes, side, side)),
     }
-    for what, found, expected in (
+    for end, declared, expected in (
         ("input", inputs, {"image": image}),
-        ("output", outputs, answers),
+        ("output", outputs, results),
     ):
-        if found != expected:
-            raise ValueError(f"{what} {_described(found)}, expected {_described(expected)}")
+        if declared != expected:
+            raise ValueError(f"{end} {_described(declared)}, expected {_described(expected)}")
     _check_nodes(data, graph.get("node", ()), _constants(data, graph.get("initializer", ())))
 
 
 def _check_opset(data: bytes, spans: Iterable[Span]) -> None:
     imports = [message(data, span, OPSET, "an operator set") for span in spans]
-    found = [(text(data, one.get("domain", (0, 0))), one.get("version", 0)) for one in imports]
-    if len(found) != 1 or found[0][0] not in ("", "ai.onnx") or found[0][1] < _MIN_OPSET:
+    opsets = [
+        (text(data, opset.get("domain", (0, 0))), opset.get("version", 0)) for opset in imports
+    ]
+    if len(opsets) != 1 or opsets[0][0] not in ("", "ai.onnx") or opsets[0][1] < _MIN_OPSET:
         raise ValueError(
-            f"operator sets {str(found)[:200]}, expected ONNX's own alone, {_MIN_OPSET} or newer"
+            f"operator sets {str(opsets)[:200]}, expected only ONNX's own, {_MIN_OPSET} or newer"
         )
 
 
-# An element type, and a dimension each: pixels, or None where it is free.
+# An element type and the dimensions; None where a dimension is free.
 _Declared: TypeAlias = "tuple[int, tuple[int | None, ...]]"
 
 
 def _declared(data: bytes, spans: Iterable[Span]) -> dict[str, _Declared]:
-    """Inputs or outputs by name."""
-    found: dict[str, _Declared] = {}
+    """The declared types and shapes of inputs or outputs, by name."""
+    declared: dict[str, _Declared] = {}
     for span in spans:
         value = message(data, span, VALUE, "a value")
         name = text(data, value.get("name", (0, 0)))
-        what = called(data, value, "the type of")
+        title = called(data, value, "the type of")
         if "type" not in value:
-            raise ValueError(f"{what} is missing, expected a tensor")
-        kind = message(data, value["type"], TYPE, what)
-        tensor = message(data, kind.get("tensor_type", (0, 0)), TENSOR_TYPE, what)
-        shape = message(data, tensor.get("shape", (0, 0)), SHAPE, what)
+            raise ValueError(f"{title} is missing, expected a tensor")
+        value_type = message(data, value["type"], TYPE, title)
+        tensor = message(data, value_type.get("tensor_type", (0, 0)), TENSOR_TYPE, title)
+        shape = message(data, tensor.get("shape", (0, 0)), SHAPE, title)
         sides: list[int | None] = []
         for dim in shape.get("dim", ()):
-            dimension = message(data, dim, DIMENSION, what)
+            dimension = message(data, dim, DIMENSION, title)
             side = signed(dimension["dim_value"]) if "dim_value" in dimension else None
             if side is not None and ("dim_param" in dimension or side < 1):
-                raise ValueError(f"{what} has a dimension of {side}, expected at least 1")
+                raise ValueError(f"{title} has a dimension of {side}, expected at least 1")
             sides.append(side)
-        if name in found or not sides:
-            raise ValueError(f"{what} is there twice or has no shape, expected one tensor")
-        found[name] = (tensor.get("elem_type", 0), tuple(sides))
-    return found
+        if name in declared or not sides:
+            raise ValueError(f"{title} is there twice or has no shape, expected one tensor")
+        declared[name] = (tensor.get("elem_type", 0), tuple(sides))
+    return declared
 
 
 def _described(values: Mapping[str, _Declared]) -> str:
-    """Inputs or outputs in an error: names, shapes with a `?` where free, element types."""
+    """Inputs or outputs for an error message: names, shapes with `?` for free, element types."""
     parts = (
         f"{name[:80]!r} [{', '.join('?' if side is None else str(side) for side in shape)}] "
-        f"of type {kind}"
-        for name, (kind, shape) in values.items()
+        f"of type {element_type}"
+        for name, (element_type, shape) in values.items()
     )
     return "; ".join(parts)[:400] or "none"
 
 
 def _constants(data: bytes, spans: Iterable[Span]) -> dict[bytes, tuple[int, int]]:
-    """Element type and number of elements of each initializer, by name, all of them whole."""
-    found: dict[bytes, tuple[int, int]] = {}
+    """Element type and number of elements of each initializer, by name, once it is checked."""
+    constants: dict[bytes, tuple[int, int]] = {}
     for span in spans:
         tensor = message(data, span, TENSOR, "initializer")
-        what = called(data, tensor, "initializer")
-        if tensor.get("data_location", 0):  # 0, "in this file", is written by some tools
-            raise ValueError(f"{what} has external data, expected all data in this file")
-        kind, dims = tensor.get("data_type", 0), [signed(dim) for dim in tensor.get("dims", ())]
-        if kind not in _TYPES:
-            raise ValueError(f"{what} is of type {kind}, expected one of {sorted(_TYPES)}")
+        title = called(data, tensor, "initializer")
+        if tensor.get("data_location", 0):  # some tools write the 0, for "in this file"
+            raise ValueError(f"{title} has external data, expected all data in this file")
+        element_type = tensor.get("data_type", 0)
+        dims = [signed(dim) for dim in tensor.get("dims", ())]
+        if element_type not in _TYPES:
+            raise ValueError(f"{title} is of type {element_type}, expected one of {sorted(_TYPES)}")
         count = math.prod(dims)
         if len(dims) > _MAX_RANK or any(dim < 1 for dim in dims):
-            raise ValueError(f"{what} has the shape {dims[:8]}, expected at most {_MAX_RANK} sides")
-        held = _elements_held(data, tensor, *_TYPES[kind])
+            raise ValueError(
+                f"{title} has the shape {dims[:8]}, expected at most {_MAX_RANK} sides"
+            )
+        held = _elements_held(data, tensor, *_TYPES[element_type])
         if held != count:
-            raise ValueError(f"{what} holds {held} elements, expected {count}, as its shape says")
-        if kind == _INT64:
-            _check_integers(data, tensor, count, what)
-        found[data[slice(*tensor.get("name", (0, 0)))]] = (kind, count)
-    return found
+            raise ValueError(f"{title} holds {held} elements, expected {count}, as its shape says")
+        if element_type == _INT64:
+            _check_integers(data, tensor, count, title)
+        constants[data[slice(*tensor.get("name", (0, 0)))]] = (element_type, count)
+    return constants
 
 
 def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: str) -> float:
-    """How many elements a tensor's data is, NaN if it is in a field for other types or in two."""
+    """Number of elements in a tensor's data; NaN if it is in two fields or in another type's."""
     holders = [name for name in _DATA_FIELDS if name in tensor]
     if holders == ["raw_data"]:
         start, end = tensor["raw_data"]
@@ -272,23 +277,23 @@ def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: st
     return sum(count_varints(data, span) for span in tensor[field])
 
 
-def _check_integers(data: bytes, tensor: Mapping[str, Any], count: int, what: str) -> None:
-    """Axes, sizes and divisors: `Resize` would make an image of any size that one of them says."""
+def _check_integers(data: bytes, tensor: Mapping[str, Any], count: int, title: str) -> None:
+    """Bound axes, sizes and divisors: one of them is the size that `Resize` makes an image of."""
     start, end = tensor.get("raw_data", (0, 0))
     if count > _MAX_SMALL or end - start != 8 * count:
-        raise ValueError(f"{what}: expected at most {_MAX_SMALL} whole numbers, as raw data")
+        raise ValueError(f"{title}: expected at most {_MAX_SMALL} integers, as raw data")
     for position in range(start, end, 8):
         value = int.from_bytes(data[position : position + 8], "little", signed=True)
         if abs(value) > MAX_SIDE:
-            raise ValueError(f"{what} holds {value}, expected at most {MAX_SIDE}")
+            raise ValueError(f"{title} holds {value}, expected at most {MAX_SIDE}")
 
 
 def _check_nodes(
     data: bytes, spans: Iterable[Span], constants: Mapping[bytes, tuple[int, int]]
 ) -> None:
-    """Operators, their attributes and their constants are such as the network needs."""
+    """Check that operators, their attributes and their constants are those of a network."""
     weights = {name for name, (_, count) in constants.items() if count > _MAX_SMALL}
-    checked: set[bytes] = set()  # attributes recur, a dozen forms of them in a whole graph
+    checked: set[bytes] = set()  # a whole graph has a dozen different attributes
     nodes = []
     for span in spans:
         node = message(data, span, NODE, "node")
@@ -312,11 +317,11 @@ def _check_nodes(
             len(inputs) != 4 or inputs[1] or inputs[2] or constants.get(inputs[3]) != (_INT64, 2)
         ):
             raise ValueError(f"{called(data, node, 'node')}: expected a constant height and width")
-        free = inputs[:1] if operator == b"Conv" else inputs
-        if operator != b"DequantizeLinear" and not weights.isdisjoint(free):
-            # Two of them could be broadcast against each other, to a product of their sizes.
+        activations = inputs[:1] if operator == b"Conv" else inputs
+        if operator != b"DequantizeLinear" and not weights.isdisjoint(activations):
+            # Two weights could be broadcast against each other, to the product of their sizes.
             raise ValueError(
-                f"{called(data, node, 'node')} takes weights, expected them in convolutions alone"
+                f"{called(data, node, 'node')} takes weights, expected them only in convolutions"
             )
 
 

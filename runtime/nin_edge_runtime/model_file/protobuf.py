@@ -1,8 +1,8 @@
-"""Protobuf's wire format, read strictly: what two parsers could understand in two ways is refused.
+"""Protobuf's wire format, read strictly: bytes that two parsers could read in two ways are refused.
 
-Protobuf itself is lenient. It takes numbers in more bytes than they need, cuts field numbers off at
-32 bits, skips what it does not know, and merges a message that occurs twice. So a lenient reader of
-ours could look at other bytes than ONNX Runtime does. No serialiser writes any of that.
+Protobuf itself is lenient. It accepts numbers in more bytes than they need, truncates field numbers
+to 32 bits, skips unknown fields, and merges a message that occurs twice. A lenient reader could
+therefore see another graph than ONNX Runtime does. No serialiser writes any of that.
 
 See protobuf.dev/programming-guides/encoding.
 """
@@ -13,22 +13,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Wire types: how a field's value is laid out."""
+"""Wire types: the encoding of a field's value."""
 
 Span: TypeAlias = "tuple[int, int]"
-"""Where a value lies in the file: from the first byte to behind the last."""
+"""A value's first byte in the file, and the byte after its last."""
 
 Schema: TypeAlias = "Mapping[int, tuple[str, bool | None]]"
-"""A message's fields: tag -> (name, may it recur); None for one that is refused by that name."""
-
+"""A message's fields: tag -> (name, whether it may recur); None refuses the field by that name."""
 
 MAX_FIELDS: Final = 2048
-"""Most fields of the outer messages, those of a graph for example; a dozen times what is usual."""
-_MAX_INNER_FIELDS: Final = 32  # of a node, an attribute, a tensor: bounds the time of hostile files
+"""Most fields of an outer message, such as a graph; a dozen times the usual number."""
+
+_MAX_INNER_FIELDS: Final = 32  # of a node, attribute or tensor: bounds the time of hostile files
 
 
 def tag(number: int, wire: int = BYTES) -> int:
-    """What stands before a field: its number and wire type in one."""
+    """The number before a field, which combines its field number and wire type."""
     return number << 3 | wire
 
 
@@ -38,7 +38,7 @@ def fields(
     """Tag, start and end of each field's value; a `VARINT` has its value in place of the start.
 
     Raises:
-        ValueError: broken, not as a serialiser writes it, or of more fields than the limit.
+        ValueError: broken, not as a serialiser writes it, or with more fields than the limit.
     """
     left = limit
     while position < end:
@@ -46,7 +46,7 @@ def fields(
             raise ValueError(f"more than {limit:,} fields up to byte {position}")
         left -= 1
         key = data[position]
-        if key < 0x80:  # most are: spares a call
+        if key < 0x80:  # most are, and that saves a call
             position += 1
         else:
             key, position = varint(data, position, end)
@@ -86,7 +86,7 @@ def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def message(
-    data: bytes, span: Span, schema: Schema, what: str, limit: int = _MAX_INNER_FIELDS
+    data: bytes, span: Span, schema: Schema, title: str, limit: int = _MAX_INNER_FIELDS
 ) -> dict[str, Any]:
     """The fields of a message by name: a number or a `Span` each, in a list where it may recur.
 
@@ -94,39 +94,39 @@ def message(
         data: the whole file.
         span: where the message lies in it.
         schema: its fields; others are refused.
-        what: what to call the message in errors; its own name, if it has one, is added.
+        title: the message's title in errors; its own name is added if it has one.
         limit: most fields that it may have.
 
     Raises:
-        ValueError: broken, a field that is not in the schema, one twice that may be there once, or
-            too many.
+        ValueError: broken, with a field that is not in the schema, with one twice that must not
+            recur, or with too many.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     fault = ""
     for key, start, end in fields(data, *span, limit):
         name, recurs = schema.get(key, ("", None))
         value = start if key & 7 == VARINT else (start, end)
         if recurs:
-            found.setdefault(name, []).append(value)
+            values.setdefault(name, []).append(value)
         elif recurs is None:
             fault = fault or name or f"a field {key >> 3} of wire type {key & 7}"
-        elif name in found:
+        elif name in values:
             fault = fault or f"{name} twice"
         else:
-            found[name] = value
+            values[name] = value
     if fault:
-        raise ValueError(f"{called(data, found, what)} has {fault}")
-    return found
+        raise ValueError(f"{called(data, values, title)} has {fault}")
+    return values
 
 
-def called(data: bytes, found: Mapping[str, Any], what: str) -> str:
-    """A message in an error: what it is, and its own name where it has one."""
-    name = text(data, found.get("name", (0, 0)))
-    return f"{what} {name[:80]!r}" if name else what
+def called(data: bytes, values: Mapping[str, Any], title: str) -> str:
+    """A message in an error: its title, and its own name where it has one."""
+    name = text(data, values.get("name", (0, 0)))
+    return f"{title} {name[:80]!r}" if name else title
 
 
 def text(data: bytes, span: Span) -> str:
-    """A string field; what is no UTF-8 in it becomes question marks."""
+    """A string field; bytes that are not UTF-8 become replacement characters."""
     return data[slice(*span)].decode("utf-8", "replace")
 
 
@@ -139,5 +139,5 @@ _CONTINUED: Final = bytes(range(0x80, 0x100))
 
 
 def count_varints(data: bytes, span: Span) -> int:
-    """How many numbers a packed field of varints holds."""
+    """Number of values in a packed field of varints."""
     return len(data[slice(*span)].translate(None, _CONTINUED))

@@ -4,40 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
-from nin_edge import predict as evaluate
+from nin_edge import predict
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
-from nin_edge_export.certify import choose_golden
+from nin_edge_export import ExportOptions, export_models
 from nin_edge_export.graph import build_graph, network_nodes
+from nin_edge_export.int8.activation_ranges import Ranges, calibrate
 from nin_edge_export.int8.budget import Int8Plan, plan_int8
-from nin_edge_export.int8.quantize import Ranges, calibrate, quantize
-from nin_edge_export.seal import seal
-from nin_edge_runtime import Classifier, GateError
-from nin_edge_runtime.golden import golden_image
+from nin_edge_export.int8.quantize import quantize
+from nin_edge_export.parity import session_probabilities
+from nin_edge_export.seal import describe
+from nin_edge_runtime import GateError
+from nin_edge_runtime.golden import FORMULA, golden_image
+from nin_edge_runtime.model_file import GoldenSamples
+from nin_edge_runtime.model_file.certificate import Budget
+from nin_edge_runtime.session import ModelSession
 
 HOLDOUT, TEST = 60, 20
 ROUNDING = 1e-4  # of the drop in points, as it is stored
 HUGE = 1000.0  # a weight beside which all others round to nothing
 
-Opener = Callable[[ModelProto], Classifier]
+Measurer = Callable[[ModelProto, str], NDArray[np.floating]]
 Quantizer = Callable[[Collection[str]], ModelProto]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_weights: Path) -> Checkpoint:
-    """The tiny network with its last biases moved: its answers are of all three classes."""
+    """The tiny network with its last biases moved: it predicts all three classes."""
     checkpoint, images = Checkpoint.load(tiny_weights), _images(HOLDOUT)
     weights = {name: value.clone() for name, value in checkpoint.weights.items()}
-    logits = evaluate.logits(
+    logits = predict.logits(
         checkpoint.network(), checkpoint.preprocessing, images, np.arange(len(images))
     )
     weights["stages.6.6.bias"] -= torch.from_numpy(logits.mean(axis=0))
@@ -50,25 +55,20 @@ def graph(checkpoint: Checkpoint) -> ModelProto:
 
 
 @pytest.fixture(scope="module")
-def opened(checkpoint: Checkpoint) -> Opener:
-    golden = choose_golden(checkpoint, checkpoint.network())
+def probabilities(checkpoint: Checkpoint) -> Measurer:
+    """A model's probabilities for the hold-out."""
+    golden = GoldenSamples(FORMULA, (), (), ())
+    info = describe(checkpoint, precision="int8", embedded="none", golden=golden)
 
-    def load(model: ModelProto) -> Classifier:
-        file = seal(
-            model,
-            checkpoint,
-            precision="int8",
-            embedded="none",
-            golden=golden,
-            answers=golden.pytorch,
-            certificate={},
-        )
-        return Classifier(file, provider="cpu", threads=1)
+    def measure(model: ModelProto, title: str) -> NDArray[np.floating]:
+        session = ModelSession(model.SerializeToString(), info, title, provider="cpu", threads=1)
+        return session_probabilities(session, _images(HOLDOUT), np.arange(HOLDOUT))
 
-    return load
+    return measure
 
 
-def _images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+@cache
+def _images(count: int) -> NDArray[np.uint8]:
     return np.stack([golden_image(3000 + seed, 16, 16) for seed in range(count)])
 
 
@@ -76,28 +76,10 @@ def _ranges(checkpoint: Checkpoint, model: ModelProto) -> Ranges:
     return calibrate(checkpoint, model, [_images(30)], "minmax")
 
 
-def _labelled(classify: Classifier, labels: tuple[str, ...]) -> Dataset:
-    """Images with the labels that a network gives them: its own accuracy is 100%."""
-    images = _images(HOLDOUT + TEST)
-    every = np.arange(len(images))
-    answers = np.stack([found.probabilities for found in classify.batch(list(images))])
-    return Dataset(
-        name="answers",
-        labels=labels,
-        images=images,
-        targets=answers.argmax(axis=1).astype(np.int64),
-        names=tuple(map(str, every)),
-        train=every[:0],
-        holdout=every[:HOLDOUT],
-        test=every[HOLDOUT:],
-        unreadable=(),
-        fingerprint="",
-    )
-
-
 @pytest.fixture(scope="module")
-def dataset(checkpoint: Checkpoint, graph: ModelProto, opened: Opener) -> Dataset:
-    return _labelled(opened(graph), checkpoint.labels)
+def targets(graph: ModelProto, probabilities: Measurer) -> NDArray[np.int64]:
+    """The classes that the fp32 model predicts: its own accuracy is 100%."""
+    return probabilities(graph, "fp32").argmax(axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -128,19 +110,22 @@ def _fragile(graph: ModelProto, before: str, fragile: str) -> ModelProto:
     return copy
 
 
-def _top1(classify: Classifier, dataset: Dataset) -> float:
-    found = [classify(image).label for image in dataset.images[dataset.holdout]]
-    right = [dataset.labels[target] for target in dataset.targets[dataset.holdout]]
-    return float(np.mean([a == b for a, b in zip(found, right, strict=True)]))
+def _top1(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
+    return float((probabilities.argmax(axis=1) == targets).mean())
 
 
 @pytest.fixture(scope="module")
-def plan(graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset) -> Int8Plan:
-    return plan_int8(graph, quantized, opened, dataset, None)
+def plan(
+    graph: ModelProto,
+    quantized: Quantizer,
+    probabilities: Measurer,
+    targets: NDArray[np.int64],
+) -> Int8Plan:
+    return plan_int8(graph, quantized, probabilities, targets, max_drop=None, data="answers")
 
 
-def test_answers_are_of_every_class(dataset: Dataset) -> None:
-    assert np.bincount(dataset.targets[dataset.holdout]).min() > 0
+def test_every_class_is_predicted(targets: NDArray[np.int64]) -> None:
+    assert np.bincount(targets).min() > 0
 
 
 def test_every_convolution_has_a_sensitivity(plan: Int8Plan, graph: ModelProto) -> None:
@@ -152,17 +137,12 @@ def test_every_convolution_has_a_sensitivity(plan: Int8Plan, graph: ModelProto) 
 
 
 def test_without_a_budget_everything_is_quantised_and_measured(
-    plan: Int8Plan, quantized: Quantizer, opened: Opener, dataset: Dataset
+    plan: Int8Plan, quantized: Quantizer, probabilities: Measurer, targets: NDArray[np.int64]
 ) -> None:
     assert plan.keep_float == ()
-    int8 = _top1(opened(quantized(())), dataset)
-    assert plan.figures == {
-        "holdout_images": HOLDOUT,
-        "fp32_top1": 1.0,
-        "int8_top1": int8,
-        "drop_points": pytest.approx(100 * (1 - int8), abs=ROUNDING),
-        "max_drop_points": None,
-    }
+    int8 = _top1(probabilities(quantized(()), "int8"), targets)
+    drop = pytest.approx(100 * (1 - int8), abs=ROUNDING)
+    assert plan.budget == Budget(HOLDOUT, 1.0, int8, drop, None)
 
 
 @pytest.mark.parametrize(
@@ -170,70 +150,76 @@ def test_without_a_budget_everything_is_quantised_and_measured(
     [("stages.0.0", "stages.0.3"), ("stages.3.0", "stages.3.3"), ("stages.6.0", "stages.6.3")],
 )
 def test_fragile_convolution_is_the_first_to_go_back(
-    before: str, fragile: str, checkpoint: Checkpoint, graph: ModelProto, opened: Opener
+    before: str, fragile: str, checkpoint: Checkpoint, graph: ModelProto, probabilities: Measurer
 ) -> None:
     model = _fragile(graph, before, fragile)
-    dataset = _labelled(opened(model), checkpoint.labels)
+    targets = probabilities(model, "fp32").argmax(axis=1)
     quantized = partial(quantize, checkpoint, model, _ranges(checkpoint, model))
-    whole = 100 * (1 - _top1(opened(quantized()), dataset))
-    better = 100 * (1 - _top1(opened(quantized((fragile,))), dataset))
+    whole = 100 * (1 - _top1(probabilities(quantized(), "int8"), targets))
+    better = 100 * (1 - _top1(probabilities(quantized((fragile,)), "int8"), targets))
     assert better < whole
-    plan = plan_int8(model, quantized, opened, dataset, (better + whole) / 2)
+    budget = (better + whole) / 2
+    plan = plan_int8(model, quantized, probabilities, targets, max_drop=budget, data="answers")
     assert max(plan.sensitivity, key=lambda name: plan.sensitivity[name]) == fragile
     assert plan.keep_float == (fragile,)
-    assert plan.figures["drop_points"] == pytest.approx(better, abs=ROUNDING)
-    assert plan.figures["drop_points"] <= plan.figures["max_drop_points"] == (better + whole) / 2
+    assert plan.budget.drop_points == pytest.approx(better, abs=ROUNDING)
+    assert plan.budget.drop_points <= budget == plan.budget.max_drop_points
 
 
 def test_no_drop_at_all_is_kept_or_refused(
-    graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset
+    graph: ModelProto, quantized: Quantizer, probabilities: Measurer, targets: NDArray[np.int64]
 ) -> None:
     try:
-        plan = plan_int8(graph, quantized, opened, dataset, 0)
+        plan = plan_int8(graph, quantized, probabilities, targets, max_drop=0, data="answers")
     except GateError as error:
         assert "the budget is 0" in str(error)  # noqa: PT017
     else:
-        assert plan.figures["drop_points"] <= 0
+        assert plan.budget.drop_points <= 0
         assert len(plan.keep_float) < len(_convolutions(graph))
-        again = _top1(opened(quantized(plan.keep_float)), dataset)
-        assert again == plan.figures["int8_top1"] >= plan.figures["fp32_top1"]
+        again = _top1(probabilities(quantized(plan.keep_float), "int8"), targets)
+        assert again == plan.budget.int8_top1 >= plan.budget.fp32_top1
 
 
 def test_budget_that_cannot_be_met_is_refused(
-    checkpoint: Checkpoint, graph: ModelProto, ranges: Ranges, opened: Opener, dataset: Dataset
+    checkpoint: Checkpoint,
+    graph: ModelProto,
+    ranges: Ranges,
+    probabilities: Measurer,
+    targets: NDArray[np.int64],
 ) -> None:
     absurd = {name: (HUGE * HUGE * low, HUGE * HUGE * high) for name, (low, high) in ranges.items()}
+    quantized = partial(quantize, checkpoint, graph, absurd)
     with pytest.raises(GateError, match=r"points on the hold-out of answers .* the budget is 1$"):
-        plan_int8(graph, partial(quantize, checkpoint, graph, absurd), opened, dataset, 1)
+        plan_int8(graph, quantized, probabilities, targets, max_drop=1, data="answers")
+
+
+def test_every_measurement_is_announced(
+    graph: ModelProto, quantized: Quantizer, probabilities: Measurer, targets: NDArray[np.int64]
+) -> None:
+    titles: list[str] = []
+
+    def announced(model: ModelProto, title: str) -> NDArray[np.floating]:
+        titles.append(title)
+        return probabilities(model, title)
+
+    plan_int8(graph, quantized, announced, targets, max_drop=None, data="answers")
+    alone = [f"{name} in int8" for name in _convolutions(graph)]
+    assert titles == ["fp32 on the hold-out", *alone, "int8"]
 
 
 def test_choices_never_see_the_test_split(
-    plan: Int8Plan,
-    graph: ModelProto,
-    quantized: Quantizer,
-    opened: Opener,
-    dataset: Dataset,
-    rng: np.random.Generator,
+    checkpoint: Checkpoint, make_dataset: Callable[..., Dataset], targets: NDArray[np.int64]
 ) -> None:
-    images, targets = dataset.images.copy(), dataset.targets.copy()
-    images[dataset.test] = rng.integers(0, 256, images[dataset.test].shape)
-    targets[dataset.test] = (targets[dataset.test] + 1) % len(dataset.labels)
-    other = replace(dataset, images=images, targets=targets)
-    assert plan_int8(graph, quantized, opened, other, None) == plan
-
-
-def test_progress_counts_every_measurement(
-    graph: ModelProto, quantized: Quantizer, opened: Opener, dataset: Dataset
-) -> None:
-    seen: list[tuple[str, int, int]] = []
-    plan_int8(
-        graph,
-        quantized,
-        opened,
-        dataset,
-        None,
-        lambda what, done, total: seen.append((what, done, total)),
-    )
-    ends = [what for what, done, total in seen if done == total == HOLDOUT]
-    alone = [f"{name} in int8" for name in _convolutions(graph)]
-    assert ends == ["fp32 on the hold-out", *alone, "int8"]
+    images = _images(HOLDOUT + TEST).copy()
+    every = np.concatenate([targets, np.zeros(TEST, np.int64)])
+    splits = {"holdout": slice(0, HOLDOUT), "test": slice(HOLDOUT, None)}
+    plans = []
+    for _ in range(2):
+        dataset = make_dataset("answers", checkpoint.labels, images, every, **splits)
+        options = ExportOptions(precisions=("int8",), max_drop=100)
+        (model,) = export_models(checkpoint, options, dataset=dataset)
+        plans.append(model.plan)
+        images[HOLDOUT:] = np.random.default_rng(0).integers(0, 256, images[HOLDOUT:].shape)
+        every[HOLDOUT:] = 1
+    assert plans[0] is not None
+    assert plans[0] == plans[1]

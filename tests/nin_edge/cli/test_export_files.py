@@ -43,7 +43,7 @@ def test_export_writes_models_that_run_takes_and_compares_them_on_real_images(
     weights = run / "best.safetensors"
     result = _run("export", weights, "-o", tmp_path / "out", "--eval-data", tmp_path / "data")
     assert result.exit_code == 0
-    assert "as PyTorch answers on 100.00% of 6 images" in result.stdout
+    assert "top-1 agreement with PyTorch 100.00% on 6 images" in result.stdout
     models = {"birds.fp32.onnx", "birds.fp16.onnx", "birds.int8.onnx"}
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {*models, "report.json", "report.html"}
@@ -53,12 +53,24 @@ def test_export_writes_models_that_run_takes_and_compares_them_on_real_images(
     assert _run("run", picture, "--model", tmp_path / "out" / "birds.int8.onnx").exit_code == 0
 
 
+def test_export_takes_the_best_weights_of_a_runs_folder(tiny_weights: Path, tmp_path: Path) -> None:
+    run = tmp_path / "birds"
+    run.mkdir()
+    options = ("-o", tmp_path / "out", "--precision", "fp32")
+    failed = _run("export", run, *options)
+    assert failed.exit_code == 1
+    assert str(run / "best.safetensors") in _one_line(failed)
+    shutil.copy(tiny_weights, run / "best.safetensors")
+    assert _run("export", run, *options, "--no-eval").exit_code == 0
+    assert (tmp_path / "out" / "birds.fp32.onnx").exists()
+
+
 def test_export_beyond_the_tolerance_exits_with_3_and_writes_nothing(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nin_edge_export import certify as certificate
+    from nin_edge_export import parity
 
-    monkeypatch.setitem(certificate.TOLERANCES, "fp32", 0.0)
+    monkeypatch.setitem(parity.TOLERANCES, "fp32", 0.0)
     result = _run("export", tiny_weights, "-o", tmp_path / "out", "--precision", "fp32")
     assert result.exit_code == 3
     assert "differs from PyTorch" in _one_line(result)

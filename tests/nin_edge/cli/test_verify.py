@@ -24,11 +24,11 @@ def test_verify_passes_on_the_default_model() -> None:
 def test_verify_exits_with_3_where_the_answers_are_others(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nin_edge_runtime import golden
+    from nin_edge_runtime import verify
 
-    draw = golden.golden_image
+    draw = verify.golden_image
     # Other images have the effect of a machine with other results.
-    monkeypatch.setattr(golden, "golden_image", lambda s, h, w: draw(s + 1, h, w))
+    monkeypatch.setattr(verify, "golden_image", lambda s, h, w: draw(s + 1, h, w))
     result = _verify(tiny_model)
     assert result.exit_code == 3
     (line,) = result.stderr.splitlines()

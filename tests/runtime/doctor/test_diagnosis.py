@@ -20,9 +20,9 @@ import pytest
 
 import nin_edge_runtime
 from nin_edge_runtime.doctor import Diagnosis, ProviderState, diagnose, probe
-from nin_edge_runtime.golden import TOLERANCES
 from nin_edge_runtime.providers import PROVIDERS
 from nin_edge_runtime.threads import usable_threads
+from nin_edge_runtime.verify import TOLERANCES
 
 PIP = shlex.join([sys.executable, "-m", "pip"])
 

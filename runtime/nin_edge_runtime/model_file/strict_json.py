@@ -1,0 +1,137 @@
+"""Strict JSON, from a file that nobody vouches for, and its values checked for their types."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+_MAX_DIGITS: Final = 20  # of an integer: the most that 64 bits can hold
+
+_Value = TypeVar("_Value")
+
+
+def loads(text: str) -> Any:
+    """Parse JSON, and refuse what the standard library's parser lets through.
+
+    That is NaN, Infinity, lone surrogates and, in Python before 3.10.7, integers of any length,
+    which take time that grows with the square of it.
+
+    Raises:
+        ValueError: not strict JSON.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    def bounded_integer(digits: str) -> int:
+        if len(digits) > _MAX_DIGITS:
+            raise ValueError(f"an integer of {len(digits)} digits")
+        return int(digits)
+
+    try:
+        value = json.loads(text, parse_constant=refuse, parse_int=bounded_integer)
+        if "\\u" in text:  # a lone surrogate cannot be encoded, and so not printed
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    return value
+
+
+def number(value: object) -> float:
+    """A finite number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    # Not `isinstance`: True is an int.
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{value!r}, expected a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def integer(value: object) -> int:
+    """An integer of at least 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r}, expected an integer of at least 0")
+    return value
+
+
+def string(value: object) -> str:
+    """A string.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r}, expected a string")
+    return value
+
+
+def array(value: object) -> list[Any]:
+    """A list.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r}, expected a list")
+    return value
+
+
+class JsonObject:
+    """A JSON object whose fields are checked for their types as they are taken.
+
+    Every method raises ValueError, naming the field, where it is missing or of another type.
+    """
+
+    def __init__(self, name: str, value: object) -> None:
+        """Take a value that must be an object; errors call it `name`."""
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}: expected an object")
+        self._name, self._fields = name, value
+
+    def get(self, key: str) -> Any:
+        """A field of any type; None where it is missing."""
+        return self._fields.get(key)
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        return self._checked(key, number)
+
+    def integer(self, key: str) -> int:
+        """An integer of at least 0."""
+        return self._checked(key, integer)
+
+    def string(self, key: str) -> str:
+        """A string."""
+        return self._checked(key, string)
+
+    def array(self, key: str) -> list[Any]:
+        """A list."""
+        return self._checked(key, array)
+
+    def optional_number(self, key: str) -> float | None:
+        """A finite number; None where it is null or missing."""
+        return None if self.get(key) is None else self.number(key)
+
+    def optional_integer(self, key: str) -> int | None:
+        """An integer of at least 0; None where it is null or missing."""
+        return None if self.get(key) is None else self.integer(key)
+
+    def optional_string(self, key: str) -> str | None:
+        """A string; None where it is null or missing."""
+        return None if self.get(key) is None else self.string(key)
+
+    def _checked(self, key: str, check: Callable[[object], _Value]) -> _Value:
+        if key not in self._fields:
+            raise ValueError(f"{self._name}: {key} is missing")
+        try:
+            return check(self._fields[key])
+        except ValueError as error:
+            raise ValueError(f"{self._name}: {key}: {error}") from None
