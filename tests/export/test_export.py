@@ -19,6 +19,7 @@ from nin_edge import metrics
 from nin_edge import predict as evaluate
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data.datasets import Dataset, DatasetError
+from nin_edge.trained_scores import TrainedScores
 from nin_edge_export import (
     PRECISIONS,
     ExportedModel,
@@ -249,7 +250,7 @@ def test_trainings_figures_stand_where_there_is_no_data(checkpoint: Checkpoint) 
         **{"test_top1": 0.8, "test_images": 100},
         **{"test_ece": 0.02, "test_ece_uncalibrated": 0.07},
     }
-    trained = replace(checkpoint, metrics=figures)
+    trained = replace(checkpoint, trained_scores=TrainedScores.from_json(figures))
     common = {"data": "golden images", "images": 100, "measured_with": "PyTorch, fp32"}
     for temperature, calibration in (
         (1.5, {**common, "ece_before": 0.07, "ece_after": 0.02}),
@@ -275,7 +276,8 @@ def test_trainings_thresholds_stand_where_there_is_no_data(
     }
     options = ExportOptions(precisions=("fp32",))
     for temperature in (1.5, None):
-        trained = replace(checkpoint, metrics=figures, temperature=temperature)
+        scores = TrainedScores.from_json(figures)
+        trained = replace(checkpoint, trained_scores=scores, temperature=temperature)
         (model,) = export_models(trained, options)
         expected = {
             **{"data": "golden images", "split": "holdout", "images": 30},

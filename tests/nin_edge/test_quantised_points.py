@@ -9,7 +9,7 @@ from torch import nn
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.predict import inputs
 from nin_edge.quantised_points import activation_ranges
-from nin_edge_runtime.image import Preprocessing
+from nin_edge_runtime.preprocessing import Preprocessing
 
 BATCHED_TOLERANCE = 1e-5  # convolutions of another batch size sum in another order
 IMAGES = 300  # more than one batch, and no multiple of it
