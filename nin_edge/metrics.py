@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -288,14 +288,31 @@ def calibrated_loss(values: NDArray[np.floating], targets: NDArray[np.int64]) ->
     return float((np.logaddexp.reduce(scaled, axis=1) - correct).mean())
 
 
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """Place, from 0, of the epoch with the least loss on the hold-out; of equals the first.
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a training: a row of the run's metrics.csv."""
+
+    epoch: int
+    """Its number, from 1."""
+    loss: float
+    """Mean training loss."""
+    holdout_top1: float
+    """Accuracy on the hold-out, 0 to 1."""
+    holdout_loss: float
+    """Loss on the hold-out (`calibrated_loss`), in nats."""
+    images_per_second: float
+    """Training throughput since training started or was resumed."""
+    seconds: float
+    """Duration of the training so far, in seconds."""
+
+
+def best_epoch(history: Sequence[Epoch]) -> int:
+    """Index of the epoch with the lowest loss on the hold-out; the first of equal ones by accuracy.
 
     Args:
-        history: the epochs as in a run's metrics.csv, at least one. Those without `holdout_loss`,
-            of before it was measured, come after all others, and among themselves by accuracy.
+        history: at least one epoch.
     """
-    ranks = [(row.get("holdout_loss", math.inf), -row["holdout_top1"]) for row in history]
+    ranks = [(epoch.holdout_loss, -epoch.holdout_top1) for epoch in history]
     return ranks.index(min(ranks))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import io
-import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nin_edge.metrics import Calibration, best_epoch
+from nin_edge.metrics import Calibration, Epoch, best_epoch
 
 COLOURS: Final = {
     "ink": "#1f2328",
@@ -60,22 +59,21 @@ def confusion_figure(
     return figure
 
 
-def curves_figure(history: Sequence[Mapping[str, float]], title: str | None = None) -> Figure:
+def curves_figure(history: Sequence[Epoch], title: str | None = None) -> Figure:
     """Losses of the images to fit and of the hold-out, and the latter's accuracy, by epoch.
 
     Args:
-        history: of each epoch `epoch`, `loss`, `holdout_top1` and, but in those of before it was
-            measured, `holdout_loss`, as in a run's metrics.csv.
+        history: at least one epoch.
         title: printable; none if None.
     """
     figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
-    epochs = [row["epoch"] for row in history]
-    top1 = [100 * row["holdout_top1"] for row in history]
+    epochs = [row.epoch for row in history]
+    top1 = [100 * row.holdout_top1 for row in history]
     best = best_epoch(history)
     style: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
-    loss.plot(epochs, [row["loss"] for row in history], color=_WARM, label="training", **style)
-    held_out = [row.get("holdout_loss", math.nan) for row in history]
+    loss.plot(epochs, [row.loss for row in history], color=_WARM, label="training", **style)
+    held_out = [row.holdout_loss for row in history]
     loss.plot(epochs, held_out, color=_ACCENT, label="hold-out", **style)
     loss.legend(frameon=False, labelcolor=_INK, fontsize=_SMALL)
     accuracy.plot(epochs, top1, color=_ACCENT, **style)

@@ -1,11 +1,19 @@
-"""Text from strangers (labels, names of files), made safe to show."""
+"""Text of users (labels, file names), made safe and short enough to show."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
-    """Text with control characters as escapes, so that a file's name cannot act on a terminal."""
+    """Text with control characters escaped, so that a file name cannot act on a terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
         for char in text
     )
+
+
+def list_some(names: Sequence[str], limit: int = 10) -> str:
+    """Names with commas between them, the rest of a long list as a number."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

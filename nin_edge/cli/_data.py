@@ -21,7 +21,7 @@ _EXAMPLES: Final = 3  # pairs of equal images that are named
 
 dataset_option = click.option(
     "--dataset",
-    "kind",
+    "official",
     type=click.Choice(KINDS),
     help="What DATA is; found by looking at it if not given.",
 )

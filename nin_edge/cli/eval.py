@@ -75,7 +75,7 @@ class _Model:
 def command(
     model: Path,
     data: Path,
-    kind: str | None,
+    official: str | None,
     download: bool,
     split: str,
     as_json: bool,
@@ -95,7 +95,7 @@ def command(
 
     opened = _open(model, provider)
     size, channels = opened.preprocessing.size, opened.preprocessing.channels
-    dataset = open_data(data, size, channels, kind, fetch=download)
+    dataset = open_data(data, size, channels, official, fetch=download)
     check_labels(dataset, opened.labels)
     scores = _score(model, opened, dataset, split)
     if as_json:

@@ -29,7 +29,8 @@ from nin_edge.data import download
 from nin_edge.data.decode import Picture, decode
 from nin_edge.data.official import formats
 from nin_edge.data.sources import DatasetError as DatasetError
-from nin_edge.data.sources import Source, open_source
+from nin_edge.data.sources import Source
+from nin_edge.data.sources import open_source as open_source
 from nin_edge_runtime.image import IMAGE_SUFFIXES
 from nin_edge_runtime.threads import usable_threads
 
@@ -76,6 +77,18 @@ class Dataset:
     """What it is, one of `KINDS`."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(name, name) of each test image and a training image that has the very same pixels."""
+
+    @property
+    def official(self) -> str | None:
+        """Which official data set it is; None for a folder of images."""
+        return None if self.kind == "folder" else self.kind
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Indices of the images of a split: test, holdout, train or all."""
+        if split == "all":
+            return np.arange(len(self.targets))
+        indices: NDArray[np.int64] = getattr(self, split)
+        return indices
 
 
 @dataclass(frozen=True)
