@@ -13,7 +13,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from nin_edge.data.datasets import Dataset, open_dataset
+from nin_edge.checkpoint import DataSource
+from nin_edge.data import Dataset, Location, open_dataset
+from nin_edge.network import NetworkConfig
+from nin_edge.training.recipe import Recipe
 
 SIDE = 20
 """Side of the images, in pixels; the networks here take 16, so every image is resized."""
@@ -101,6 +104,25 @@ def pack() -> Archiver:
         return archive
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    shapes: Dataset, shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run that learnt the shapes; read-only."""
+    from nin_edge.training.loop import train
+
+    folder = tmp_path_factory.mktemp("runs") / "new" / "shapes"
+    train(
+        shapes,
+        NetworkConfig.from_preset("nin-bn", classes=3, size=16, width=0.05),
+        Recipe(epochs=6, batch_size=16),
+        DataSource("shapes", "CC0"),
+        folder,
+        location=Location(shapes_folder, "shapes", None),
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

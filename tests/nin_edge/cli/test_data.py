@@ -16,7 +16,18 @@ from nin_edge.cli import main
 from nin_edge.cli._data import KINDS
 from nin_edge.data import datasets, download
 
-TINY = ("--size", "28", "--width", "0.01", "--batch-size", "16", "--device", "cpu", "--epochs", "1")
+TINY = (
+    "--size",
+    "28",
+    "--width",
+    "0.01",
+    "--set",
+    "batch_size=16",
+    "--device",
+    "cpu",
+    "--epochs",
+    "1",
+)
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -45,7 +56,7 @@ def test_an_official_archive_trains_and_is_scored(
     clothes: Path, tmp_path: Path, channels: int
 ) -> None:
     run, kind = tmp_path / "run", ("--dataset", "fashion-mnist")
-    trained = invoke("train", clothes, *kind, *TINY, "--channels", channels, "-o", run)
+    trained = invoke("train", clothes, *kind, *TINY, "--set", f"channels={channels}", "-o", run)
     assert trained.exit_code == 0, trained.output
     assert "clothes: Fashion-MNIST, 10 classes, 180 images to fit, 20 held out, 20 to te" in (
         trained.stderr

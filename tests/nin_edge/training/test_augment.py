@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nin_edge.predict import put
+from nin_edge.predict import to_device
 from nin_edge.training.augment import (
     alternating_flip,
     augment,
@@ -153,7 +153,7 @@ def test_a_gpu_shows_what_a_cpu_shows(gpu: torch.device, rng: np.random.Generato
     mixing = rng.integers(0, 9, 64), rng.permutation(64)
     arrays, shown, parts = (noise(rng), *draws, *mixing), [], []
     for device in (torch.device("cpu"), gpu):
-        images, shift, flip, at, colour, side, partner = (put(one, device) for one in arrays)
+        images, shift, flip, at, colour, side, partner = (to_device(one, device) for one in arrays)
         moved = augment(images, crop=2, shift=shift, flip=flip)
         covered = cut_out(moved, side=4, centre=at, fill=colour)
         mixed, part = cut_mix(covered, side=side, centre=at, partner=partner)
