@@ -147,7 +147,7 @@ def main() -> None:
     print(what)
     # A rate that all five bear: at 0.2 the fully connected head diverges.
     recipe = Recipe(
-        epochs=int(budget["epochs"]), learning_rate=0.1, small_images=0.0, crop=0, flip=False
+        epochs=int(budget["epochs"]), learning_rate=0.1, low_resolution=0.0, crop=0, flip=False
     )
     rows = []
     for candidate in candidates(dataset, size, channels, budget["width"]):

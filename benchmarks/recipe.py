@@ -30,14 +30,16 @@ from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.data import Dataset, open_dataset
 from nin_edge.network import NetworkConfig
 from nin_edge.training.finetune import Pretrained
-from nin_edge.training.loop import Progress, train
+from nin_edge.training.loop import train
 from nin_edge.training.memory import keep_memory
-from nin_edge.training.recipe import Recipe, small_side
+from nin_edge.training.plan import low_resolution_side
+from nin_edge.training.progress import Progress
+from nin_edge.training.recipe import Recipe
 
 HELD_OUT: Final = 5000
 
-SGD: Final = Recipe(muon_rate=0.0, batch_size=128, warmup=0.2, small_images=0.0)
-FULL_SIZE: Final = Recipe(small_images=0.0)
+SGD: Final = Recipe(muon_rate=0.0, batch_size=128, warmup=0.2, low_resolution=0.0)
+FULL_SIZE: Final = Recipe(low_resolution=0.0)
 RECIPES: Final = {
     "SGD, batch 128": SGD,
     "SGD, batch 250": replace(SGD, batch_size=250),
@@ -65,7 +67,9 @@ def _split(dataset: Dataset) -> Dataset:
 
 def affordable(recipe: Recipe, epochs: int) -> int:
     """Epochs that cost as many multiply-adds as `epochs` of full-size images."""
-    small = recipe.small_images * (1 - (small_side(32) / 32) ** 2)  # what they save, of an epoch
+    small = recipe.low_resolution * (
+        1 - (low_resolution_side(32) / 32) ** 2
+    )  # what they save, of an epoch
     return round(epochs / (1 - small))
 
 

@@ -48,7 +48,8 @@ def bare(width: float, *, keep: bool) -> float:
     """Images a second of the loop without data."""
     from nin_edge.network import NetworkConfig, NiN
     from nin_edge.training.memory import keep_memory
-    from nin_edge.training.recipe import Recipe, make_optimizers
+    from nin_edge.training.optimizers import make_optimizers
+    from nin_edge.training.recipe import Recipe
 
     if keep:
         keep_memory()
@@ -82,11 +83,11 @@ def finished() -> float:
 def real(data: Path, width: float) -> float:
     """Images a second of `train` over the same steps, within an epoch."""
     from nin_edge.data import open_dataset
-    from nin_edge.training.completion import TrainingStoppedError
+    from nin_edge.training.errors import TrainingStoppedError
     from nin_edge.training.recipe import Recipe
 
     dataset = open_dataset(data, size=32)
-    recipe = Recipe(bf16=BF16, small_images=0.0)
+    recipe = Recipe(bf16=BF16, low_resolution=0.0)
     reports: list[float] = []
     steps = itertools.count(1)
     with suppress(TrainingStoppedError):

@@ -1,9 +1,8 @@
-"""Weights with all that is needed to use them, in one safetensors file; never a pickle.
+"""A trained network with everything that is needed to use it, in one safetensors file.
 
-A checkpoint's tensors are the network's state dictionary and, under `ranges/`, the activation
-ranges that int8 export needs. Its header carries the rest as JSON: format version, network, labels,
-preprocessing, data set, metrics, library versions. A training state (`state.safetensors`) is
-written in the same way, with its own kind in the header.
+The file's tensors are the network's state dictionary and, under `ranges/`, the activation ranges
+that int8 export needs. Its header has the rest as JSON: network, labels, preprocessing, data set,
+scores and library versions.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from nin_edge import __version__
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors
+from nin_edge.trained_scores import TrainedScores
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.preprocessing import Preprocessing
 
-_RANGES: Final = "ranges/"
+_RANGES: Final = "ranges/"  # prefix of the tensors that are activation ranges
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class DataSource:
     """The data set that a network was trained on."""
 
     name: str
-    """What its owner calls it, for example `CIFAR-10 (JPEG q75)`."""
+    """Its name, for example `CIFAR-10 (JPEG q75)`."""
     licence: str = "not stated"
     """A note on the licence of its images."""
     fingerprint: str = ""
-    """SHA-256 of all pixels and labels, in hexadecimal; empty if unknown."""
+    """SHA-256 of its pixels, labels and splits, in hexadecimal; empty if unknown."""
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of nin-edge and of the libraries that training and export rest on."""
+    """Versions of Python, nin-edge and the libraries that decide the result of a training."""
     return {
         "nin-edge": __version__,
         "python": platform.python_version(),
@@ -55,10 +55,10 @@ def library_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network with its labels, preprocessing and history."""
+    """A trained network with its labels, preprocessing and scores."""
 
     config: NetworkConfig
-    """The network's shape."""
+    """The network's architecture."""
     weights: Mapping[str, Tensor]
     """State dictionary of `NiN(config)`."""
     labels: tuple[str, ...]
@@ -66,18 +66,18 @@ class Checkpoint:
     preprocessing: Preprocessing
     """How images become the network's input."""
     data: DataSource
-    """What it was trained on."""
+    """The data set it was trained on."""
     ranges: Mapping[str, ActivationRange] = field(default_factory=dict)
-    """Activation ranges by module name (`evaluate.activation_ranges`); empty if not recorded."""
+    """Activation ranges (`quantised_points.activation_ranges`); empty if not recorded."""
     temperature: float | None = None
-    """Divisor of the logits that calibrates the probabilities; None if it was not fitted."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Measured figures by name, for example `test_top1` (0 to 1) and `test_images`."""
+    """Divisor of the logits that calibrates the probabilities, above 0; None if not fitted."""
+    trained_scores: TrainedScores = field(default_factory=TrainedScores)
+    """What training measured: accuracy, calibration error, duration."""
     versions: Mapping[str, str] = field(default_factory=library_versions)
     """Versions of the libraries that made it."""
 
     def network(self) -> NiN:
-        """The network with these weights, in evaluation mode, channels-last, on the CPU."""
+        """A network with these weights, on the CPU, in evaluation mode and channels-last."""
         network = NiN(self.config)
         network.load_state_dict(dict(self.weights))
         return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -90,7 +90,7 @@ class Checkpoint:
         """Write the checkpoint atomically.
 
         Raises:
-            OSError: the file cannot be written; an older one of that name is untouched.
+            OSError: the file cannot be written; an existing file is left as it was.
         """
         ranges = {
             _RANGES + name: torch.tensor([span.minimum, span.maximum, span.low, span.high])
@@ -102,7 +102,7 @@ class Checkpoint:
             "preprocessing": asdict(self.preprocessing),
             "data": asdict(self.data),
             "temperature": self.temperature,
-            "metrics": dict(self.metrics),
+            "metrics": self.trained_scores.to_json(),
             "versions": dict(self.versions),
         }
         write_tensors(path, "checkpoint", {**self.weights, **ranges}, header)
@@ -112,8 +112,8 @@ class Checkpoint:
         """Read a checkpoint and check that its parts fit together.
 
         Raises:
-            ModelFileError: missing, truncated, foreign, newer or inconsistent; the message names
-                file and fault.
+            ModelFileError: the file is missing, damaged, of another program or a newer version; the
+                message names the file and the fault.
         """
         tensors, header = read_tensors(path, "checkpoint")
         try:
@@ -131,74 +131,73 @@ class Checkpoint:
                     if name.startswith(_RANGES)
                 },
                 temperature=header["temperature"],
-                metrics=_expect(header, "metrics", dict),
+                trained_scores=TrainedScores.from_json(_expect(header, "metrics", dict)),
                 versions=_expect(header, "versions", dict),
             )
-            checkpoint._check()
+            checkpoint._check_fields()
+            checkpoint._check_weights()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fault = f"the header lacks {error}" if isinstance(error, KeyError) else str(error)
             raise ModelFileError(f"{path}: a damaged checkpoint: {fault}") from error
         return checkpoint
 
-    def _check(self) -> None:
-        """Raise ValueError where header and tensors contradict each other."""
+    def _check_fields(self) -> None:
+        """Raise ValueError where two fields of the header contradict each other."""
         if not all(isinstance(label, str) for label in self.labels):
             raise ValueError(f"labels {self.labels}, expected text")
-        if len(self.labels) != self.config.classes or len(set(self.labels)) != len(self.labels):
-            raise ValueError(
-                f"{len(set(self.labels))} different labels for {self.config.classes} classes"
-            )
-        network, preprocessing = (
-            (self.config.size, self.config.channels),
-            (self.preprocessing.size, self.preprocessing.channels),
-        )
+        different = len(set(self.labels))
+        if not different == len(self.labels) == self.config.classes:
+            raise ValueError(f"{different} different labels for {self.config.classes} classes")
+        network = (self.config.size, self.config.channels)
+        preprocessing = (self.preprocessing.size, self.preprocessing.channels)
         if network != preprocessing:
             raise ValueError(
                 f"size and channels are {network} in the network, "
                 f"{preprocessing} in its preprocessing"
             )
-        if self.temperature is not None and not (
-            math.isfinite(self.temperature) and self.temperature > 0
-        ):
-            raise ValueError(f"temperature {self.temperature}, expected a positive number")
-        with torch.device("meta"):  # shapes alone, no memory
-            expected = {
-                name: tuple(value.shape) for name, value in NiN(self.config).state_dict().items()
-            }
-        found = {name: tuple(value.shape) for name, value in self.weights.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
+        temperature = self.temperature
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature}, expected a positive number")
+
+    def _check_weights(self) -> None:
+        """Raise ValueError unless the weights have the names and shapes of the network."""
+        with torch.device("meta"):  # shapes only, no memory
+            network = NiN(self.config).state_dict()
+        expected = {name: tuple(value.shape) for name, value in network.items()}
+        shapes = {name: tuple(value.shape) for name, value in self.weights.items()}
+        for name in sorted(expected.keys() | shapes.keys()):
+            if expected.get(name) != shapes.get(name):
                 raise ValueError(
-                    f"tensor {name!r} has shape {found.get(name, 'none (it is missing)')}, "
-                    f"the network in the header wants {expected.get(name, 'no such tensor')}"
+                    f"tensor {name!r} has shape {shapes.get(name, 'none (it is missing)')}, "
+                    f"the network in the header has {expected.get(name, 'no such tensor')}"
                 )
 
 
 def read_config(stored: Mapping[str, Any]) -> NetworkConfig:
-    """A network's configuration from JSON, which knows lists alone.
+    """A network's configuration from JSON, where tuples are lists.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: it is not one.
     """
-    lists = {
+    tuples = {
         "blocks": tuple(tuple(block) for block in stored["blocks"]),
         "kernels": tuple(stored["kernels"]),
-        "pools": tuple(stored.get("pools", NetworkConfig.pools)),  # older files do not name them
+        "pools": tuple(stored["pools"]),
     }
-    return NetworkConfig(**{**stored, **lists})
+    return NetworkConfig(**{**stored, **tuples})
 
 
 def read_preprocessing(stored: Mapping[str, Any]) -> Preprocessing:
-    """A preprocessing from JSON, which knows lists alone.
+    """A preprocessing from JSON, where tuples are lists.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: it is not one.
     """
     return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 
-def _expect(header: Mapping[str, Any], key: str, kind: type) -> Any:
-    """A header's value, which has to be of the given type."""
-    if not isinstance(header[key], kind):
-        raise ValueError(f"{key} {header[key]!r}, expected a {kind.__name__}")
+def _expect(header: Mapping[str, Any], key: str, expected: type) -> Any:
+    """A header's value, which has to be of the expected type."""
+    if not isinstance(header[key], expected):
+        raise ValueError(f"{key} {header[key]!r}, expected a {expected.__name__}")
     return header[key]

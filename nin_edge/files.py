@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from nin_edge_runtime.errors import NinEdgeError
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file: write a temporary one beside it, flush that to disk, rename it.
@@ -38,3 +40,18 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(folder)  # the rename itself must survive a power cut too
     finally:
         os.close(folder)
+
+
+def require_folder(path: Path) -> None:
+    """Check that a folder exists or can be made, before any work is done for it.
+
+    Raises:
+        NinEdgeError: a file is in its place or on the way to it, or it is not writable.
+    """
+    for part in (path, *path.parents):
+        if part.is_dir():
+            if not os.access(part, os.W_OK):
+                raise NinEdgeError(f"{part}: not writable, expected a folder to write to")
+            return
+        if part.exists():
+            raise NinEdgeError(f"{part}: a file, expected a folder to write to")

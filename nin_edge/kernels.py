@@ -1,4 +1,4 @@
-"""Work-arounds for torch: faster or safer forms of what the network is made of, equal in result."""
+"""Work-arounds for torch: faster or safer versions of the network's layers, with equal results."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class AveragePool(nn.AvgPool2d):
-    """3 x 3 average pooling of stride 2 and padding 1 that leaves the padding out of its count."""
+    """3 x 3 average pooling with stride 2 and padding 1; the padding is not counted."""
 
     def __init__(self) -> None:
-        """Fix the shape."""
+        """Fix the kernel, stride and padding."""
         super().__init__(3, stride=2, padding=1, count_include_pad=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The averages, (N, C, ceil(H / 2), ceil(W / 2)), of maps (N, C, H, W)."""
+        """Average pooling: (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))."""
         if not maps.is_cuda:
             return super().forward(maps)
-        # With padding, CUDA's gradient for channels-last maps is wrong, without a word: that of
-        # other pixels (in torch 2.11; github.com/pytorch/pytorch/issues/188344).
+        # With padding, CUDA's gradient for channels-last maps is silently wrong
+        # (in torch 2.11; github.com/pytorch/pytorch/issues/188344).
         averages = super().forward(maps.contiguous())
         return averages.contiguous(memory_format=torch.channels_last)
 
 
 class ReLU(nn.ReLU):
-    """max(x, 0) in place; bfloat16 on a CPU goes as integers, in a tenth of the time."""
+    """max(x, 0) in place; for bfloat16 on a CPU by integer operations, ten times as fast."""
 
     def __init__(self) -> None:
-        """Work in place."""
+        """Make it an in-place operation."""
         super().__init__(inplace=True)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The maps, of any shape, with 0 for all that was negative."""
+        """The same tensor, of any shape, with negative values replaced by 0."""
         if maps.dtype == torch.bfloat16 and maps.device.type == "cpu":
             rectified: Tensor = _IntegerReLU.apply(maps)  # type: ignore[no-untyped-call]
             return rectified
@@ -43,9 +43,10 @@ class ReLU(nn.ReLU):
 
 
 class _IntegerReLU(torch.autograd.Function):
-    """ReLU of bfloat16 by its bits: read as int16, what has its sign bit set is negative.
+    """ReLU of bfloat16 by its bits: read as int16, a value with the sign bit set is negative.
 
-    A NaN with a sign becomes 0. Training finds it all the same, in weights and statistics.
+    A NaN with the sign bit set becomes 0. Training still detects it, by the weights and the batch
+    statistics that it reaches.
     """
 
     @staticmethod
@@ -66,11 +67,11 @@ class _IntegerReLU(torch.autograd.Function):
 def fold_batch_norm(network: nn.Module) -> None:
     """Fold each batch normalisation into the convolution before it, for faster inference.
 
-    The answers stay the same but for rounding; the network can no longer be trained, nor its
-    weights be loaded or saved.
+    Outputs change by rounding only. Afterwards the network cannot be trained, and its weights
+    cannot be saved or loaded.
 
     Args:
-        network: in evaluation mode; changed in place.
+        network: a network in evaluation mode; changed in place.
     """
     for block in network.modules():
         if not isinstance(block, nn.Sequential):
@@ -82,15 +83,16 @@ def fold_batch_norm(network: nn.Module) -> None:
 
 
 def compile_network(network: nn.Module) -> nn.Module:
-    """The network's forward pass, and with it its gradient, as kernels made for each input shape.
+    """Compile the forward and backward pass with torch.compile, once for each input shape.
 
-    Made by torch.compile on first use, in about half a minute, and launched as one CUDA graph each
-    (its mode `reduce-overhead`). Weights and statistics stay the network's own.
+    Compiling takes about half a minute, at the first call with a shape. The mode `reduce-overhead`
+    launches each pass as one CUDA graph.
 
     Args:
-        network: on a GPU.
+        network: a network on a GPU.
 
     Returns:
-        A module that shares them; a call overwrites what the last one gave.
+        A module that shares the network's weights and statistics. Each call overwrites the output
+        of the previous one.
     """
     return cast(nn.Module, torch.compile(network, dynamic=False, mode="reduce-overhead"))

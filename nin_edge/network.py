@@ -1,12 +1,11 @@
 """Network in Network (Lin, Chen, Yan, arXiv:1312.4400): the whole network on one page.
 
-A convolution layer is a linear filter followed by a non-linearity. The paper puts a small
-multilayer perceptron in its place (an *mlpconv* layer): a k x k convolution followed by two 1 x 1
-convolutions, each with ReLU, whose weights are shared over all positions (section 3.1). Three of
-those and a global average over one map per class make the classifier (section 3.2); there is no
-fully connected layer.
+A convolution layer is a linear filter followed by a non-linearity. The paper replaces it by a small
+multilayer perceptron that slides over the image (an *mlpconv* layer): a k x k convolution followed
+by two 1 x 1 convolutions, each with a ReLU (section 3.1). The classifier is three such layers and a
+global average over one map per class (section 3.2). There is no fully connected layer.
 
-    >>> network = NiN(NetworkConfig.from_preset("nin", classes=10))
+    >>> network = NiN(NetworkConfig.from_preset("nin"))
     >>> sum(parameter.numel() for parameter in network.parameters())
     966986
 """
@@ -28,10 +27,10 @@ SIZES: Final = range(16, 513)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Everything that fixes the shape of a network; stored with its weights."""
+    """The architecture of a network; stored with its weights."""
 
     preset: str
-    """Name of the preset that the other fields started from."""
+    """Name of the preset that the other fields started from, a key of `PRESETS`."""
     classes: int
     """Number of classes K, at least 2."""
     channels: int = 3
@@ -39,27 +38,27 @@ class NetworkConfig:
     size: int = 32
     """Side of the square input in pixels, 16 to 512."""
     width: float = 1.0
-    """Multiplier of the preset's channel counts, each rounded to a multiple of 8."""
+    """Multiplier of the channel counts, above 0, at most 8; each is rounded to a multiple of 8."""
     blocks: tuple[tuple[int, ...], ...] = ((192, 160, 96), (192, 192, 192), (192, 192))
-    """Output channels of each mlpconv's convolutions at width 1; the very last, K, is left out."""
+    """Output channels of each block's convolutions at width 1, without the last one's K."""
     kernels: tuple[int, ...] = (5, 5, 3)
-    """Side of each mlpconv's first kernel; the other two are 1."""
+    """Side of each block's first kernel, odd, in pixels; the other kernels are 1 x 1."""
     stride: int = 1
-    """Step of the very first convolution, in pixels."""
+    """Stride of the first convolution, 1 to 8 pixels."""
     pools: tuple[str, ...] = ("max", "avg")
-    """Pooling after each block but the last: the maximum, or the average without the padding."""
+    """Pooling after each block but the last: `max`, or `avg` (the padding is not counted)."""
     batch_norm: bool = False
-    """Batch normalisation between each convolution and its ReLU, but for the last convolution."""
+    """Whether batch normalisation follows each convolution but the last."""
     last_relu: bool = True
-    """Whether the class maps pass a ReLU, as in the paper; without it they are linear."""
+    """Whether a ReLU follows the last convolution, as in the paper; else class maps are linear."""
     dropout: float = 0.5
-    """Probability of zeroing an activation after each pooling, while training."""
+    """Dropout probability after each pooling, 0 to below 1; in training only."""
     block: str = "mlpconv"
-    """`mlpconv`, or `linear`: of each block the first convolution alone, the paper's comparison."""
+    """`mlpconv`; or `linear`, each block's first convolution only (the paper's baseline)."""
     head: str = "gap"
-    """`gap`, global average pooling, or `fc`: a fully connected layer over the flattened maps."""
+    """`gap`, global average pooling; or `fc`, a fully connected layer over the flattened maps."""
     head_dropout: float = 0.0
-    """Probability of zeroing an input of the fully connected layer, while training."""
+    """Dropout probability before the fully connected layer, 0 to below 1; in training only."""
 
     def __post_init__(self) -> None:
         """Refuse a network that cannot be built.
@@ -85,6 +84,12 @@ class NetworkConfig:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}: expected {' or '.join(known)}"
                 )
+        if not 1 <= self.stride <= 8:
+            raise ValueError(f"stride is {self.stride}: expected 1 to 8 pixels")
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Refuse blocks that do not fit together."""
         if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
             raise ValueError(f"kernels are {self.kernels}: expected odd sides")
         if len(self.blocks) != len(self.kernels) or not all(self.blocks):
@@ -95,24 +100,31 @@ class NetworkConfig:
             raise ValueError(
                 f"pools are {self.pools}: expected max or avg between the {len(self.blocks)} blocks"
             )
-        if not 1 <= self.stride <= 8:
-            raise ValueError(f"stride is {self.stride}: expected 1 to 8 pixels")
 
     @classmethod
-    def from_preset(cls, preset: str, *, classes: int, **changes: object) -> NetworkConfig:
-        """The named preset for `classes` classes, with any other field changed by keyword.
+    def from_preset(
+        cls, preset: str, *, classes: int | None = None, **changes: object
+    ) -> NetworkConfig:
+        """The named preset, with fields changed by keyword.
+
+        Args:
+            preset: a key of `PRESETS`.
+            classes: number of classes; that of the paper's data set if None.
+            changes: values of other fields.
 
         Raises:
-            ValueError: no such preset (the message lists them), or a field out of its range.
+            ValueError: no such preset (the message lists them), or a field is out of its range.
         """
         if preset not in PRESETS:
             raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-        return replace(PRESETS[preset], classes=classes, **changes)  # type: ignore[arg-type]
+        if classes is not None:
+            changes["classes"] = classes
+        return replace(PRESETS[preset], **changes)  # type: ignore[arg-type]
 
     def layer_shapes(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
         """Each block's convolutions as (input channels, output channels, kernel side).
 
-        A linear block is its first convolution; the last one keeps the 1 x 1 convolution to K maps.
+        A linear block has one convolution; the last block also keeps the 1 x 1 one to K maps.
         """
         shapes, inputs = [], self.channels
         for index, (block, kernel) in enumerate(zip(self.blocks, self.kernels, strict=True)):
@@ -127,13 +139,13 @@ class NetworkConfig:
         return tuple(shapes)
 
     def map_sides(self) -> tuple[int, ...]:
-        """Side, in pixels, of what each block gives; the last one's is that of the K maps."""
-        # The first convolution divides the side by its stride, every pooling by two; both round up.
+        """Side of each block's output maps in pixels; the last is the side of the class maps."""
+        # The first convolution divides the side by its stride, each pooling by 2; both round up.
         first = math.ceil(self.size / self.stride)
         return tuple(math.ceil(first / 2**index) for index in range(len(self.blocks)))
 
     def multiply_adds(self) -> int:
-        """Multiply-adds of all layers for one image (bias, pooling and softmax left out)."""
+        """Multiply-adds of all convolutions for one image, without bias, pooling and softmax."""
         sides = self.map_sides()
         total = sum(
             inputs * outputs * kernel**2 * side**2
@@ -144,18 +156,18 @@ class NetworkConfig:
 
 
 def count_parameters(config: NetworkConfig) -> int:
-    """Weights and biases of the network, those of its normalisation among them."""
-    with torch.device("meta"):  # shapes alone
+    """Number of trainable parameters: weights and biases, batch normalisation included."""
+    with torch.device("meta"):  # shapes only, no memory
         return sum(parameter.numel() for parameter in NiN(config).parameters())
 
 
 PRESETS: Final = {
     # The paper's CIFAR network (its figure 2 and the authors' published configuration).
     "nin": NetworkConfig("nin", classes=10),
-    # With batch normalisation, dropout no longer pays in short runs; a linear last layer trains
-    # faster and makes the maps true class activation maps (docs/results.md).
+    # With batch normalisation, dropout does not improve short runs. A linear last layer trains
+    # faster and makes the maps true class activation maps.
     "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
-    # The authors' published network for ImageNet, with the normalisation and the end of nin-bn.
+    # The authors' published ImageNet network, with the normalisation and the last layer of nin-bn.
     "nin-imagenet": NetworkConfig(
         "nin-imagenet",
         classes=1000,
@@ -169,12 +181,13 @@ PRESETS: Final = {
         dropout=0.0,
     ),
 }
+"""The networks that `--preset` names."""
 
 
 class MlpConv(nn.Sequential):
     """A k x k convolution followed by 1 x 1 convolutions: the paper's micro network (section 3.1).
 
-    Maps (N, C, H, W) to (N, D, H, W), D being the output channels of the last convolution.
+    (N, C, H, W) -> (N, D, H / stride, W / stride), with D the last convolution's output channels.
     """
 
     def __init__(
@@ -186,14 +199,14 @@ class MlpConv(nn.Sequential):
         plain_last: bool,
         last_relu: bool,
     ) -> None:
-        """Build the layers with He initialisation: deep ReLU stacks train without normalisation.
+        """Build the layers, with He initialisation so that `nin` trains without normalisation.
 
         Args:
             shapes: (input channels, output channels, odd kernel side) of each convolution.
-            stride: of the first convolution, in pixels.
-            batch_norm: normalise each convolution's output before its ReLU.
-            plain_last: leave the last convolution's output as it is, but for `last_relu`.
-            last_relu: with `plain_last`, whether it still passes a ReLU.
+            stride: stride of the first convolution, in pixels.
+            batch_norm: whether batch normalisation follows each convolution.
+            plain_last: whether the last convolution has no batch normalisation.
+            last_relu: with `plain_last`, whether a ReLU follows the last convolution.
         """
         layers: list[nn.Module] = []
         for index, (inputs, outputs, kernel) in enumerate(shapes):
@@ -219,18 +232,17 @@ class MlpConv(nn.Sequential):
 
 
 class NiN(nn.Module):
-    """Mlpconv blocks, overlapping pooling and dropout between them, global average pooling.
+    """Mlpconv blocks with overlapping pooling and dropout between them, then a global average.
 
-    Poolings are 3 x 3 with stride 2 and padding 1. CIFAR's networks have three blocks; the first
-    pooling is a maximum, the second an average that leaves the padding out of its count.
+    All poolings are 3 x 3 with stride 2 and padding 1. The CIFAR networks have three blocks, with
+    max pooling after the first and average pooling after the second.
 
-    With the head `fc`, a fully connected layer takes the flattened maps (section 4.6). It is the
-    convolution whose kernel is as large as the maps: K maps of one pixel, which are the logits and
-    say nothing of places.
+    With the head `fc`, a fully connected layer follows the flattened maps (section 4.6). It is
+    written as a convolution whose kernel covers the whole map, so its K maps are 1 x 1.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Build the network that `config` describes, with fresh weights from torch's generator."""
+        """Build the network, with random weights from torch's global generator."""
         super().__init__()
         self.config = config
         shapes = config.layer_shapes()
@@ -247,8 +259,7 @@ class NiN(nn.Module):
                 )
             )
             if not last:
-                # Dropout follows the pooling, where a quarter of the activations is left to draw
-                # for.
+                # Dropout after the pooling draws a quarter as many random numbers as before it.
                 stages.append(
                     nn.MaxPool2d(3, stride=2, padding=1)
                     if config.pools[index] == "max"
@@ -261,7 +272,7 @@ class NiN(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def class_maps(self, images: Tensor) -> Tensor:
-        """One map per class, before the average.
+        """The class maps, one per class, before the average.
 
         Args:
             images: normalised images (N, C, S, S), float32.
@@ -273,12 +284,12 @@ class NiN(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits: the average of each class map (global average pooling, section 3.2).
+        """The logits: the average of each class map (global average pooling, section 3.2).
 
         Args:
             images: normalised images (N, C, S, S), float32.
 
         Returns:
-            (N, K), float32, unbounded.
+            (N, K), float32.
         """
         return self.class_maps(images).mean((2, 3))  # (N, K, h, w) -> (N, K)

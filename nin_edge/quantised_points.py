@@ -1,8 +1,8 @@
-"""Which tensors of the network int8 quantises, and the ranges of their values.
+"""Which tensors of the network int8 quantises, and their activation ranges.
 
 Training records the ranges in the checkpoint; export turns them into scales and zero points. Both
-ask here which tensors these are: the network's input, and what each layer hands on to the next. A
-convolution is one step with the normalisation and the ReLU after it, so its own output is none.
+ask this module which tensors these are: the network's input and each layer's output. A convolution
+is fused with the batch normalisation and the ReLU after it, so its own output is not quantised.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from nin_edge.network import NiN
 
 INPUT: Final = "input"
-"""Name of the point that is the network's normalised input; the others go by their module's."""
+"""Name of the network's normalised input; other tensors are named by the module they come from."""
 
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """Values one tensor took over the calibration images: what int8 has to cover."""
+    """Range of one tensor's values over the calibration images, which int8 has to represent."""
 
     minimum: float
     """Smallest value."""
@@ -36,9 +36,10 @@ class ActivationRange:
 
 
 def quantised_points(network: NiN) -> dict[str, nn.Module]:
-    """The modules whose output int8 quantises, by name, in their order; `INPUT` comes before them.
+    """The modules whose output int8 quantises, by name, in the network's order.
 
-    These are ReLU, poolings, and convolutions without a normalisation or a ReLU after them.
+    These are ReLUs, poolings, and convolutions that neither batch normalisation nor a ReLU follows.
+    The network's input (`INPUT`) is quantised too.
     """
     layers = [
         (name, module) for name, module in network.named_modules() if not list(module.children())
@@ -56,18 +57,17 @@ def quantised_points(network: NiN) -> dict[str, nn.Module]:
 def activation_ranges(
     network: NiN, batches: Iterable[Tensor], count: int
 ) -> dict[str, ActivationRange]:
-    """Range of every quantised tensor over some images.
+    """The range of every quantised tensor over some images.
 
-    The percentiles are exact: the few values beyond them are kept, and all others dropped as they
-    come.
+    The percentiles are exact. To save memory, only the values beyond them are kept.
 
     Args:
-        network: on the CPU; evaluated in evaluation mode, which it is left in.
-        batches: normalised images, float32 (N, C, S, S) each, unaugmented.
-        count: images of all batches together.
+        network: a network on the CPU; put into evaluation mode and left in it.
+        batches: normalised images without augmentation, float32 (N, C, S, S) each.
+        count: number of images in all batches.
 
     Returns:
-        By name of the point, `INPUT` among them.
+        The ranges by module name, and that of the input by `INPUT`.
     """
     network.eval()
     tails: dict[str, tuple[Tensor, Tensor]] = {}

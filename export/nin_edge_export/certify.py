@@ -156,45 +156,42 @@ def measured_thresholds(
 
 def trained_accuracy(checkpoint: Checkpoint) -> Accuracy | None:
     """The accuracy that training measured with PyTorch on the test split, if it did."""
-    figures = checkpoint.metrics
-    if "test_top1" not in figures:
+    test = checkpoint.trained_scores.test
+    if test is None or test.images is None:
         return None
-    return Accuracy(
-        checkpoint.data.name, int(figures["test_images"]), BY_PYTORCH, figures["test_top1"]
-    )
+    return Accuracy(checkpoint.data.name, test.images, BY_PYTORCH, test.top1)
 
 
 def trained_calibration(checkpoint: Checkpoint) -> Calibration | None:
     """The calibration error that training measured with PyTorch on the test split, if it did."""
-    figures = checkpoint.metrics
-    if "test_top1" not in figures or checkpoint.temperature is None:
+    test = checkpoint.trained_scores.test
+    if checkpoint.temperature is None or test is None or test.images is None:
+        return None
+    if test.ece is None or test.ece_uncalibrated is None:
         return None
     return Calibration(
         checkpoint.data.name,
-        int(figures["test_images"]),
+        test.images,
         BY_PYTORCH,
-        ece_before=figures["test_ece_uncalibrated"],
-        ece_after=figures["test_ece"],
+        ece_before=test.ece_uncalibrated,
+        ece_after=test.ece,
     )
 
 
 def trained_thresholds(checkpoint: Checkpoint) -> Thresholds | None:
     """What a `min_score` gave with PyTorch on the hold-out, if training measured it."""
-    figures = checkpoint.metrics
-    rows = [
-        metrics.Threshold(value, figures[coverage], figures.get(f"holdout_top1_at_{value:g}"))
-        for value in metrics.THRESHOLDS
-        if (coverage := f"holdout_coverage_at_{value:g}") in figures
-    ]
-    if checkpoint.temperature is None or not rows:
+    scores = checkpoint.trained_scores
+    if checkpoint.temperature is None or not scores.thresholds:
+        return None
+    if scores.holdout is None or scores.holdout.images is None:
         return None
     return Thresholds(
         data=checkpoint.data.name,
         split=_HOLDOUT,
-        images=int(figures["holdout_images"]),
+        images=scores.holdout.images,
         measured_with=BY_PYTORCH,
         temperature=FITTED_HERE,
-        answers=_certified(rows),
+        answers=_certified(scores.thresholds),
     )
 
 

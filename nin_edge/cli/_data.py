@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from nin_edge.cli._common import on_terminal, printable
 
 if TYPE_CHECKING:
     from nin_edge.data import Dataset, Location
+    from nin_edge.training.progress import Loading, Opened
 
 DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
 """`FOLDER` and the names in `OFFICIAL` of `nin_edge.data`, which the help must not import."""
@@ -77,6 +77,16 @@ def describe(dataset: Dataset) -> None:
         )
 
 
+def show_event(event: Loading | Opened) -> None:
+    """Print what happens to a data set: how far reading it is, and what is in it."""
+    from nin_edge.training.progress import Loading
+
+    if isinstance(event, Loading):
+        show_progress(event.task)(event.done, event.total)
+    else:
+        describe(event.dataset)
+
+
 def show_progress(task: str) -> Callable[[int, int], None]:
     """A callback that prints how far a task is: a line redrawn on a terminal, nothing elsewhere."""
 
@@ -85,30 +95,6 @@ def show_progress(task: str) -> Callable[[int, int], None]:
             click.echo(f"\r{task} {done:,} / {total:,}", nl=done == total, err=True)
 
     return show
-
-
-def torch_device(option: str, name: str) -> str:
-    """The torch device of `--device` or `--provider`: `auto` takes CUDA where torch sees one."""
-    from nin_edge.predict import torch_device
-
-    return torch_device(name, option)
-
-
-def require_folder(path: Path) -> None:
-    """Make sure that a folder is there or can be made, before any work is done for it.
-
-    Raises:
-        NinEdgeError: a file lies in its place or on the way to it, or it is not writable.
-    """
-    from nin_edge_runtime.errors import NinEdgeError
-
-    for part in (path, *path.parents):
-        if part.is_dir():
-            if not os.access(part, os.W_OK):
-                raise NinEdgeError(f"{part}: not writable, expected a folder to write to")
-            return
-        if part.exists():
-            raise NinEdgeError(f"{part}: a file, expected a folder to write to")
 
 
 def _show_download(name: str, done: int, total: int) -> None:

@@ -59,7 +59,7 @@ def heatmap_paths(out: Path, arguments: Sequence[str], sources: Sequence[Source]
         click.UsageError: the file's ending is not one of a picture.
         NinEdgeError: a heatmap would replace an image, or a file is in the folder's place.
     """
-    from nin_edge.cli._data import require_folder
+    from nin_edge.files import require_folder
     from nin_edge_runtime import NinEdgeError
 
     if len(sources) == 1 and not out.is_dir() and not Path(arguments[0]).is_dir():
@@ -82,7 +82,7 @@ def heatmap_paths(out: Path, arguments: Sequence[str], sources: Sequence[Source]
 
 def _heatmap_file(out: Path, image: Path | bytes | ImageError) -> Path:
     """Check the file for the only image's heatmap, and make its folder."""
-    from nin_edge.cli._data import require_folder
+    from nin_edge.files import require_folder
     from nin_edge_runtime import NinEdgeError
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):

@@ -1,4 +1,4 @@
-"""What a long training shows on the way, and how it is asked to stop."""
+"""What a long training shows while it runs, and how it is asked to stop."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ import click
 from nin_edge.cli._common import on_terminal
 
 if TYPE_CHECKING:
-    from nin_edge.training.loop import Progress
+    from nin_edge.training.progress import Progress
 
 
 class Reporter:
-    """Prints progress: a line redrawn on a terminal, elsewhere one an epoch and one a minute."""
+    """Prints progress: on a terminal one line that changes, else a line an epoch and a minute."""
 
     def __init__(self) -> None:
         self._printed = time.monotonic()
         self._terminal = on_terminal()
 
     def __call__(self, progress: Progress) -> None:
-        now, ended = time.monotonic(), progress.holdout_top1 is not None
-        if not ended and now - self._printed < (0.5 if self._terminal else 60.0):
+        now, epoch_ended = time.monotonic(), progress.holdout_top1 is not None
+        if not epoch_ended and now - self._printed < (0.5 if self._terminal else 60.0):
             return
         self._printed = now
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        scores = (
-            f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  " if ended else ""
-        )
+        scores = ""
+        if epoch_ended:
+            scores = f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  "
         line = (
             f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "
             f"loss {progress.loss:.4f}  {scores}"
             f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
         )
-        click.echo(
-            f"\r{line}\033[K" if self._terminal else line, nl=ended or not self._terminal, err=True
-        )
+        text = f"\r{line}\033[K" if self._terminal else line
+        click.echo(text, nl=epoch_ended or not self._terminal, err=True)
 
 
 class StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second acts at once.
+    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second one acts at once.
 
-    Not so under torchrun, which may hand on several, and ends what has not stopped in 30 seconds.
+    Under torchrun every signal is a request: it may pass on several, and kills what has not stopped
+    after 30 seconds.
     """
 
     def __init__(self, *, twice: bool) -> None:
-        self._asked, self._twice = False, twice
-        self._before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+        self._requested, self._twice = False, twice
+        self._handlers = {
+            number: signal.signal(number, self._request)
+            for number in (signal.SIGINT, signal.SIGTERM)
         }
 
     def __call__(self) -> bool:
-        return self._asked
+        return self._requested
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
         if self._twice:
             self.restore()
 
     def restore(self) -> None:
-        for number, handler in self._before.items():
+        """Set the handlers that were set before."""
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nin_edge.cli._common import PATH, NumberRange, printable, shell_quoted
-from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
+from nin_edge.weights import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
-    from nin_edge.data import Dataset
-    from nin_edge_export import Exported, ExportedModel
+    from nin_edge.api import ExportSettings
+    from nin_edge_export import ExportedModel
 
 _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 
@@ -48,9 +48,10 @@ _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 @click.option(
     "--eval-data",
     type=PATH,
-    help="Measure accuracy and agreement with PyTorch on this data's test split.",
+    help="Measure accuracy and agreement with PyTorch on this data's test split; the run's own "
+    "data if WEIGHTS is a run's folder.",
 )
-@click.option("--no-eval", is_flag=True, help="Measure nothing on images, also if a run has some.")
+@click.option("--no-eval", is_flag=True, help="Do not measure on the run's own data.")
 @click.option(
     "--max-drop",
     type=NumberRange(0, 100),
@@ -94,8 +95,20 @@ def command(
     """
     if no_eval and eval_data is not None:
         raise click.UsageError("--no-eval and --eval-data exclude each other")
-    _check_int8_options(eval_data, calibration, **options)
-    exported = _export(weights, eval_data, calibration, output, options)
+    if options["max_drop"] is not None and (no_eval or not (eval_data or weights.is_dir())):
+        raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
+    _check_int8_options(calibration, **options)
+    from nin_edge import api
+    from nin_edge.cli._data import show_event
+
+    exported = api.export(
+        weights,
+        output,
+        eval_data=False if no_eval else eval_data,
+        calibration=calibration,
+        on_progress=show_event,
+        **_settings(**options),
+    )
     for path, model in zip(exported.files, exported.models, strict=True):
         click.echo(printable(f"{path}: {_summary(model)}"))
         _warn_of_loss(model)
@@ -104,7 +117,6 @@ def command(
 
 
 def _check_int8_options(
-    eval_data: Path | None,
     calibration: Path | None,
     *,
     precisions: tuple[str, ...],
@@ -113,8 +125,6 @@ def _check_int8_options(
     **_: Any,
 ) -> None:
     """Refuse options of int8 that lack their data, or int8."""
-    if max_drop is not None and eval_data is None:
-        raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
     given = (calibration, max_drop, calibration_method)
     if precisions and "int8" not in precisions and given != (None, None, None):
         raise click.UsageError("--max-drop and --calibration are for int8, which --precision omits")
@@ -122,70 +132,31 @@ def _check_int8_options(
         raise click.UsageError("--calibration-method entropy needs --calibration DATA")
 
 
-def _export(
-    weights: Path,
-    eval_data: Path | None,
-    calibration: Path | None,
-    output: Path,
-    options: dict[str, Any],
-) -> Exported:
-    """Read the checkpoint and the data, export, and write the files."""
-    from nin_edge.checkpoint import Checkpoint
-    from nin_edge.cli._data import require_folder, show_progress
-
-    weights = find_weights(weights)
-    if weights.is_dir():
-        weights /= "best.safetensors"
-    checkpoint = Checkpoint.load(weights)
-    require_folder(output)
-    datasets = _open_data(checkpoint, eval_data, calibration)
-    # After the cheap checks: it brings torch's exporter.
-    from nin_edge_export import (
-        DEFAULT_METHOD,
-        PRECISIONS,
-        ExportOptions,
-        export_models,
-        export_name,
-        write_export,
-    )
-
-    dataset = datasets.get(eval_data)
-    models = export_models(
-        checkpoint,
-        ExportOptions(
-            precisions=options["precisions"] or PRECISIONS,
-            embedded=options["embed_preprocess"],
-            opset=options["opset"],
-            batch=options["batch"],
-            method=options["calibration_method"] or DEFAULT_METHOD,
-            calibration_images=options["calibration_images"],
-            max_drop=options["max_drop"],
-        ),
-        dataset=dataset,
-        calibration=datasets.get(calibration),
-        progress=lambda title, done, total: show_progress(title)(done, total),
-    )
-    name = export_name(weights)
-    return write_export(models, checkpoint, name=name, output=output, dataset=dataset)
-
-
-def _open_data(checkpoint: Any, *paths: Path | None) -> dict[Path | None, Dataset]:
-    """The data sets by path, each opened once and described."""
-    from nin_edge.cli._data import describe, show_progress
-    from nin_edge.data import open_dataset
-
-    steps = checkpoint.preprocessing
-    datasets: dict[Path | None, Dataset] = {}
-    for path in paths:
-        if path is not None and path not in datasets:
-            datasets[path] = open_dataset(
-                path,
-                size=steps.size,
-                channels=steps.channels,
-                progress=show_progress("reading images"),
-            )
-            describe(datasets[path])
-    return datasets
+def _settings(
+    *,
+    precisions: tuple[str, ...],
+    embed_preprocess: str,
+    opset: int,
+    batch: int | None,
+    calibration_method: str | None,
+    calibration_images: int,
+    max_drop: float | None,
+) -> ExportSettings:
+    """The options that were given, by the library's names."""
+    settings: ExportSettings = {
+        "embedded": embed_preprocess,
+        "opset": opset,
+        "calibration_images": calibration_images,
+    }
+    if precisions:
+        settings["precisions"] = precisions
+    if batch is not None:
+        settings["batch"] = batch
+    if calibration_method is not None:
+        settings["method"] = calibration_method
+    if max_drop is not None:
+        settings["max_drop"] = max_drop
+    return settings
 
 
 def _warn_of_loss(model: ExportedModel) -> None:

@@ -1,1 +1,4 @@
-"""Arrays -> checkpoint: the recipe, a step, the loop, and what is measured at the end."""
+"""Arrays -> checkpoint: recipe, plan, batches, one step, the loop, and the scores at its end.
+
+Read `loop.py` first.
+"""

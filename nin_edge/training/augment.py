@@ -1,8 +1,7 @@
 """Random crop, flip, cutout and CutMix for batches of uint8 images, without a loop over images.
 
-What is drawn for an image depends on the seed, the epoch and its place in the epoch alone, so that
-a resumed run sees what an uninterrupted one would have seen. It is drawn by NumPy, and done where
-the images are, so that it is the same on every device.
+NumPy draws the random numbers and torch applies them on the images' device, so that every device
+shows the same images.
 """
 
 from __future__ import annotations
@@ -14,32 +13,32 @@ from torch import Tensor
 
 
 def augment(images: Tensor, *, crop: int, shift: Tensor, flip: Tensor | None) -> Tensor:
-    """Shift images by up to `crop` pixels on each axis, mirroring borders, and flip those marked.
+    """Shift images by up to `crop` pixels on each axis, reflecting their borders, and mirror some.
 
     Args:
         images: uint8 (N, S, S, C).
-        crop: largest shift in pixels, 0 to S - 1; 0 leaves the images in place.
-        shift: int64 (N, 2), of rows and of columns, 0 to 2 `crop`; `crop` leaves an image in place.
-        flip: bool (N,), which images to mirror left to right; None for none.
+        crop: largest shift in pixels, 0 to S - 1.
+        shift: rows and columns to shift each image by, plus `crop`: int64 (N, 2), 0 to 2 `crop`.
+        flip: which images to mirror left to right, bool (N,); None for none.
 
     Returns:
         (N, S, S, C), a new tensor.
     """
     count, side, _, channels = images.shape
-    place = torch.arange(side, device=images.device)
-    rows, columns = _mirrored(shift.T[:, :, None] + place - crop, side)  # (N, S) each
+    axis = torch.arange(side, device=images.device)
+    rows, columns = _mirrored(shift.T[:, :, None] + axis - crop, side)  # (N, S) each
     if flip is not None:
         columns = torch.where(flip[:, None], columns.flip(1), columns)
     base = torch.arange(count, device=images.device)[:, None, None] * (side * side)
-    wanted = base + rows[:, :, None] * side + columns[:, None, :]  # (N, S, S)
-    # Of whole pixels: several times as fast as indexing with four tensors.
-    pixels = images.reshape(-1, channels).index_select(0, wanted.flatten())
+    sources = base + rows[:, :, None] * side + columns[:, None, :]  # (N, S, S)
+    # Selecting whole pixels is several times as fast as indexing with four tensors.
+    pixels = images.reshape(-1, channels).index_select(0, sources.flatten())
     return pixels.view(images.shape)
 
 
-def _mirrored(places: Tensor, side: int) -> Tensor:
-    """Places beyond the first and the last of `side` ones, folded back at these."""
-    return (side - 1) - ((side - 1) - places.abs()).abs()
+def _mirrored(coordinates: Tensor, side: int) -> Tensor:
+    """Coordinates, with those outside 0 to `side` - 1 reflected back into the image."""
+    return (side - 1) - ((side - 1) - coordinates.abs()).abs()
 
 
 def cut_out(images: Tensor, *, side: int, centre: Tensor, fill: Tensor) -> Tensor:
@@ -47,9 +46,9 @@ def cut_out(images: Tensor, *, side: int, centre: Tensor, fill: Tensor) -> Tenso
 
     Args:
         images: uint8 (N, S, S, C).
-        side: of the square, in pixels; what of it lies outside the image is lost.
-        centre: int64 (N, 2), row and column, 0 to S - 1.
-        fill: uint8 (C,), the colour it gets.
+        side: side of the square in pixels; it may reach beyond the image.
+        centre: row and column of each square's centre, int64 (N, 2), 0 to S - 1.
+        fill: colour of the square, uint8 (C,).
 
     Returns:
         (N, S, S, C), a new tensor.
@@ -65,12 +64,12 @@ def cut_mix(
 
     Args:
         images: uint8 (N, S, S, C).
-        side: int64 (N,), of each square, in pixels; 0 leaves an image as it is.
-        centre: int64 (N, 2), row and column, 0 to S - 1.
-        partner: int64 (N,), whose square each image gets.
+        side: side of each square in pixels, int64 (N,); 0 leaves an image as it is.
+        centre: row and column of each square's centre, int64 (N, 2), 0 to S - 1.
+        partner: index of the image that each square is taken from, int64 (N,).
 
     Returns:
-        (N, S, S, C), a new tensor, and float32 (N,), the part of each image that is still its own.
+        The images, (N, S, S, C), and the fraction of each that is still its own, float32 (N,).
     """
     square = _squares(images, side, centre)
     mixed = torch.where(square[..., None], images[partner], images)
@@ -78,37 +77,39 @@ def cut_mix(
 
 
 def _squares(images: Tensor, side: Tensor, centre: Tensor) -> Tensor:
-    """Which pixels of each image, (N, S, S), lie in a square of that side around that centre."""
+    """Mask of the square with this side and centre in each image: bool (N, S, S)."""
     first = centre - side[:, None] // 2  # (N, 2)
-    # (N, 2, S): which rows, and which columns, the square takes.
-    place = torch.arange(images.shape[1], device=images.device) - first[:, :, None]
-    inside = (place >= 0) & (place < side[:, None, None])
+    # (N, 2, S): which rows and which columns are in the square.
+    offset = torch.arange(images.shape[1], device=images.device) - first[:, :, None]
+    inside = (offset >= 0) & (offset < side[:, None, None])
     return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
-def random_sides(count: int, size: int, part: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Sides of CutMix's squares, whose areas are of all sizes alike.
+def random_sides(
+    count: int, size: int, fraction: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Random sides of CutMix's squares; their areas are uniformly distributed.
 
     Args:
-        count: N.
-        size: S, of the images.
-        part: of the images that get one; the others' side is 0.
-        rng: draws them.
+        count: number of images N.
+        size: side S of the images in pixels.
+        fraction: fraction of the images that get a square; the others' side is 0.
+        rng: random generator.
 
     Returns:
         (N,), 0 to S.
     """
-    chosen = rng.random(count) < part
+    chosen = rng.random(count) < fraction
     return np.where(chosen, np.round(size * np.sqrt(rng.random(count))), 0).astype(np.int64)
 
 
 def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Shifts for `augment`, of all sizes alike.
+    """Random shifts for `augment`, uniformly distributed.
 
     Args:
-        count: N.
+        count: number of images N.
         crop: largest shift in pixels.
-        rng: draws them.
+        rng: random generator.
 
     Returns:
         (N, 2), 0 to 2 `crop`.
@@ -117,13 +118,16 @@ def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np
 
 
 def alternating_flip(first: NDArray[np.bool_], epoch: int) -> NDArray[np.bool_]:
-    """Which images to mirror in an epoch: random in the first, then each the other way every time.
+    """Which images to mirror in an epoch: as in the first one, or the opposite in every other.
 
-    So every two epochs show each image in both ways, which random flips do not (Jordan,
+    So any two successive epochs show each image both ways, which random flips do not (Jordan,
     arXiv:2404.00498, section 3.6).
 
     Args:
-        first: (N,), which are mirrored in epoch 0.
-        epoch: counted from 0.
+        first: which images are mirrored in epoch 0, (N,).
+        epoch: the epoch, counted from 0.
+
+    Returns:
+        (N,).
     """
     return first if epoch % 2 == 0 else ~first

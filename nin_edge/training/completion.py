@@ -1,34 +1,40 @@
-"""What a run measures once, after its last step: temperature, ranges, test score; its pictures."""
+"""What is measured once, after the last step: temperature, activation ranges, scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nin_edge import metrics, plots
-from nin_edge import predict as evaluate
+from nin_edge import metrics, predict
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
-from nin_edge.files import write_atomically
-from nin_edge.quantised_points import activation_ranges
-from nin_edge.text import printable
-from nin_edge_runtime import NinEdgeError
+from nin_edge.network import NiN
+from nin_edge.quantised_points import ActivationRange, activation_ranges
+from nin_edge.trained_scores import SplitScores
+from nin_edge.training.errors import TrainingStoppedError
+from nin_edge.training.memory import give_back_memory
+from nin_edge_runtime.preprocessing import Preprocessing
 
 CALIBRATION_IMAGES: Final = 512
-"""Training images, unaugmented, that the activation ranges for int8 are recorded on."""
+"""Training images, without augmentation, on which int8's activation ranges are recorded."""
 
-_UNINTERRUPTED: Final = 1000  # images, between two looks at whether to stop
+_UNINTERRUPTED: Final = 1000  # images between two checks whether to stop
 
 
-class TrainingStoppedError(NinEdgeError):
-    """Training was asked to stop and saved its state; `--resume` continues it."""
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """A finished training."""
+
+    checkpoint: Checkpoint
+    """The weights with temperature, activation ranges and scores."""
+    scores: Mapping[str, metrics.Scores]
+    """All scores on `holdout` and, if there are test images, on `test`."""
 
 
 def complete(
@@ -37,81 +43,98 @@ def complete(
     *,
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[Checkpoint, dict[str, metrics.Scores]]:
-    """Measure what a checkpoint tells of itself.
+) -> Completed:
+    """Measure everything that a checkpoint records besides its weights.
 
-    The temperature, and what a `min_score` gives, come from the hold-out alone: they are choices.
+    The temperature is a choice, so it is fitted on the hold-out. The test split is scored once.
 
     Args:
         best: trained weights.
-        dataset: what they were trained on.
-        device: where to compute the scores.
-        should_stop: asked every thousand images.
-
-    Returns:
-        The checkpoint with its temperature, activation ranges and scores, and the latter whole, of
-        `holdout` and, where there are test images, `test`.
+        dataset: the data they were trained on.
+        device: device to compute the scores on.
+        should_stop: called every thousand images.
 
     Raises:
-        TrainingStoppedError: `should_stop` said so.
+        TrainingStoppedError: `should_stop` returned True.
     """
     network = best.network()
-    drawn = np.random.default_rng(0).permutation(dataset.train)[:CALIBRATION_IMAGES]
-    ranges = activation_ranges(
-        network, evaluate.inputs(best.preprocessing, dataset.images, np.sort(drawn)), len(drawn)
-    )
+    ranges = _ranges(best, network, dataset)
     network.to(device)
-
-    def answer(indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        parts = []
-        for part in np.array_split(indices, math.ceil(len(indices) / _UNINTERRUPTED)):
-            if should_stop():
-                raise TrainingStoppedError("stopped after the last step, before it was scored")
-            parts.append(evaluate.logits(network, best.preprocessing, dataset.images, part, device))
-        return np.concatenate(parts)
-
-    logits = {"holdout": answer(dataset.holdout)}
-    if len(dataset.test):
-        logits["test"] = answer(dataset.test)
-    targets = {split: dataset.targets[getattr(dataset, split)] for split in logits}
+    splits = ("holdout", "test") if len(dataset.test) else ("holdout",)
+    logits = {
+        split: _logits(best, network, dataset, dataset.indices(split), device, should_stop)
+        for split in splits
+    }
+    targets = {split: dataset.targets[dataset.indices(split)] for split in splits}
     temperature = metrics.fit_temperature(logits["holdout"], targets["holdout"])
-    figures, scores = dict(best.metrics), {}
-    for split in logits:
+    scores, trained = {}, dict[str, SplitScores]()
+    for split in splits:
         tally = metrics.Tally(dataset.labels)
         tally.add(metrics.softmax(logits[split], temperature), targets[split])
         scores[split] = tally.scores()
-        figures[f"{split}_images"] = scores[split].count
-        figures[f"{split}_top1"] = scores[split].top1
-        figures[f"{split}_ece"] = scores[split].ece
-        figures[f"{split}_ece_uncalibrated"] = metrics.expected_calibration_error(
-            metrics.softmax(logits[split], 1.0), targets[split]
+        trained[split] = SplitScores(
+            top1=scores[split].top1,
+            images=scores[split].count,
+            ece=scores[split].ece,
+            ece_uncalibrated=metrics.expected_calibration_error(
+                metrics.softmax(logits[split], 1.0), targets[split]
+            ),
         )
-    for found in scores["holdout"].thresholds:
-        figures[f"holdout_coverage_at_{found.min_score:g}"] = found.coverage
-        if found.top1 is not None:
-            figures[f"holdout_top1_at_{found.min_score:g}"] = found.top1
-    return replace(best, temperature=temperature, ranges=ranges, metrics=figures), scores
+    checkpoint = replace(
+        best,
+        temperature=temperature,
+        ranges=ranges,
+        trained_scores=replace(
+            best.trained_scores,
+            holdout=trained["holdout"],
+            test=trained.get("test"),
+            thresholds=scores["holdout"].thresholds,
+        ),
+    )
+    return Completed(checkpoint, scores)
 
 
-def draw(
-    run: Path,
-    name: str,
-    history: Sequence[metrics.Epoch],
-    scores: Mapping[str, metrics.Scores],
-) -> None:
-    """Write curves.png, and confusion.png of the test images, of the hold-out without any.
+def score_holdout(
+    network: NiN, preprocessing: Preprocessing, dataset: Dataset, device: torch.device
+) -> tuple[float, float] | None:
+    """Accuracy and loss (`metrics.calibrated_loss`) of a network on the hold-out.
 
     Args:
-        run: folder to write to.
-        name: of the data.
-        history: losses and hold-out accuracy of each epoch, as in metrics.csv.
-        scores: as `complete` gives them.
+        network: a network on the device; put into evaluation mode and left in it.
+        preprocessing: its preprocessing.
+        dataset: the data.
+        device: device to compute on.
+
+    Returns:
+        None if a logit is not finite.
     """
-    split, shown = ("test", scores["test"]) if "test" in scores else ("hold-out", scores["holdout"])
-    title = printable(f"{name} ({split}): top-1 {shown.top1:.2%}")
-    labels = [printable(label) for label in shown.labels]
-    for file, figure in (
-        ("curves.png", plots.curves_figure(history, printable(name))),
-        ("confusion.png", plots.confusion_figure(labels, shown.confusion, title)),
-    ):
-        write_atomically(run / file, plots.to_png(figure))
+    give_back_memory()
+    logits = predict.logits(network, preprocessing, dataset.images, dataset.holdout, device)
+    give_back_memory()
+    if not np.isfinite(logits).all():
+        return None
+    targets = dataset.targets[dataset.holdout]
+    return metrics.top1(logits, targets), metrics.calibrated_loss(logits, targets)
+
+
+def _ranges(best: Checkpoint, network: NiN, dataset: Dataset) -> Mapping[str, ActivationRange]:
+    drawn = np.random.default_rng(0).permutation(dataset.train)[:CALIBRATION_IMAGES]
+    images = predict.inputs(best.preprocessing, dataset.images, np.sort(drawn))
+    return activation_ranges(network, images, len(drawn))
+
+
+def _logits(
+    best: Checkpoint,
+    network: NiN,
+    dataset: Dataset,
+    indices: NDArray[np.int64],
+    device: torch.device | str,
+    should_stop: Callable[[], bool],
+) -> NDArray[np.float32]:
+    """The network's logits for the chosen images, (N, K)."""
+    parts = []
+    for part in np.array_split(indices, math.ceil(len(indices) / _UNINTERRUPTED)):
+        if should_stop():
+            raise TrainingStoppedError("stopped after the last step, before it was scored")
+        parts.append(predict.logits(network, best.preprocessing, dataset.images, part, device))
+    return np.concatenate(parts)

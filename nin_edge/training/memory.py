@@ -1,4 +1,4 @@
-"""Memory that a training step frees, kept for the next one, and given back where work changes."""
+"""Memory that a training step frees: kept for the next step, returned when the work changes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def keep_memory() -> None:
-    """Have the C library keep the memory that a step frees for the next one.
+    """Make the C library keep the memory that a step frees.
 
-    By default, glibc gives large blocks back to the kernel, which zeroes them page by page when
-    they are asked for again: a fifth of a step on a CPU (docs/results.md).
+    By default, glibc returns large blocks to the kernel, which zeroes every page when the next step
+    allocates them again. On a CPU that costs a fifth of a step.
     """
     no_mmap, trim_threshold, top_pad = -4, -1, -2  # M_MMAP_MAX and others of glibc's malloc.h
     if not sys.platform.startswith("linux"):
@@ -22,9 +22,9 @@ def keep_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Give the kernel what `keep_memory` kept, before work whose blocks are of other sizes.
+    """Return what `keep_memory` kept to the kernel, before work with blocks of other sizes.
 
-    They would not fit into the freed ones, and lie beside them.
+    They would not fit into the freed blocks, so both would take memory.
     """
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

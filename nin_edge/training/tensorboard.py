@@ -1,21 +1,22 @@
-"""A run's progress as files that TensorBoard shows."""
+"""TensorBoard's files of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nin_edge.training.progress import Progress
 from nin_edge_runtime.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from nin_edge.training.loop import Progress
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard:
-    """Writes what `train` reports: pass it as `report`."""
+    """Writes what a training reports; call it with each `Progress`."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare to write to `folder`, which is made with the first report.
+        """Prepare to write to a folder, which the first epoch makes.
 
         Raises:
             MissingDependencyError: the package tensorboard is not installed.
@@ -24,18 +25,18 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
             raise MissingDependencyError(
-                "--tensorboard needs what is not installed: pip install tensorboard"
+                "--tensorboard needs tensorboard, which is not installed: pip install tensorboard"
             ) from error
-        self._make = SummaryWriter
+        self._make_writer = SummaryWriter
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Add the end of an epoch: losses, accuracy on the hold-out, images a second."""
+        """Add an epoch: its losses, its accuracy on the hold-out and the throughput."""
         if progress.holdout_top1 is None or progress.holdout_loss is None:
             return
-        if self._writer is None:  # later epochs of a torn run are written again, and shown once
-            self._writer = self._make(str(self._folder), purge_step=progress.epoch)
+        if self._writer is None:  # hides the epochs that a resumed run trains again
+            self._writer = self._make_writer(str(self._folder), purge_step=progress.epoch)
         for name, value in (
             ("loss/train", progress.loss),
             ("loss/holdout", progress.holdout_loss),

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 WEIGHTS: Final = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.safetensors"))}
-"""Checkpoint files by the name that `--init`, `nin-edge export` and `nin-edge eval` take."""
+"""Checkpoint files by name, as `nin_edge.train(init=...)`, `export` and `evaluate` take it."""
 
 DEFAULT_WEIGHTS: Final = WEIGHTS["nin-cifar10"]
-"""What `nin-edge export` exports when nothing is named, and the runtime's default model is of."""
+"""The weights of the runtime's default model; what `nin-edge export` exports by default."""
 
 
-def find_weights(name: Path) -> Path:
-    """The file that a path or a name of `WEIGHTS` means; a file of that name comes first.
+def find_weights(name: str | os.PathLike[str]) -> Path:
+    """The checkpoint file for a path or a name of `WEIGHTS`; an existing file takes precedence.
 
     Raises:
-        ModelFileError: neither; the message lists the names.
+        ModelFileError: neither a file nor a known name; the message lists the names.
     """
-    if name.exists():
-        return name
-    if str(name) in WEIGHTS:
-        return WEIGHTS[str(name)]
+    path = Path(name)
+    if path.exists():
+        return path
+    if str(path) in WEIGHTS:
+        return WEIGHTS[str(path)]
     from nin_edge_runtime.errors import ModelFileError
 
     raise ModelFileError(
-        f"{name}: no such file, expected a checkpoint (.safetensors) or one of {', '.join(WEIGHTS)}"
+        f"{path}: no such file, expected a checkpoint (.safetensors) or one of {', '.join(WEIGHTS)}"
     )

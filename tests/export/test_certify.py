@@ -10,6 +10,7 @@ import pytest
 from nin_edge import metrics
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
+from nin_edge.trained_scores import TrainedScores
 from nin_edge_export import PRECISIONS, ExportedModel, ExportOptions, export_models
 from nin_edge_export.parity import TOLERANCES
 from nin_edge_runtime import Classifier
@@ -132,7 +133,7 @@ def test_trainings_figures_stand_where_there_is_no_data(checkpoint: Checkpoint) 
         **{"test_top1": 0.8, "test_images": 100},
         **{"test_ece": 0.02, "test_ece_uncalibrated": 0.07},
     }
-    trained = replace(checkpoint, metrics=figures)
+    trained = replace(checkpoint, trained_scores=TrainedScores.from_json(figures))
     common = ("golden images", 100, "PyTorch, fp32")
     for temperature, calibration in (
         (1.5, Calibration(*common, ece_before=0.07, ece_after=0.02)),
@@ -162,7 +163,8 @@ def test_trainings_thresholds_stand_where_there_is_no_data(
         answers=(Threshold(0.5, 0.9, 0.7), Threshold(0.99, 0.0, None)),
     )
     for temperature in (1.5, None):
-        trained = replace(checkpoint, metrics=figures, temperature=temperature)
+        scores = TrainedScores.from_json(figures)
+        trained = replace(checkpoint, trained_scores=scores, temperature=temperature)
         (model,) = export_models(trained, options)
         assert model.info.certificate.thresholds == (expected if temperature else None)
 

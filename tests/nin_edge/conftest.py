@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from nin_edge.checkpoint import Checkpoint, DataSource
-from nin_edge.data import Dataset, open_dataset
+from nin_edge.data import Dataset, Location, open_dataset
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.predict import logits
+from nin_edge.training.recipe import Recipe
 from nin_edge_runtime.preprocessing import Preprocessing
 
 SIDE = 20
@@ -106,6 +107,25 @@ def pack() -> Archiver:
         return archive
 
     return write
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    shapes: Dataset, shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run that learnt the shapes; read-only."""
+    from nin_edge.training.loop import train
+
+    folder = tmp_path_factory.mktemp("runs") / "new" / "shapes"
+    train(
+        shapes,
+        NetworkConfig.from_preset("nin-bn", classes=3, size=16, width=0.05),
+        Recipe(epochs=6, batch_size=16),
+        DataSource("shapes", "CC0"),
+        folder,
+        location=Location(shapes_folder, "shapes", None),
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

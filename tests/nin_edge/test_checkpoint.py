@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,11 @@ from torch import Tensor
 
 from nin_edge import tensorfile
 from nin_edge.checkpoint import Checkpoint, DataSource
+from nin_edge.metrics import Threshold
 from nin_edge.network import PRESETS, NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
-from nin_edge.tensorfile import FORMAT_VERSION, read_tensors, write_tensors
+from nin_edge.tensorfile import FORMAT_VERSION
+from nin_edge.trained_scores import SplitScores, TrainedScores
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.preprocessing import Preprocessing
 
@@ -28,6 +28,17 @@ Tensors = dict[str, Tensor]
 Header = dict[str, Any]
 Change = Callable[[Tensors, Header], None]
 Alter = Callable[[Change], Path]
+
+SCORES = TrainedScores(
+    epoch=3,
+    holdout_loss=0.25,
+    train_images=100,
+    train_seconds=12.5,
+    epochs=4,
+    holdout=SplitScores(top1=0.75, images=20, ece=0.125, ece_uncalibrated=0.5),
+    test=SplitScores(top1=0.5, images=10, ece=0.25, ece_uncalibrated=0.375),
+    thresholds=(Threshold(0.5, 0.875, 0.75), Threshold(0.99, 0.0, None)),
+)
 
 
 @pytest.fixture
@@ -86,7 +97,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         data=DataSource("photos", "CC0", "ab" * 32),
         ranges={"input": ActivationRange(-1.5, 2.5, -1.25, 2.25)},
         temperature=1.25,
-        metrics={"test_top1": 0.5, "test_images": 10},
+        trained_scores=SCORES,
     )
     saved.save(tmp_path / "a.safetensors")
     loaded = Checkpoint.load(tmp_path / "a.safetensors")
@@ -101,9 +112,35 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 def test_only_the_needed_is_mandatory(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
-    replace(checkpoint, ranges={}, temperature=None, metrics={}).save(path)
+    replace(checkpoint, ranges={}, temperature=None).save(path)
     loaded = Checkpoint.load(path)
-    assert (loaded.ranges, loaded.temperature, loaded.metrics) == ({}, None, {})
+    assert (loaded.ranges, loaded.temperature) == ({}, None)
+    assert loaded.trained_scores == TrainedScores()
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        SCORES,
+        TrainedScores(),
+        TrainedScores(epoch=1, holdout_loss=0.5, holdout=SplitScores(top1=1.0)),
+        replace(SCORES, test=None),
+    ],
+)
+def test_scores_come_back_from_json(scores: TrainedScores) -> None:
+    stored = json.loads(json.dumps(scores.to_json()))
+    assert None not in stored.values()
+    assert TrainedScores.from_json(stored) == scores
+    assert TrainedScores.from_json({**stored, "mood": "good"}) == scores
+
+
+def test_scores_are_stored_by_the_names_that_released_weights_have() -> None:
+    assert list(SCORES.to_json()) == [
+        *("epoch", "holdout_top1", "holdout_loss", "train_images", "train_seconds", "epochs"),
+        *("holdout_images", "holdout_ece", "holdout_ece_uncalibrated"),
+        *("test_images", "test_top1", "test_ece", "test_ece_uncalibrated"),
+        *("holdout_coverage_at_0.5", "holdout_top1_at_0.5", "holdout_coverage_at_0.99"),
+    ]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -139,49 +176,6 @@ def test_the_file_is_a_json_header_and_raw_numbers(checkpoint: Checkpoint, tmp_p
     assert metadata["nin_edge.format_version"] == str(FORMAT_VERSION)
     assert json.loads(metadata["labels"]) == list(checkpoint.labels)
     assert not zipfile.is_zipfile(path)  # as torch.save's pickles are
-
-
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, 5000, -1000, -1])
-def test_a_truncated_file_is_refused(tiny_weights: Path, tmp_path: Path, length: int) -> None:
-    path = tmp_path / "short.safetensors"
-    path.write_bytes(tiny_weights.read_bytes()[:length])
-    refused(path, "truncated or foreign")
-
-
-def test_a_file_with_bytes_added_is_refused(tiny_weights: Path, tmp_path: Path) -> None:
-    path = tmp_path / "long.safetensors"
-    path.write_bytes(tiny_weights.read_bytes() + b"\0")
-    refused(path, "truncated or foreign")
-
-
-def test_another_programs_safetensors_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "foreign.safetensors"
-    safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
-    refused(path, "without nin-edge's header, expected a checkpoint")
-
-
-@pytest.mark.parametrize(
-    "content", [b"hello, I am text", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(60)]
-)
-def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "weights.pt"
-    path.write_bytes(content)
-    refused(path, "truncated or foreign")
-
-
-def test_an_onnx_model_is_refused(tiny_model: Path) -> None:
-    refused(tiny_model, "an ONNX model, expected a checkpoint")
-
-
-def test_an_onnx_model_by_another_name_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(tiny_model.read_bytes())
-    refused(path, "expected a checkpoint|not a readable checkpoint")
-
-
-def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "a folder, expected a checkpoint")
-    refused(tmp_path / "missing.safetensors", "no such file, expected a checkpoint")
 
 
 def drop(tensors: Tensors, _: Header) -> None:
@@ -222,7 +216,7 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(network="[]"), "damaged"),
         (edit("network", size=8), "damaged checkpoint: size is 8"),
         (edit("network", colour=1), "damaged checkpoint: .*colour"),
-        (edit("network", width=0.5), "tensor .* has shape .* wants"),
+        (edit("network", width=0.5), "tensor .* has shape .* the header has"),
         (edit("network", size=32), r"\(32, 3\) in the network, \(16, 3\) in its preprocessing"),
         (edit("preprocessing", std=[0, 0, 0]), "damaged checkpoint: .*std"),
         (forget_labels, "the header lacks 'labels'"),
@@ -231,13 +225,16 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(labels='"abc"'), "labels"),
         (put(labels="[1, 2, 3]"), "labels"),
         (put(metrics="null"), "metrics"),
+        (put(metrics='{"test_top1": "high"}'), "test_top1 'high', expected a number"),
+        (put(metrics='{"epoch": true}'), "epoch True, expected a number"),
+        (edit("network", pools=None), "damaged checkpoint"),
         (put(versions="[]"), "versions"),
         (put(temperature="0"), "temperature 0, expected a positive number"),
         (put(temperature="-1.5"), "temperature -1.5, expected a positive number"),
         (put(temperature="Infinity"), "temperature inf, expected a positive number"),
         (put(temperature='"hot"'), "damaged"),
         (drop, r"tensor 'stages\.0\.0\.weight' has shape none \(it is missing\)"),
-        (add, r"tensor 'stages\.9\.weight' .* wants no such tensor"),
+        (add, r"tensor 'stages\.9\.weight' .* has no such tensor"),
         (reshape, r"tensor 'stages\.0\.0\.weight' has shape \(8, 3, 3, 3\), .* \(8, 3, 5, 5\)"),
         (shorten_range, "damaged checkpoint: .*high"),
     ],
@@ -255,48 +252,7 @@ def test_an_unknown_key_of_the_header_is_ignored(alter: Alter, checkpoint: Check
 
 
 def test_a_number_that_json_lacks_is_not_written(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    scores = TrainedScores(holdout_loss=math.nan)
     with pytest.raises(ValueError, match="JSON"):
-        replace(checkpoint, metrics={"loss": math.nan}).save(tmp_path / "a.safetensors")
+        replace(checkpoint, trained_scores=scores).save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_checkpoint(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    path = tmp_path / "a.safetensors"
-    checkpoint.save(path)
-    old = path.read_bytes()
-
-    def fail(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="No space left"):
-        replace(checkpoint, temperature=9.0).save(path)
-    assert path.read_bytes() == old
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kind", ["checkpoint", "training state"])
-def test_each_kind_of_file_is_read_as_that_kind_alone(
-    checkpoint: Checkpoint, tmp_path: Path, kind: str
-) -> None:
-    path = tmp_path / "a.safetensors"
-    header: Mapping[str, Any] = {"step": 3}
-    write_tensors(path, kind, {"weight": torch.arange(3)}, header)
-    tensors, found = read_tensors(path, kind)
-    assert found == header
-    assert torch.equal(tensors["weight"], torch.arange(3))
-    other = {"checkpoint": "training state", "training state": "checkpoint"}[kind]
-    with pytest.raises(ModelFileError, match=f"a nin-edge {kind}, expected a {other}"):
-        read_tensors(path, other)
-
-
-@pytest.mark.parametrize("where", ["tensor", "label"])
-def test_one_flipped_bit_is_noticed(where: str, tiny_weights: Path, tmp_path: Path) -> None:
-    data = bytearray(tiny_weights.read_bytes())
-    data[-100 if where == "tensor" else data.index(b"square")] ^= 1
-    (tmp_path / "flipped.safetensors").write_bytes(data)
-    with pytest.raises(ModelFileError, match=r"flipped\.safetensors: a damaged checkpoint"):
-        Checkpoint.load(tmp_path / "flipped.safetensors")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nin_edge.files import write_atomically
+from nin_edge.files import require_folder, write_atomically
+from nin_edge_runtime import NinEdgeError
 
 
 @pytest.fixture(params=["fsync", "replace"])
@@ -58,3 +59,11 @@ def test_an_impossible_place_is_an_error_that_names_it(tmp_path: Path, name: str
         write_atomically(tmp_path / name, b"new")
     assert caught.value.filename == str(tmp_path / name)  # not a temporary one
     assert [entry.name for entry in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    require_folder(tmp_path / "new" / "run")
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(NinEdgeError, match="file: a file, expected a folder to write to"):
+            require_folder(path)

@@ -15,7 +15,12 @@ def test_shipped_weights_are_complete(name: str) -> None:
     assert checkpoint.data.name == "CIFAR-10 (JPEG q75)"
     assert checkpoint.temperature is not None
     assert checkpoint.ranges
-    assert checkpoint.metrics["test_images"] == 10_000
+    scores = checkpoint.trained_scores
+    assert scores.test is not None
+    assert scores.holdout is not None
+    assert (scores.test.images, scores.holdout.images) == (10_000, 1_000)
+    assert scores.test.top1 > 0.86
+    assert len(scores.thresholds) == 6
 
 
 def test_the_default_weights_are_those_of_the_default_model() -> None:

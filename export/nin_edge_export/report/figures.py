@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nin_edge.metrics import Calibration, Scores
+from nin_edge.trained_scores import TrainedScores
 from nin_edge_export.int8.budget import Int8Plan
 from nin_edge_runtime import ModelInfo
 
@@ -92,8 +92,8 @@ class Report:
     """Where latency was measured."""
     data: str | None
     """Name of the data set that was measured on; None without one."""
-    trained: Mapping[str, float]
-    """What training measured with PyTorch, by name."""
+    trained: TrainedScores
+    """What training measured with PyTorch."""
     int8: Int8Plan | None
     """How int8's layers were decided; None without a data set or int8."""
     all_int8_ms: float | None

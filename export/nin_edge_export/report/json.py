@@ -17,7 +17,7 @@ def to_json(report: Report) -> bytes:
     value = {
         "name": report.name,
         "data": report.data or NOT_MEASURED,
-        "trained": dict(report.trained),
+        "trained": report.trained.to_json(),
         "machine": asdict(report.machine),
         "files": [_file(file, report.fp32) for file in report.files],
         "int8": _int8(report.int8, report.all_int8_ms) if report.int8 else NOT_MEASURED,

@@ -70,7 +70,7 @@ def measure(
         ),
         machine=machine,
         data=images.data if images else None,
-        trained=checkpoint.metrics,
+        trained=checkpoint.trained_scores,
         int8=next((model.plan for model in models if model.plan), None),
         all_int8_ms=latencies.get(_ALL_INT8),
         disagreements=None if dataset is None else _disagreements(last, dataset),

@@ -205,10 +205,9 @@ def provenance(report: Report) -> str:
         for name, version in info.versions.items()
         if name != "processor"
     )
-    trained = NOT_MEASURED
-    if "test_top1" in report.trained:
-        images = f"{report.trained['test_images']:,.0f}"
-        trained = f"{report.trained['test_top1']:.2%} on {images} test images"
+    test, trained = report.trained.test, NOT_MEASURED
+    if test and test.images:
+        trained = f"{test.top1:.2%} on {test.images:,} test images"
     rows = [
         ("Machine", f"{text(machine.cpu)} ({text(machine.processor)})"),
         ("PyTorch's accuracy after training", trained),

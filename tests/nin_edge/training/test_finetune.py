@@ -1,24 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.data import open_dataset
 from nin_edge.network import NetworkConfig, NiN
-from nin_edge.training.finetune import Pretrained, Teacher, distillation_loss, freeze, hold
+from nin_edge.training.errors import TrainingError, TrainingStoppedError
+from nin_edge.training.finetune import Pretrained, freeze, keep_frozen_in_eval
+from nin_edge.training.recipe import Recipe
+from nin_edge.training.run_config import WeightsUsed
+from nin_edge.training.run_folder import RunFolder
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.preprocessing import Preprocessing
 
 LABELS = ("a", "b", "c")
-LOGIT_TOLERANCE = 1e-5
-GPU_TOLERANCE = 1e-3  # between its sums and a CPU's
+LEARNT = 0.9  # accuracy on the shapes; chance is a half
 
 
 def initial(*, seed: int = 1, size: int = 16, **changes: Any) -> Pretrained:
@@ -80,7 +83,7 @@ def test_frozen_blocks_neither_learn_nor_gather_statistics() -> None:
     network = NiN(NetworkConfig.from_preset("nin-bn", classes=3, size=16, width=0.01))
     freeze(network, 2)
     network.train()
-    hold(network, 2)
+    keep_frozen_in_eval(network, 2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network(torch.randn(4, 3, 16, 16)).sum().backward()  # type: ignore[no-untyped-call]
     gradients = {name for name, w in network.named_parameters() if w.grad is not None}
@@ -97,7 +100,7 @@ def statistics() -> set[str]:
 def test_nothing_frozen_is_the_usual_network() -> None:
     network = NiN(NetworkConfig.from_preset("nin-bn", classes=3, width=0.01)).train()
     freeze(network, 0)
-    hold(network, 0)
+    keep_frozen_in_eval(network, 0)
     assert all(weight.requires_grad for weight in network.parameters())
     assert all(module.training for module in network.modules())
 
@@ -118,70 +121,72 @@ def test_a_fingerprint_is_of_the_weights_alone() -> None:
     assert one.fingerprint() != replace(one, weights=other).fingerprint()
 
 
-# --- the teacher ----------------------------------------------------------------------------------
+# --- in a training --------------------------------------------------------------------------------
 
 
-def probabilities(one: Pretrained, pixels: NDArray[np.uint8]) -> Tensor:
-    inputs = torch.from_numpy(one.checkpoint.preprocessing.normalize(pixels))
-    with torch.no_grad():
-        return one.checkpoint.network()(inputs).softmax(1)
+@pytest.fixture(scope="module")
+def start(trained_run: Path) -> Pretrained:
+    return Pretrained("shapes", Checkpoint.load(trained_run / "best.safetensors"))
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_teachers_give_the_mean_of_their_probabilities(
-    rng: np.random.Generator, count: int
+def test_trained_weights_are_a_head_start_on_new_classes(
+    start: Pretrained,
+    train_tiny: Callable[..., Checkpoint],
+    tmp_path: Path,
+    make_folder: Callable[..., Path],
 ) -> None:
-    several = [initial(seed=seed) for seed in range(count)]
-    pixels = rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)  # more than one takes together
-    found = Teacher(several, LABELS, 3)(torch.from_numpy(pixels))
-    expected = torch.stack([probabilities(one, pixels) for one in several]).mean(0)
-    torch.testing.assert_close(found.exp(), expected, rtol=0, atol=LOGIT_TOLERANCE)
+    # The same shapes by other names: what the network knows of them is enough from the first.
+    dataset = open_dataset(make_folder(tmp_path / "data", {"circle": 40, "square": 40}), size=16)
+    config = replace(start.checkpoint.config, classes=2)
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.05, frozen_blocks=2)
+    options = {"dataset": dataset, "network": config, "recipe": recipe}
+    best = train_tiny(tmp_path / "run", init=start, **options)
+    assert best.trained_scores.test is not None
+    assert best.trained_scores.test.top1 >= LEARNT
+    assert best.labels == ("circle", "square")
+    assert best.preprocessing == start.checkpoint.preprocessing
+    for name, weight in best.weights.items():
+        old = start.checkpoint.weights[name]
+        same = torch.equal(weight, old) if "6.6" not in name else False
+        assert same == name.startswith(("stages.0.", "stages.3.")), name
+    stored = RunFolder.open(tmp_path / "run").read_config()
+    assert stored.init == WeightsUsed("shapes", start.checkpoint.fingerprint())
+    assert stored.new_head
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method", "ignore:The CUDA Graph is empty")
-@pytest.mark.gpu
-def test_compiled_teachers_of_one_shape_are_not_mixed_up(
-    gpu: torch.device, rng: np.random.Generator
+@pytest.mark.parametrize("cut", ["before the first step", "within"])
+def test_fine_tuning_resumes_without_the_weights_it_started_from(
+    start: Pretrained,
+    train_tiny: Callable[..., Checkpoint],
+    short: Recipe,
+    tmp_path: Path,
+    outcome: Callable[[Path], dict[str, Any]],
+    stop_after: Any,
+    cut: str,
 ) -> None:
-    several = [initial(seed=seed) for seed in range(3)]
-    teacher = Teacher(several, LABELS, 3, gpu, compiled=True)
-    for _ in range(4):  # its CUDA graphs are recorded meanwhile
-        pixels = torch.from_numpy(rng.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8))
-        found = teacher(pixels.to(gpu)).exp().cpu()
-        expected = Teacher(several, LABELS, 3)(pixels).exp()
-        torch.testing.assert_close(found, expected, rtol=0, atol=GPU_TOLERANCE)
+    options = {
+        "network": start.checkpoint.config,
+        "recipe": replace(short, epochs=1, frozen_blocks=1),
+    }
+    train_tiny(tmp_path / "whole", init=start, **options)
+    run = tmp_path / "parts"
+    stop = stop_after(7) if cut == "within" else stop_after(1, ZeroDivisionError)
+    with pytest.raises((TrainingStoppedError, ZeroDivisionError)):
+        train_tiny(run, init=start, should_stop=stop, **options)
+    train_tiny(run, **options)
+    assert outcome(run) == outcome(tmp_path / "whole")
 
 
-def test_each_teacher_sees_images_at_its_own_size() -> None:
-    flat = np.full((1, 40, 40, 3), 90, np.uint8)  # of one colour, whatever its size
-    found = Teacher([initial(seed=1), initial(seed=2, size=24)], LABELS, 3)(torch.from_numpy(flat))
-    own = [
-        probabilities(initial(seed=1), flat[:, :16, :16]),
-        probabilities(initial(seed=2, size=24), flat[:, :24, :24]),
-    ]
-    torch.testing.assert_close(found.exp(), torch.stack(own).mean(0), rtol=0, atol=LOGIT_TOLERANCE)
-
-
-@pytest.mark.parametrize("before", [0, 1], ids=["the first", "the second"])
-@pytest.mark.parametrize(
-    ("labels", "channels", "words"),
-    [
-        (("a", "b", "x"), 3, "of the classes a, b, x, expected those of the data in their order"),
-        (LABELS, 1, "with 1 channels, expected the student's 3"),
-    ],
-)
-def test_a_teacher_of_something_else_is_refused(
-    labels: tuple[str, ...], channels: int, words: str, before: int
+def test_resuming_from_other_weights_is_refused(
+    start: Pretrained,
+    train_tiny: Callable[..., Checkpoint],
+    tmp_path: Path,
+    stop_after: Any,
 ) -> None:
-    odd = replace(initial(channels=channels).checkpoint, labels=labels)
-    with pytest.raises(ModelFileError, match=f"odd: a teacher {words}"):
-        Teacher([*[initial()] * before, Pretrained("odd", odd)], LABELS, 3)
-
-
-def test_distillation_is_the_divergence_of_the_answers() -> None:
-    taught = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    p = taught.softmax(1)
-    assert distillation_loss(taught + 5, p.log()).item() == pytest.approx(0, abs=LOGIT_TOLERANCE)
-    other = torch.tensor([[3.0, 2.0, 1.0], [0.0, 1.0, 0.0]])
-    expected = (p * (p / other.softmax(1)).log()).sum(1).mean()
-    assert distillation_loss(other, p.log()).item() == pytest.approx(expected.item())
+    config = start.checkpoint.config
+    with pytest.raises(TrainingStoppedError):
+        train_tiny(tmp_path, network=config, init=start, should_stop=stop_after(1))
+    zeros = {name: torch.zeros_like(value) for name, value in start.checkpoint.weights.items()}
+    other = Pretrained("shapes", replace(start.checkpoint, weights=zeros))
+    with pytest.raises(TrainingError, match=r"config\.json: was trained with different init"):
+        train_tiny(tmp_path, network=config, init=other)

@@ -1,42 +1,15 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from nin_edge.network import PRESETS, SIZES, NetworkConfig, NiN
-from nin_edge.training.muon import Muon
-from nin_edge.training.recipe import (
-    RECIPES,
-    Recipe,
-    images_at_once,
-    make_optimizers,
-    one_cycle,
-    small_side,
-    suited_batch,
-)
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_learning_rate_rises_to_its_peak_and_falls_towards_zero(
-    steps: int, warmup: float
-) -> None:
-    rates = [one_cycle(step, steps, warmup) for step in range(steps)]
-    peak = int(np.argmax(rates))
-    assert all(0 < rate <= 1 for rate in rates)
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert abs(peak - warmup * steps) <= 1
-
-
-def test_the_ends_of_the_schedule() -> None:
-    rates = [one_cycle(step, 100, 0.2) for step in range(100)]
-    assert rates[0] == pytest.approx(1 / 20)
-    assert rates[19] == 1
-    assert rates[99] == pytest.approx(1 / 80)
+from nin_edge.data import Dataset
+from nin_edge.network import PRESETS, NetworkConfig
+from nin_edge.training.recipe import RECIPES, Recipe, is_unequal, suited_batch_size
 
 
 def test_each_preset_has_its_recipe() -> None:
@@ -48,12 +21,25 @@ def test_each_preset_has_its_recipe() -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is 0: expected 1 to"),
-        ({"small_images": 1.5}, "small images is 1.5: expected 0 to 1"),
+        ({"batch_size": 1}, "batch_size is 1: expected 2 to"),
+        ({"learning_rate": 0.0}, r"learning_rate is 0\.0: expected 1e-09 to 1000"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"learning_rate": math.inf}, "learning_rate is inf"),
+        ({"warmup": 1.5}, r"warmup is 1\.5: expected 0 to 1"),
+        ({"momentum": 1.0}, r"momentum is 1\.0: expected 0 to 0\.9999"),
+        ({"weight_decay": -1.0}, r"weight_decay is -1\.0: expected 0 to 1"),
+        ({"label_smoothing": 1.0}, r"label_smoothing is 1\.0: expected 0 to 0\.99"),
+        ({"low_resolution": 1.5}, r"low_resolution is 1\.5: expected 0 to 1"),
+        ({"crop": 17}, "crop is 17: expected 0 to 16"),
+        ({"cutout": 33}, "cutout is 33: expected 0 to 32"),
+        ({"cutmix": 1.5}, r"cutmix is 1\.5: expected 0 to 1"),
         ({"patience": -1}, "patience is -1: expected 0 to"),
-        ({"learning_rate": float("nan")}, "learning rate is nan: expected"),
+        ({"seed": -1}, "seed is -1: expected 0 to"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16 are both on"),
     ],
+    ids=str,
 )
-def test_numbers_that_cannot_train_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_a_recipe_that_cannot_train_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**changes)
 
@@ -72,47 +58,45 @@ def test_numbers_that_cannot_train_are_refused(changes: dict[str, Any], message:
     ],
 )
 def test_few_images_are_given_smaller_batches(images: int, processes: int, batch: int) -> None:
-    assert suited_batch(250, images, processes=processes) == batch
+    assert suited_batch_size(250, images, processes=processes) == batch
 
 
-def test_small_images_cost_about_two_fifths() -> None:
-    assert small_side(32) == 20
-    for size in SIZES:
-        side = small_side(size)
-        assert SIZES.start <= side <= size
-        assert side % 4 == 0
-        assert size < 32 or 0.3 < (side / size) ** 2 < 0.5
+@pytest.mark.parametrize(
+    ("counts", "unequal"), [((10, 10), False), ((10, 14), False), ((10, 15), True), ((1, 9), True)]
+)
+def test_classes_are_unequal_from_one_and_a_half(counts: tuple[int, int], unequal: bool) -> None:
+    assert is_unequal(np.repeat(np.arange(2), counts)) is unequal
 
 
-def test_larger_networks_and_images_leave_room_for_fewer() -> None:
-    def room(width: float, side: int) -> int:
-        config = NetworkConfig.from_preset("nin-bn", classes=10, width=width)
-        return images_at_once(config, side)
-
-    assert room(1.0, 32) < room(1.0, 20) < room(0.5, 20)
-    assert room(1.0, 32) >= 64  # enough for statistics
-    assert room(8.0, 512) == 2  # but never so few that there are none
+# --- suited to the data ---------------------------------------------------------------------------
 
 
-def names(network: NiN, optimizer: torch.optim.Optimizer) -> set[str]:
-    weights = {w for group in optimizer.param_groups for w in group["params"]}
-    return {name for name, weight in network.named_parameters() if weight in weights}
+def suited(dataset: Dataset, preset: str = "nin-bn", **options: Any) -> Recipe:
+    network = NetworkConfig.from_preset(preset, classes=len(dataset.labels))
+    return Recipe.suited_to(dataset, network, **options)
 
 
-def test_muon_trains_what_is_normalised_and_sgd_the_rest() -> None:
-    network = NiN(NetworkConfig.from_preset("nin-bn", classes=3, width=0.01))
-    sgd, muon = make_optimizers(network, Recipe())
-    assert isinstance(muon, Muon)
-    convolutions = {name for name, weight in network.named_parameters() if weight.ndim == 4}
-    last = max(convolutions)
-    assert names(network, muon) == convolutions - {last}
-    assert names(network, sgd) == {n for n, _ in network.named_parameters()} - names(network, muon)
-    decayed = {w for g in sgd.param_groups if g["weight_decay"] for w in g["params"]}
-    assert decayed == {dict(network.named_parameters())[last]}
+def test_the_presets_recipe_has_a_batch_for_the_data(shapes: Dataset) -> None:
+    assert suited(shapes) == replace(RECIPES["nin-bn"], batch_size=16)
+    assert suited(shapes, "nin") == replace(RECIPES["nin"], batch_size=16)
+    assert suited(shapes, processes=3).batch_size == 48
 
 
-def test_frozen_weights_have_no_optimizer() -> None:
-    network = NiN(NetworkConfig.from_preset("nin-bn", classes=3, width=0.01))
-    network.stages[0].requires_grad_(False)
-    trained = set().union(*(names(network, one) for one in make_optimizers(network, Recipe())))
-    assert trained == {n for n, _ in network.named_parameters() if not n.startswith("stages.0.")}
+def test_unequal_classes_are_balanced(shapes: Dataset) -> None:
+    few = shapes.train[: len(shapes.train) // 3 + 20]  # sorted by class
+    assert suited(replace(shapes, train=few)).balanced
+    assert not suited(shapes).balanced
+
+
+def test_fine_tuning_stops_early(shapes: Dataset) -> None:
+    assert suited(shapes).patience == 0
+    assert suited(shapes, fine_tuning=True).patience == 3
+    assert suited(shapes, fine_tuning=True, epochs=40).patience == 10
+
+
+def test_what_the_caller_says_counts(shapes: Dataset) -> None:
+    changes = {"batch_size": 9, "flip": False, "balanced": True, "patience": 1, "epochs": 3}
+    recipe = suited(shapes, fine_tuning=True, **changes)
+    assert {name: getattr(recipe, name) for name in changes} == changes
+    with pytest.raises(TypeError, match="colour"):
+        suited(shapes, colour="red")

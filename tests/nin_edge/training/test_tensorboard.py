@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_edge.training.loop import Progress
+from nin_edge.training.progress import Progress
 from nin_edge.training.tensorboard import TensorBoard
 from nin_edge_runtime import MissingDependencyError
 

@@ -1,8 +1,9 @@
-"""Two real processes, started by torchrun, that train over gloo."""
+"""Two real processes that train over gloo, as torchrun starts them."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -11,17 +12,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+import nin_edge
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.tensorfile import read_tensors, write_tensors
-from nin_edge.training.workers import Team, joined, launched
+from nin_edge.training.workers import Workers, joined, launched
 from nin_edge_runtime import ProviderError
 
+MAIN = Path(nin_edge.__file__).parent / "__main__.py"
 PATIENCE = 120.0  # seconds to wait for processes, on a busy machine
 LOSS_TOLERANCE = 2e-4
 """Of an epoch's mean loss: sums over half batches round otherwise, and steps carry that on."""
@@ -33,12 +37,14 @@ import time
 from datetime import timedelta
 from pathlib import Path
 import torch
+import nin_edge.training.step
 import nin_edge.training.workers
-import nin_edge.training.loop
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import open_dataset
 from nin_edge.network import NetworkConfig
 from nin_edge.training.recipe import Recipe
+from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.setup import Machine
 from nin_edge.training.workers import joined
 from nin_edge.training.loop import train
 from nin_edge_runtime import NinEdgeError
@@ -52,45 +58,94 @@ def gloo_threads():
             pass
     return count
 
-def tell_threads():  # after all else
+def report_threads():  # after all else
     until = time.monotonic() + 5  # a thread that was joined may be listed a little longer
     while gloo_threads() and time.monotonic() < until:
         time.sleep(0.01)
     print("threads of gloo at the end:", gloo_threads(), file=sys.stderr)
 
-atexit.register(tell_threads)
+atexit.register(report_threads)
+RunFolder.draw = lambda *_: None  # pictures take as long as this training
 data, other, run, fault, preset = map(Path, sys.argv[1:])
 if fault.name == "late":
-    nin_edge.training.workers._TIMEOUT = timedelta(seconds=9)
-with joined("cpu") as (team, device):
-    with team.one_first():
-        dataset = open_dataset(other if team.rank == 1 else data, size=32)
-    if fault.name == "state" and team.rank == 1:
+    nin_edge.training.workers._TIMEOUT = timedelta(seconds=4.5)
+with joined(torch.device("cpu")) as (workers, device):
+    with workers.first_on_machine():
+        dataset = open_dataset(other if workers.rank == 1 else data, size=16)
+    if fault.name == "state" and workers.rank == 1:
         run = run.parent / "older"
-    classes = len(dataset.labels)
     config = NetworkConfig.from_preset(
-        preset.name, classes=classes, size=32, width=0.05, dropout=0.0
+        preset.name, classes=len(dataset.labels), size=16, width=0.05, dropout=0.0
     )
     if "parts" in fault.name:
-        nin_edge.training.loop.images_at_once = lambda config, side: 3
-    recipe = Recipe(epochs=3, batch_size=int(fault.name) if fault.name.isdigit() else 16,
-                    learning_rate=0.02, cutout=8)
+        nin_edge.training.step.microbatch_size = lambda config, side: 3
+    recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.02, cutout=8)
     steps = 0
 
     def should_stop():
         global steps
         steps += 1
-        if fault.name == "fail" and team.rank == 1 and steps == 5:
+        if fault.name == "fail" and workers.rank == 1 and steps == 5:
             raise NinEdgeError("the disk of process 1 is on fire")
-        if fault.name == "late" and team.rank == 1 and steps == 5:
+        if fault.name == "late" and workers.rank == 1 and steps == 5:
             time.sleep(30)
         return fault.name.startswith("stop") and steps == 5
 
-    source = DataSource(f"{team.rank}'s shapes" if fault.name == "none" else "shapes")
-    last = train(dataset, config, recipe, source, run, team=team, device=device,
+    source = DataSource(f"{workers.rank}'s shapes" if fault.name == "none" else "shapes")
+    last = train(dataset, config, recipe, source, run, machine=Machine(workers, device),
                  should_stop=should_stop)
-    if team.rank == 1:
+    if workers.rank == 1:
         last.save(run / "rank1.safetensors")
+"""
+
+# Importing torch takes most of a short training's time: one process does it and forks the others,
+# which are then as if started afresh. Like torchrun, it ends all when one has failed.
+LAUNCHER = """
+import gc
+import json
+import os
+import runpy
+import signal
+import sys
+import torch._dynamo  # which torch's optimizers import
+import torch.distributed.nn
+import nin_edge.api
+import nin_edge.cli.train
+
+def become(process):
+    log = os.open(process["log"], os.O_CREAT | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(process["env"])
+    os.chdir(process["cwd"])
+    sys.argv = process["argv"]
+
+def ended(children):
+    codes = {}
+    while len(codes) < len(children):
+        child, status = os.wait()
+        codes[child] = os.waitstatus_to_exitcode(status)
+        if codes[child]:
+            for other in set(children) - codes.keys():
+                os.kill(other, signal.SIGTERM)
+    return [codes[child] for child in children]
+
+gc.freeze()  # or every fork would visit, and so copy, all of torch's objects when it ends
+script = None
+for line in sys.stdin:
+    children = []
+    for process in json.loads(line):
+        child = os.fork()
+        if not child:
+            become(process)
+            script = process["script"]
+            break
+        children.append(child)
+    if script:
+        break
+    print(json.dumps(ended(children)), flush=True)
+if script:
+    runpy.run_path(script, run_name="__main__")
 """
 
 
@@ -98,31 +153,87 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-TWO = ["--standalone", "--nproc-per-node", "2"]  # on a free port
+@dataclass(frozen=True)
+class Ended:
+    """How processes ended."""
+
+    codes: list[int]
+    """Exit code of each."""
+    logs: list[str]
+    """What each printed."""
 
 
-def torchrun(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run several processes to their end."""
-    return subprocess.run(
-        [*TORCHRUN, *map(str, arguments)],
-        cwd=cwd,
+Launch = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    path = tmp_path_factory.mktemp("launcher") / "launcher.py"
+    path.write_text(LAUNCHER)
+    with subprocess.Popen(
+        [sys.executable, path],
         env=environment(),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Path:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    return path
+def launch(launcher: subprocess.Popen[str], tmp_path: Path, shared_cache: Path) -> Launch:
+    """Runs a script in several processes, with the environment that torchrun gives them."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def run(
+        *arguments: str | Path, processes: int = 2, script: Path = script, machines: bool = False
+    ) -> Ended:
+        orders = []
+        port = free_port()
+        for rank in range(processes):
+            folder = tmp_path / f"machine{rank}" if machines else tmp_path
+            folder.mkdir(exist_ok=True)
+            local = {"RANK": "0", "WORLD_SIZE": "1"} if machines else {}
+            ranks = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+            env = {f"LOCAL_{name}": value for name, value in (ranks | local).items()} | ranks
+            env |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}
+            env |= {"MASTER_PORT": str(port)}
+            cache = folder / "cache" if machines else shared_cache
+            orders.append(
+                {
+                    "script": str(script),
+                    "argv": [str(script), *map(str, arguments)],
+                    "cwd": str(folder),
+                    "log": str(folder / f"log{time.monotonic_ns()}"),
+                    "env": {"XDG_CACHE_HOME": str(cache), **(env if processes > 1 else {})},
+                }
+            )
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        launcher.stdin.write(json.dumps(orders) + "\n")
+        launcher.stdin.flush()
+        codes = json.loads(launcher.stdout.readline())
+        return Ended(codes, [Path(order["log"]).read_text() for order in orders])
+
+    return run
 
 
-def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def weights(run: Path, name: str) -> Mapping[str, torch.Tensor]:
     return Checkpoint.load(run / f"{name}.safetensors").weights
 
 
@@ -132,38 +243,32 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_processes_take_the_steps_of_one(
-    shapes_folder: Path, tmp_path: Path, script: Path
+    shapes_folder: Path, tmp_path: Path, launch: Launch
 ) -> None:
     data = shapes_folder
-    done = torchrun(*TWO, script, data, data, tmp_path / "two", "none", "nin", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    # One that lives on may abort the process.
-    assert done.stderr.count("threads of gloo at the end: 0") == 2, done.stderr
+    two = launch(data, data, tmp_path / "two", "none", "nin")
+    assert two.codes == [0, 0], two.logs
+    # A thread that lives on may abort the process.
+    assert all("threads of gloo at the end: 0" in log for log in two.logs), two.logs
     ranks = [weights(tmp_path / "two", name) for name in ("last", "rank1")]
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
-    one = subprocess.run(
-        [sys.executable, script, data, data, tmp_path / "one", "none", "nin"],
-        env=environment(),
-        check=True,
-        timeout=PATIENCE,
-    )
-    assert one.returncode == 0
+    one = launch(data, data, tmp_path / "one", "none", "nin", processes=1)
+    assert one.codes == [0], one.logs
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=LOSS_TOLERANCE)
 
 
-def test_two_processes_agree_on_normalised_networks_and_go_on_after_a_stop(
-    shapes_folder: Path, tmp_path: Path, script: Path
+def test_two_processes_agree_on_normalised_networks_and_resume_after_a_stop(
+    shapes_folder: Path, tmp_path: Path, launch: Launch
 ) -> None:
-    def run(folder: str, fault: str) -> subprocess.CompletedProcess[str]:
-        given = (shapes_folder, shapes_folder, tmp_path / folder, fault, "nin-bn")
-        return torchrun(*TWO, script, *given, cwd=tmp_path)
+    def run(folder: str, fault: str) -> Ended:
+        return launch(shapes_folder, shapes_folder, tmp_path / folder, fault, "nin-bn")
 
-    assert run("whole", "parts").returncode == 0
+    assert run("whole", "parts").codes == [0, 0]
     whole, other = (weights(tmp_path / "whole", name) for name in ("last", "rank1"))
     assert any("running_var" in name for name in whole)
     assert all(torch.equal(whole[name], other[name]) for name in whole)
-    assert "TrainingStoppedError" in run("halves", "stop-in-parts").stderr
-    assert run("halves", "parts").returncode == 0
+    assert "TrainingStoppedError" in run("halves", "stop-in-parts").logs[0]
+    assert run("halves", "parts").codes == [0, 0]
     halves = weights(tmp_path / "halves", "last")
     for name, value in whole.items():
         if "running" in name:  # averaged once more by the stop, which rounds
@@ -172,53 +277,35 @@ def test_two_processes_agree_on_normalised_networks_and_go_on_after_a_stop(
             assert torch.equal(halves[name], value)
 
 
-def test_two_machines_train_one_network(shapes_folder: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        place = f"localhost:{free.getsockname()[1]}"
-    machines = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+def test_two_machines_train_one_network(
+    shapes_folder: Path, tmp_path: Path, launch: Launch
+) -> None:
     options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--epochs", "2", "-o", "run"]
-    children = []
-    for machine in ("first", "second"):
-        folder = tmp_path / machine
-        folder.mkdir()
-        command = [*TORCHRUN, *machines, "--rdzv-endpoint", place, "-m", "nin_edge", "train"]
-        children.append(
-            subprocess.Popen(
-                [*command, str(shapes_folder), *options, "--device", "cpu"],
-                cwd=folder,
-                env=environment() | {"XDG_CACHE_HOME": str(folder / "cache")},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    told = [child.communicate(timeout=PATIENCE) for child in children]
-    assert [child.returncode for child in children] == [0, 0], told
-    # Either machine may be given process 0, which writes and speaks for both.
-    leads = [(tmp_path / machine / "run").exists() for machine in ("first", "second")]
-    assert sorted(leads) == [False, True]
-    assert ["next: nin-edge export" in output for output, _ in told] == leads
+    arguments = ("train", shapes_folder, *options, "--device", "cpu")
+    ended = launch(*arguments, script=MAIN, machines=True)
+    assert ended.codes == [0, 0], ended.logs
+    # Each has decoded the images, but process 0 writes and speaks for both.
+    assert [(tmp_path / f"machine{rank}" / "cache").exists() for rank in (0, 1)] == [True, True]
+    assert [(tmp_path / f"machine{rank}" / "run").exists() for rank in (0, 1)] == [True, False]
+    assert ["next: nin-edge export" in log for log in ended.logs] == [True, False]
+    assert "epoch" in ended.logs[0]
+    assert "epoch" not in ended.logs[1]
+    assert "classes" not in ended.logs[1]
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         ("fail", "the disk of process 1 is on fire"),
-        ("late", r"another process of the training has not answered for 0\.0025 hours"),
+        ("late", r"another process of the training has not answered for 0\.00125 hours"),
         ("data", "process 1 has other data than process 0"),
         ("classes", "process 1 has other labels than process 0"),
-        (
-            "15",
-            "a batch of 15 images for 2 processes: expected a multiple, .* such as 14 or 16, "
-            "or a number of processes that divides it, such as 1",
-        ),
     ],
 )
-def test_one_processs_fault_ends_the_job_with_its_error(
+def test_the_fault_of_one_process_ends_all_with_its_error(
     shapes_folder: Path,
     tmp_path: Path,
-    script: Path,
+    launch: Launch,
     make_folder: Callable[..., Path],
     fault: str,
     message: str,
@@ -229,37 +316,37 @@ def test_one_processs_fault_ends_the_job_with_its_error(
         other = make_folder(tmp_path / "other", dict.fromkeys(labels, 60), seed=7)
     elif fault == "classes":
         other = make_folder(tmp_path / "other", {"circle": 60, "square": 60})
-    given = (shapes_folder, other, tmp_path / "run", fault, "nin")
-    done = torchrun(*TWO, script, *given, cwd=tmp_path)
-    assert done.returncode != 0
-    assert re.search(message, done.stderr), done.stderr
-    assert "threads of gloo at the end: 0" in done.stderr, done.stderr
+    ended = launch(shapes_folder, other, tmp_path / "run", fault, "nin")
+    assert 0 not in ended.codes
+    logs = "".join(ended.logs)
+    assert re.search(message, logs), logs
+    assert "threads of gloo at the end: 0" in logs, logs
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
 def test_processes_that_resume_from_different_states_are_refused(
-    shapes_folder: Path, tmp_path: Path, script: Path
+    shapes_folder: Path, tmp_path: Path, launch: Launch
 ) -> None:
     run, older = tmp_path / "run", tmp_path / "older"
-    one = [sys.executable, script, shapes_folder, shapes_folder, run, "stop", "nin"]
-    subprocess.run(one, env=environment(), check=False, capture_output=True, timeout=PATIENCE)
+    launch(shapes_folder, shapes_folder, run, "stop", "nin", processes=1)
     shutil.copytree(run, older)
     tensors, header = read_tensors(older / "state.safetensors", "training state")
     header["state"]["step"] -= 1
     write_tensors(older / "state.safetensors", "training state", tensors, header)
-    given = (shapes_folder, shapes_folder, run, "state", "nin")
-    done = torchrun(*TWO, script, *given, cwd=tmp_path)
-    assert done.returncode != 0
-    assert "process 1 has other training state than process 0" in done.stderr
+    ended = launch(shapes_folder, shapes_folder, run, "state", "nin")
+    assert 0 not in ended.codes
+    assert "process 1 has other training state than process 0" in "".join(ended.logs)
 
 
 def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
-    shapes_folder: Path, tmp_path: Path
+    shapes_folder: Path, tmp_path: Path, launch: Launch
 ) -> None:
-    options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--batch-size", "16"]
-    long = [*options, "--epochs", "40", "--device", "cpu", "-o", "run"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    two = ["--standalone", "--nproc-per-node", "2"]  # on a free port
+    options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--set", "batch_size=16"]
+    long = [*options, "--epochs", "20", "--device", "cpu", "-o", "run"]
     child = subprocess.Popen(
-        [*TORCHRUN, *TWO, "-m", "nin_edge", "train", str(shapes_folder), *long],
+        [*torchrun, *two, "-m", "nin_edge", "train", str(shapes_folder), *long],
         cwd=tmp_path,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -273,14 +360,15 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does; torchrun hands it on
     _, notes = child.communicate(timeout=PATIENCE)
-    again = next(line for line in notes.splitlines() if "to go on: " in line)
-    command = again.partition("to go on: ")[2].split()
-    assert command[0] == "torchrun"
-    assert notes.count("to go on: ") == 1
-    done = torchrun(*command[1:], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(losses(tmp_path / "run")) == 40
-    assert done.stdout.count("next: nin-edge export") == 1
+    again = next(line for line in notes.splitlines() if "to continue: " in line)
+    command = again.partition("to continue: ")[2].split()
+    assert command[:5] == ["torchrun", *two, "-m"]
+    assert command[5:7] == ["nin_edge", "train"]
+    assert notes.count("to continue: ") == 1
+    ended = launch(*command[6:], script=MAIN)
+    assert ended.codes == [0, 0], ended.logs
+    assert len(losses(tmp_path / "run")) == 20
+    assert sum("next: nin-edge export" in log for log in ended.logs) == 1
 
 
 def test_fewer_gpus_than_processes_are_refused_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,19 +378,19 @@ def test_fewer_gpus_than_processes_are_refused_by_all(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     with (
         pytest.raises(ProviderError, match=r"4 processes .* has 3 GPUs: .* --nproc-per-node 3"),
-        joined("cuda"),
+        joined(torch.device("cuda")),
     ):
         pass
 
 
 def test_alone_nothing_is_asked_of_others() -> None:
     assert not launched()
-    team = Team()
+    workers = Workers.from_environment()
     value = torch.ones(2)
-    assert team.leads
-    assert team.mean(value) is value
-    assert team.agree(True, False) == (True, False)
-    assert team.tell(0.5) == 0.5
-    team.check_same({"data": object})  # not even looked at
-    with team.one_first():
+    assert workers.is_main
+    assert workers.mean(value) is value
+    assert workers.any(True, False) == (True, False)
+    assert workers.broadcast(0.5) == 0.5
+    workers.check_same({"data": object})  # not even looked at
+    with workers.first_on_machine():
         pass

@@ -1,0 +1,367 @@
+"""The library in four functions: `import nin_edge`, then `nin_edge.train(...)` and so on.
+
+>>> run = nin_edge.train("photos", init="nin-cifar10-half", epochs=20)
+>>> run.scores.test.top1
+0.93
+>>> run.export("models").files
+(PosixPath('models/photos.fp32.onnx'), ...)
+
+The command line calls the same functions. Beside it, this is the only module that imports both
+training and export.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import torch
+
+from nin_edge import predict
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.data import (
+    Dataset,
+    DatasetError,
+    Location,
+    Progress,
+    dataset_name,
+    locate,
+    open_dataset,
+)
+from nin_edge.files import require_folder
+from nin_edge.metrics import Scores
+from nin_edge.predict import open_predictor, torch_device
+from nin_edge.trained_scores import TrainedScores
+from nin_edge.training import loop
+from nin_edge.training.errors import SettingError
+from nin_edge.training.memory import keep_memory
+from nin_edge.training.progress import Event, Loading, Opened, Started
+from nin_edge.training.request import Request
+from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.settings import Settings, check_settings
+from nin_edge.training.setup import Machine
+from nin_edge.training.start import Start
+from nin_edge.training.workers import joined
+from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
+
+if TYPE_CHECKING:
+    from nin_edge_export import Exported
+
+__all__ = ["ExportSettings", "Run", "Settings", "evaluate", "export", "open_dataset", "train"]
+
+_logger = logging.getLogger(__name__)
+
+Data = str | os.PathLike[str]
+"""A folder or archive of labelled images, or the name of an official data set."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training."""
+
+    folder: Path
+    """The run's folder."""
+    data: Location | None
+    """Where its data set was; None if not known."""
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """Open the folder of a run.
+
+        Raises:
+            ModelFileError: it is not a run's folder.
+        """
+        run = RunFolder.open(folder)
+        return cls(run.path, run.read_config().location)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The weights with the lowest loss on the hold-out.
+
+        Raises:
+            ModelFileError: the run has none yet, or the file is damaged.
+        """
+        return Checkpoint.load(RunFolder(self.folder).best)
+
+    @property
+    def scores(self) -> TrainedScores:
+        """What training measured, for example `scores.test.top1`."""
+        return self.checkpoint.trained_scores
+
+    def export(
+        self,
+        output: str | os.PathLike[str] = ".",
+        *,
+        eval_data: Data | Literal[False] | None = None,
+        calibration: Data | None = None,
+        on_progress: Callable[[Loading | Opened], None] | None = None,
+        **settings: Unpack[ExportSettings],
+    ) -> Exported:
+        """Export the weights to model files; see `nin_edge.export`."""
+        return export(
+            self,
+            output,
+            eval_data=eval_data,
+            calibration=calibration,
+            on_progress=on_progress,
+            **settings,
+        )
+
+
+def train(
+    data: Data,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    init: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    width: float | None = None,
+    size: int | None = None,
+    distill_from: Sequence[str | os.PathLike[str]] = (),
+    device: str = "auto",
+    resume: bool = False,
+    compiled: bool = False,
+    on_progress: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    **settings: Unpack[Settings],
+) -> Run:
+    """Train a network on labelled images, or fine-tune trained weights with them.
+
+    What is not given is chosen to suit the data. Under `torchrun`, all processes share the work.
+
+    Args:
+        data: a folder or archive of <class>/* or train/<class>/* and test/<class>/*, or an official
+            data set, by path or by name.
+        output: the run's folder; `runs/NAME` if None.
+        init: weights to start from: a checkpoint, or a name such as `nin-cifar10`.
+        preset: `nin-bn` (batch normalisation), `nin` (the paper's) or `nin-imagenet` (for photos);
+            `nin-bn`, or that of `init`, if None.
+        width: multiplier of the channel counts; 1, or that of `init`, if None.
+        size: side of the input in pixels, 16 to 512; that of an official data set's images, of
+            `init` or of the preset if None.
+        distill_from: weights of teachers, whose mean prediction is learnt, too.
+        device: `auto`, `cpu` or `cuda`.
+        resume: continue the run in the folder with its own settings.
+        compiled: compile the networks with torch.compile; on a GPU, in one process.
+        on_progress: called with the events of `nin_edge.training.progress`.
+        should_stop: called after each step; True saves the state and stops.
+        settings: rarer settings, see `Settings`.
+
+    Raises:
+        SettingError: a setting is unknown, out of its range, or not that of the run to resume.
+        DatasetError: the data cannot be read or trained on.
+        TrainingError: training diverged, or the run cannot be resumed.
+        TrainingStoppedError: `should_stop` returned True.
+        NinEdgeError: the folder is in use, weights are not found, and the like.
+    """
+    check_settings(settings)
+    request = Request(
+        init=None if init is None else os.fspath(init),
+        preset=preset,
+        width=width,
+        size=size,
+        distill_from=tuple(os.fspath(teacher) for teacher in distill_from),
+        settings=settings,
+    )
+    folder = RunFolder(Path(output) if output else Path("runs") / dataset_name(Path(data)))
+    require_folder(folder.path)
+    with joined(torch.device(torch_device(device, "device"))) as (workers, own_device):
+        if compiled and (own_device.type != "cuda" or workers.size > 1):
+            raise SettingError("compiled is for one process on a GPU, device cuda")
+        report = on_progress if on_progress and workers.is_main else _ignore
+        start = Start.resumed(request, folder) if resume else Start.new(request)
+        with workers.first_on_machine():
+            if workers.is_main and not resume:
+                folder.check_unused()
+            location = _locate(data, settings, report)
+            network = start.network(location.native_shape)
+            dataset = _open(location, network.size, network.channels, report)
+        choices = start.choose(dataset, network, workers.size)
+        report(Started(choices.network, choices.recipe, choices.notes))
+        keep_memory()
+        loop.train(
+            *(dataset, choices.network, choices.recipe, choices.source, folder.path),
+            location=location,
+            init=start.initial,
+            teachers=start.teachers,
+            machine=Machine(workers, own_device, compiled),
+            report=report,
+            should_stop=should_stop or (lambda: False),
+        )
+    return Run(folder.path, location)
+
+
+class ExportSettings(TypedDict, total=False):
+    """Settings of an export: the fields of `nin_edge_export.ExportOptions`."""
+
+    precisions: tuple[str, ...]
+    """`fp32`, `fp16`, `int8`; all of them if not given."""
+    embedded: str
+    """Preprocessing in the graph: `full` (the default), `normalize` or `none`."""
+    opset: int
+    """Version of the ONNX operators, 18 to 22."""
+    batch: int
+    """Number of images a run; any if not given."""
+    method: str
+    """How int8's ranges are found: `minmax` (the default), `percentile` or `entropy`."""
+    calibration_images: int
+    """Largest number of images that int8's ranges are measured on."""
+    max_drop: float
+    """Largest loss of int8's accuracy on the hold-out, in percentage points."""
+
+
+def export(
+    model: Run | Data = DEFAULT_WEIGHTS,
+    output: str | os.PathLike[str] = ".",
+    *,
+    eval_data: Data | Literal[False] | None = None,
+    calibration: Data | None = None,
+    on_progress: Callable[[Loading | Opened], None] | None = None,
+    **settings: Unpack[ExportSettings],
+) -> Exported:
+    """Export weights to model files for devices, with a report.
+
+    Every file is compared with PyTorch before any is written.
+
+    Args:
+        model: a run, its folder, a checkpoint, or the name of weights that ship.
+        output: folder for NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and
+            report.json.
+        eval_data: data to measure accuracy and top-1 agreement with PyTorch on. None: a run's own
+            data, if they are unchanged in their place. False: no data.
+        calibration: data to measure int8's ranges on; the ranges that training recorded if None.
+        on_progress: called with what is being done.
+        settings: see `ExportSettings`.
+
+    Raises:
+        GateError: a file differs too much from PyTorch, or `max_drop` cannot be met.
+        DatasetError: data cannot be read, or have other classes than the model.
+        ModelFileError: there are no such weights.
+        ValueError: a setting is out of its range.
+    """
+    report = on_progress or _ignore
+    run, weights = _weights_of(model)
+    checkpoint = Checkpoint.load(weights)
+    require_folder(Path(output))
+    dataset = calibration_dataset = None
+    if eval_data:
+        dataset = _open_for(checkpoint, eval_data, report)
+    elif run and eval_data is None:
+        dataset = _own_dataset(run, checkpoint, report)
+    if calibration:
+        same = eval_data and Path(calibration) == Path(eval_data)
+        calibration_dataset = dataset if same else _open_for(checkpoint, calibration, report)
+    # After the cheap checks: it brings torch's exporter.
+    from nin_edge_export import ExportOptions, export_models, export_name, write_export
+
+    models = export_models(
+        checkpoint,
+        ExportOptions(**settings),
+        dataset=dataset,
+        calibration=calibration_dataset,
+        progress=lambda task, done, total: report(Loading(task, done, total)),
+    )
+    return write_export(
+        models, checkpoint, name=export_name(weights), output=Path(output), dataset=dataset
+    )
+
+
+def evaluate(
+    model: Run | Data,
+    data: Data | Location,
+    *,
+    split: str = "test",
+    provider: str = "auto",
+    on_progress: Callable[[Loading | Opened], None] | None = None,
+) -> Scores:
+    """Score a model on labelled images.
+
+    Args:
+        model: a run, a checkpoint (.safetensors), an exported model (.onnx), or the name of weights
+            that ship.
+        data: images of the model's classes.
+        split: `test`, `holdout`, `train` (without the hold-out) or `all`.
+        provider: `auto`, `cpu` or `cuda`.
+        on_progress: called with what is being done.
+
+    Raises:
+        DatasetError: the data cannot be read, have other classes, or no images in the split.
+        ModelFileError: there is no such model.
+        ProviderError: the provider is not active.
+    """
+    report = on_progress or _ignore
+    path = RunFolder(model.folder).best if isinstance(model, Run) else model
+    predictor = open_predictor(path, provider)
+    steps = predictor.preprocessing
+    location = data if isinstance(data, Location) else locate(data)
+    dataset = _open(location, steps.size, steps.channels, report)
+    return predict.evaluate(predictor, dataset, split, _loading(report, "evaluating images"))
+
+
+def _ignore(event: Event) -> None:
+    """What is reported to nobody."""
+
+
+def _loading(report: Callable[[Loading], None], task: str = "reading images") -> Progress:
+    """Reports the progress of a task."""
+    return lambda done, total: report(Loading(task, done, total))
+
+
+def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -> Location:
+    """Where the data are, as an absolute path."""
+    location = locate(
+        data,
+        official=settings.get("official"),
+        download=settings.get("download", False),
+        progress=lambda name, done, total: report(Loading(f"fetching {name}, bytes", done, total)),
+    )
+    return replace(location, path=location.path.absolute())
+
+
+def _open(
+    location: Location, size: int, channels: int, report: Callable[[Loading | Opened], None]
+) -> Dataset:
+    """Open a data set, and report it."""
+    dataset = open_dataset(location, size=size, channels=channels, progress=_loading(report))
+    report(Opened(dataset))
+    return dataset
+
+
+def _open_for(
+    checkpoint: Checkpoint, data: Data | Location, report: Callable[[Loading | Opened], None]
+) -> Dataset:
+    """Open a data set as a checkpoint's network takes its images."""
+    location = data if isinstance(data, Location) else locate(data)
+    return _open(location, checkpoint.config.size, checkpoint.config.channels, report)
+
+
+def _weights_of(model: Run | Data) -> tuple[Run | None, Path]:
+    """The run that is meant, if it is one, and the file of its weights."""
+    if isinstance(model, Run):
+        return model, RunFolder(model.folder).best
+    weights = find_weights(model)
+    if not weights.is_dir():
+        return None, weights
+    run = Run.open(weights)
+    return run, RunFolder(run.folder).best
+
+
+def _own_dataset(
+    run: Run, checkpoint: Checkpoint, report: Callable[[Loading | Opened], None]
+) -> Dataset | None:
+    """The data that a run was trained on, if they are unchanged in their place."""
+    if run.data is None:
+        return None
+    try:
+        dataset = _open_for(checkpoint, run.data, report)
+    except DatasetError as error:
+        _logger.warning("exported without the run's data: %s", error)
+        return None
+    if dataset.fingerprint != checkpoint.data.fingerprint:
+        _logger.warning("exported without the run's data: %s was changed", run.data.path)
+        return None
+    return dataset

@@ -1,0 +1,162 @@
+"""What the caller of `nin_edge.train` asks for, checked before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+
+from nin_edge.checkpoint import DataSource
+from nin_edge.data import Dataset
+from nin_edge.network import NetworkConfig
+from nin_edge.training.errors import SettingError
+from nin_edge.training.finetune import Pretrained
+from nin_edge.training.recipe import RECIPES, Recipe
+from nin_edge.training.run_config import RunConfig
+from nin_edge.training.settings import NETWORK_NAMES, RECIPE_NAMES, Settings
+
+DEFAULT_PRESET = "nin-bn"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asks for; None where the choice is left to nin-edge."""
+
+    init: str | None
+    """Path or name of the weights to start from; None: random weights."""
+    preset: str | None
+    """Name of a network preset."""
+    width: float | None
+    """Multiplier of the preset's channel counts."""
+    size: int | None
+    """Side of the network's input in pixels."""
+    distill_from: tuple[str, ...]
+    """Paths or names of teachers' weights."""
+    settings: Settings
+    """The rarer settings."""
+
+    def check(self) -> None:
+        """Refuse settings of a new run that would have no effect.
+
+        Raises:
+            SettingError: the message names the setting.
+        """
+        if self.settings.get("frozen_blocks") and not self.init:
+            raise SettingError(
+                f"frozen_blocks is {self.settings['frozen_blocks']}: without init, there are no "
+                "trained weights to keep"
+            )
+        if "distill_weight" in self.settings and not self.distill_from:
+            raise SettingError(
+                f"distill_weight is {self.settings['distill_weight']}: without distill_from, there "
+                "is no teacher"
+            )
+
+    def network(
+        self, initial: Pretrained | None, native_shape: tuple[int, int] | None = None
+    ) -> NetworkConfig:
+        """The network, but for its number of classes, which the data decide.
+
+        Args:
+            initial: the weights to start from.
+            native_shape: side and channels of the data's images, if they all have the same.
+
+        Raises:
+            SettingError: a setting is out of its range, or not that of the initial weights.
+        """
+        changes = self._given(NETWORK_NAMES)
+        if self.size is not None:
+            changes["size"] = self.size
+        if initial:
+            self._check_initial(initial)
+            with _refused_as_setting():
+                return replace(initial.checkpoint.config, **changes)  # type: ignore[arg-type]
+        if native_shape:
+            changes = {"size": native_shape[0], "channels": native_shape[1]} | changes
+        if self.width is not None:
+            changes["width"] = self.width
+        with _refused_as_setting():
+            return NetworkConfig.from_preset(self.preset or DEFAULT_PRESET, **changes)  # type: ignore[arg-type]
+
+    def check_recipe(self, network: NetworkConfig) -> None:
+        """Refuse a recipe that cannot train, before any image is read.
+
+        Raises:
+            SettingError: a setting is out of its range.
+        """
+        preset, changes = RECIPES.get(network.preset, Recipe()), self._given(RECIPE_NAMES)
+        with _refused_as_setting():
+            recipe = replace(preset, **changes)  # type: ignore[arg-type]
+        if recipe.frozen_blocks >= len(network.blocks):
+            raise SettingError(
+                f"frozen_blocks is {recipe.frozen_blocks}: expected fewer than the network's "
+                f"{len(network.blocks)} blocks, the last one has the new layer"
+            )
+
+    def recipe(
+        self, dataset: Dataset, network: NetworkConfig, *, fine_tuning: bool, processes: int
+    ) -> Recipe:
+        """The recipe: suited to the data, with the settings that are given."""
+        changes = self._given(RECIPE_NAMES)
+        return Recipe.suited_to(
+            dataset, network, fine_tuning=fine_tuning, processes=processes, **changes
+        )
+
+    def source(self, dataset: Dataset) -> DataSource:
+        """Name and licence of the data."""
+        return DataSource(
+            self.settings.get("data_name") or dataset.name,
+            self.settings.get("data_licence", DataSource.licence),
+        )
+
+    def check_resumes(self, stored: RunConfig) -> None:
+        """Check that nothing is asked for that the run to resume does not have.
+
+        Args:
+            stored: configuration of the run.
+
+        Raises:
+            SettingError: a setting is another one; the message has both.
+        """
+        own = {
+            **asdict(stored.network),
+            **asdict(stored.recipe),
+            "data_name": stored.data.name,
+            "data_licence": stored.data.licence,
+            "init": stored.init and stored.init.weights,
+        }
+        named = {
+            "init": self.init,
+            "preset": self.preset,
+            "width": self.width,
+            "size": self.size,
+            **self.settings,
+        }
+        for name, value in named.items():
+            if value is not None and name in own and value != own[name]:
+                raise SettingError(
+                    f"{name} is {value}: the run to resume was started with {own[name]}"
+                )
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, object]:
+        return {name: value for name, value in self.settings.items() if name in names}
+
+    def _check_initial(self, initial: Pretrained) -> None:
+        """Refuse a network other than that of the weights to start from."""
+        config = initial.checkpoint.config
+        for name, value, own in (
+            ("preset", self.preset, config.preset),
+            ("width", self.width, config.width),
+            ("channels", self.settings.get("channels"), config.channels),
+        ):
+            if value not in (None, own):
+                raise SettingError(f"{name} is {value}: the weights of {initial.name} have {own}")
+
+
+@contextmanager
+def _refused_as_setting() -> Iterator[None]:
+    """Context in which a ValueError means that a setting is out of its range."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingError(str(error)) from error

@@ -1,0 +1,140 @@
+"""The configuration of a run: what its config.json says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nin_edge import __version__
+from nin_edge.checkpoint import DataSource, read_config, read_preprocessing
+from nin_edge.data import Location
+from nin_edge.network import NetworkConfig
+from nin_edge.training.errors import TrainingError
+from nin_edge.training.recipe import Recipe
+from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.preprocessing import Preprocessing
+
+FORMAT_VERSION: Final = 1
+"""Version of config.json's layout."""
+
+
+@dataclass(frozen=True)
+class WeightsUsed:
+    """Trained weights that a run started from, or a teacher's."""
+
+    weights: str
+    """Their path, or a name of `nin_edge.weights.WEIGHTS`."""
+    sha256: str
+    """Their fingerprint (`Checkpoint.fingerprint`), in hexadecimal."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run was started with."""
+
+    network: NetworkConfig
+    """The network."""
+    recipe: Recipe
+    """How it is trained."""
+    preprocessing: Preprocessing
+    """How images become its input."""
+    labels: tuple[str, ...]
+    """Name of each class."""
+    data: DataSource
+    """The data set: name, licence and fingerprint."""
+    location: Location | None
+    """Where the data set was, as an absolute path; None if not known."""
+    init: WeightsUsed | None
+    """The weights it started from; None if they were random."""
+    new_head: bool
+    """Whether the last layers of `init` were replaced by new ones."""
+    teachers: tuple[WeightsUsed, ...]
+    """The networks whose predictions are learnt."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as JSON can represent it."""
+        location = self.location and {**asdict(self.location), "path": str(self.location.path)}
+        return {"format_version": FORMAT_VERSION, **asdict(self), "location": location}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> RunConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not a run's configuration.
+        """
+        version = stored["format_version"]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
+        location, init = stored["location"], stored["init"]
+        return cls(
+            network=read_config(stored["network"]),
+            recipe=Recipe(**stored["recipe"]),
+            preprocessing=read_preprocessing(stored["preprocessing"]),
+            labels=tuple(stored["labels"]),
+            data=DataSource(**stored["data"]),
+            location=location and Location(**{**location, "path": Path(location["path"])}),
+            init=init and WeightsUsed(**init),
+            new_head=stored["new_head"],
+            teachers=tuple(WeightsUsed(**teacher) for teacher in stored["teachers"]),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """Read a config.json.
+
+        Raises:
+            ModelFileError: the file is missing or not a run's configuration.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text("utf-8")))
+        except OSError as error:
+            raise ModelFileError(f"{path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            fault = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ModelFileError(
+                f"{path}: not a run's configuration that nin-edge {__version__} reads ({fault})"
+            ) from error
+
+    def digest(self) -> str:
+        """SHA-256 of everything but the location, in hexadecimal; data may be moved."""
+        stored = {key: value for key, value in self.to_json().items() if key != "location"}
+        return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+
+    def fixed(self) -> dict[str, Any]:
+        """What a run has to be resumed with, by name; JSON can represent it.
+
+        Weights count by their content: their files may have moved.
+        """
+        stored = self.to_json()
+        return {
+            "labels": stored["labels"],
+            "data": stored["data"],
+            "network": stored["network"],
+            "recipe": stored["recipe"],
+            "init": self.init and self.init.sha256,
+            "teachers": [teacher.sha256 for teacher in self.teachers],
+        }
+
+    def check_resumes(self, other: RunConfig, path: Path) -> None:
+        """Check that a training continues this run.
+
+        Args:
+            other: configuration of the training; without `init`, this run's counts.
+            path: file that this configuration was read from, for the message.
+
+        Raises:
+            TrainingError: data, network, recipe or weights differ; the message says which.
+        """
+        if other.data.fingerprint != self.data.fingerprint:
+            raise TrainingError(
+                f"{path}: was trained on other images than these, on {self.data.name!r}"
+            )
+        wanted = json.loads(json.dumps(other.fixed()))
+        for name, value in json.loads(json.dumps(self.fixed())).items():
+            if wanted[name] != value and not (name == "init" and other.init is None):
+                raise TrainingError(f"{path}: was trained with different {name}: expected {value}")

@@ -1,0 +1,172 @@
+"""The folder of a run: which files it has, and how they are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from nin_edge import plots
+from nin_edge.files import write_atomically
+from nin_edge.metrics import Epoch, Scores
+from nin_edge.tensorfile import read_tensors, write_tensors
+from nin_edge.text import printable
+from nin_edge.training.errors import TrainingError
+from nin_edge.training.run_config import RunConfig
+from nin_edge.training.state import TrainingState
+from nin_edge_runtime import ModelFileError, NinEdgeError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+    """The folder, which need not exist."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of an existing run.
+
+        Raises:
+            ModelFileError: it is not a run's folder.
+        """
+        folder = cls(Path(path))
+        if not folder.config.is_file():
+            raise ModelFileError(
+                f"{folder.path}: not a run's folder, expected one with config.json, as nin-edge "
+                "train writes it"
+            )
+        return folder
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint with the lowest loss on the hold-out."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the latest epoch or stop."""
+        return self.path / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """Training state, which `--resume` needs."""
+        return self.path / "state.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """Configuration, a `RunConfig`."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Table of the epochs."""
+        return self.path / "metrics.csv"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of losses and accuracy by epoch."""
+        return self.path / "curves.png"
+
+    @property
+    def confusion(self) -> Path:
+        """Picture of the confusion matrix."""
+        return self.path / "confusion.png"
+
+    def check_unused(self) -> None:
+        """Check that there is nothing in the folder.
+
+        Raises:
+            NinEdgeError: there is.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            raise NinEdgeError(
+                f"{self.path}: already used; continue its run with --resume, or name another "
+                "folder with -o"
+            )
+
+    def read_config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            ModelFileError: it is missing or damaged.
+        """
+        return RunConfig.read(self.config)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the configuration, and make the folder if it does not exist."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, json.dumps(config.to_json(), indent=2).encode())
+
+    def check_resumable(self, config: RunConfig) -> None:
+        """Check that the run can be resumed: from its state, or anew where that gives the same.
+
+        Args:
+            config: the run's configuration.
+
+        Raises:
+            TrainingError: the state is missing.
+        """
+        if not self.state.exists() and (config.init or self.metrics.exists()):
+            raise TrainingError(f"{self.path}: cannot be resumed, its {self.state.name} is missing")
+
+    def read_state(self, config: RunConfig) -> tuple[TrainingState, dict[str, Tensor]]:
+        """The training state, and the tensors that belong to it.
+
+        Args:
+            config: the run's configuration.
+
+        Raises:
+            ModelFileError: the state is missing, damaged, or of another configuration.
+        """
+        tensors, header = read_tensors(self.state, "training state")
+        try:
+            same, state = header["config_sha256"], TrainingState.from_json(header["state"])
+        except (KeyError, TypeError) as error:
+            raise ModelFileError(f"{self.state}: a damaged training state ({error})") from error
+        if same != config.digest():
+            raise ModelFileError(
+                f"{self.state}: does not belong to {self.config.name} beside it, which was changed"
+            )
+        return state, tensors
+
+    def write_state(
+        self, config: RunConfig, state: TrainingState, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Write all that `read_state` needs."""
+        header = {"config_sha256": config.digest(), "state": state.to_json()}
+        write_tensors(self.state, "training state", tensors, header)
+
+    def write_metrics(self, history: Sequence[Epoch]) -> None:
+        """Write the table of the epochs, at least one."""
+        text = io.StringIO()
+        rows = csv.DictWriter(text, fieldnames=list(asdict(history[-1])))
+        rows.writeheader()
+        rows.writerows(map(asdict, history))
+        write_atomically(self.metrics, text.getvalue().encode())
+
+    def draw(self, name: str, history: Sequence[Epoch], scores: Mapping[str, Scores]) -> None:
+        """Draw the curves and the confusion matrix.
+
+        Args:
+            name: name of the data set.
+            history: all epochs.
+            scores: scores on `test` or, if there are no test images, on `holdout`.
+        """
+        split, shown = (
+            ("test", scores["test"]) if "test" in scores else ("hold-out", scores["holdout"])
+        )
+        title = printable(f"{name} ({split}): top-1 {shown.top1:.2%}")
+        labels = [printable(label) for label in shown.labels]
+        for path, figure in (
+            (self.curves, plots.curves_figure(history, printable(name))),
+            (self.confusion, plots.confusion_figure(labels, shown.confusion, title)),
+        ):
+            write_atomically(path, plots.to_png(figure))

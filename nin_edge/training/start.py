@@ -1,0 +1,130 @@
+"""How a run starts: anew, or from a run's folder; and what its user should know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nin_edge.checkpoint import DataSource
+from nin_edge.data import OFFICIAL, Dataset
+from nin_edge.network import NetworkConfig, count_parameters
+from nin_edge.training.finetune import Pretrained
+from nin_edge.training.recipe import Recipe
+from nin_edge.training.request import Request
+from nin_edge.training.run_config import RunConfig
+from nin_edge.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run needs besides its images."""
+
+    network: NetworkConfig
+    """The network."""
+    recipe: Recipe
+    """How to train it."""
+    source: DataSource
+    """Name and licence of the data."""
+    notes: tuple[str, ...]
+    """Choices that the user may not expect."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A run that is about to start, before its data are read."""
+
+    request: Request
+    """What the caller asks for."""
+    stored: RunConfig | None
+    """Configuration of the run to resume; None for a new run."""
+    initial: Pretrained | None
+    """Weights to start from; None to resume, since the state has them."""
+    teachers: tuple[Pretrained, ...]
+    """Networks to learn from, too."""
+
+    @classmethod
+    def new(cls, request: Request) -> Start:
+        """A new run.
+
+        Raises:
+            SettingError: a setting cannot work.
+            ModelFileError: there are no such weights.
+        """
+        request.check()
+        initial = Pretrained.load(request.init) if request.init else None
+        request.check_recipe(request.network(initial))
+        return cls(request, None, initial, tuple(map(Pretrained.load, request.distill_from)))
+
+    @classmethod
+    def resumed(cls, request: Request, folder: RunFolder) -> Start:
+        """The run in a folder.
+
+        Raises:
+            SettingError: a setting is not that of the run.
+            ModelFileError: it is not a run's folder, or teachers' weights are not found.
+            TrainingError: the run cannot be resumed.
+        """
+        stored = RunFolder.open(folder.path).read_config()
+        folder.check_resumable(stored)
+        request.check_resumes(stored)
+        names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
+        return cls(request, stored, None, tuple(map(Pretrained.load, names)))
+
+    def network(self, native_shape: tuple[int, int] | None) -> NetworkConfig:
+        """The network; that of a new run still has its preset's number of classes.
+
+        Args:
+            native_shape: side and channels of the data's images, if they all have the same.
+        """
+        return (
+            self.stored.network if self.stored else self.request.network(self.initial, native_shape)
+        )
+
+    def choose(self, dataset: Dataset, network: NetworkConfig, processes: int) -> Choices:
+        """Choose what the caller did not.
+
+        Args:
+            dataset: the data.
+            network: the network from `network`.
+            processes: number of processes that share each batch.
+        """
+        if self.stored:
+            source = replace(self.stored.data, fingerprint="")
+            return Choices(network, self.stored.recipe, source, self._teacher_notes(network))
+        network = replace(network, classes=len(dataset.labels))
+        recipe = self.request.recipe(
+            dataset, network, fine_tuning=self.initial is not None, processes=processes
+        )
+        notes = (*self._teacher_notes(network), *self._notes(dataset, network, recipe))
+        return Choices(network, recipe, self.request.source(dataset), notes)
+
+    def _notes(self, dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> tuple[str, ...]:
+        """Notes on a new run."""
+        notes, given = [], self.request.settings
+        if not recipe.flip and "flip" not in given and dataset.official:
+            notes.append(
+                f"images of {OFFICIAL[dataset.official]} are not mirrored, they are digits; "
+                "flip=true mirrors them"
+            )
+        if recipe.balanced and "balanced" not in given:
+            notes.append(
+                "classes differ much in size, so all are seen equally often; balanced=false shows "
+                "each image once an epoch"
+            )
+        initial = self.initial
+        if initial and not initial.keeps_head(network, dataset.labels):
+            own = initial.checkpoint.labels
+            notes.append(
+                f"{initial.name}: new last layers, its own are for another size"
+                if own == dataset.labels
+                else f"{initial.name}: a new last layer for {len(dataset.labels)} classes, "
+                f"its own {len(own)} classes are others"
+            )
+        return tuple(notes)
+
+    def _teacher_notes(self, network: NetworkConfig) -> tuple[str, ...]:
+        own = count_parameters(network)
+        return tuple(
+            f"{teacher.name}: a teacher that is smaller than its student"
+            for teacher in self.teachers
+            if own > count_parameters(teacher.checkpoint.config)
+        )

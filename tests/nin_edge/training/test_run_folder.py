@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nin_edge.checkpoint import DataSource
+from nin_edge.data import Location
+from nin_edge.metrics import Epoch
+from nin_edge.network import NetworkConfig
+from nin_edge.training.errors import TrainingError
+from nin_edge.training.recipe import Recipe
+from nin_edge.training.run_config import RunConfig, WeightsUsed
+from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.state import TrainingState
+from nin_edge_runtime import ModelFileError, NinEdgeError
+from nin_edge_runtime.preprocessing import Preprocessing
+
+CONFIG = RunConfig(
+    network=NetworkConfig.from_preset("nin-imagenet", classes=3, channels=1, size=48),
+    recipe=Recipe(learning_rate=0.1, balanced=True),
+    preprocessing=Preprocessing(48, 1, (0.4321,), (0.25,)),
+    labels=("a", "b", "犬"),
+    data=DataSource("photos", "CC0", "ab" * 32),
+    location=Location(Path("/data/photos.tar"), "photos", None),
+    init=WeightsUsed("nin-cifar10", "cd" * 32),
+    new_head=True,
+    teachers=(WeightsUsed("big.safetensors", "ef" * 32),),
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, replace(CONFIG, location=None, init=None, new_head=False, teachers=())],
+    ids=["everything", "the needed"],
+)
+def test_a_configuration_comes_back(tmp_path: Path, config: RunConfig) -> None:
+    folder = RunFolder(tmp_path / "new" / "run")
+    folder.write_config(config)
+    assert RunFolder.open(folder.path).read_config() == config
+
+
+def test_the_digest_is_of_all_but_the_location() -> None:
+    assert replace(CONFIG, location=None).digest() == CONFIG.digest()
+    assert replace(CONFIG, recipe=Recipe()).digest() != CONFIG.digest()
+    assert replace(CONFIG, labels=("b", "a", "犬")).digest() != CONFIG.digest()
+
+
+def test_weights_may_be_moved_and_are_compared_by_content() -> None:
+    moved = replace(CONFIG, init=WeightsUsed("moved", "cd" * 32), location=None)
+    CONFIG.check_resumes(moved, Path("config.json"))
+    CONFIG.check_resumes(replace(CONFIG, init=None), Path("config.json"))
+    with pytest.raises(TrainingError, match=r"^config\.json: was trained with different init"):
+        CONFIG.check_resumes(
+            replace(CONFIG, init=WeightsUsed("nin-cifar10", "0" * 64)), Path("config.json")
+        )
+
+
+def test_a_state_comes_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    state = TrainingState(3, 0.1, 2.5, {"scale": 8.0}, [Epoch(1, 0.5, 0.25, 0.125, 10.0, 2.0)])
+    folder.write_state(CONFIG, state, {})
+    assert folder.read_state(CONFIG) == (state, {})
+
+
+@pytest.mark.parametrize("present", ["nothing", "a folder", "a file"])
+def test_what_is_not_a_run_is_refused_in_one_line(tmp_path: Path, present: str) -> None:
+    path = tmp_path / "run"
+    if present == "a folder":
+        path.mkdir()
+    elif present == "a file":
+        path.write_text("mine")
+    with pytest.raises(ModelFileError, match=r"run: not a run's folder, .* with config\.json"):
+        RunFolder.open(path)
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "missing").check_unused()
+    RunFolder(tmp_path).check_unused()
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(NinEdgeError, match=r"already used; .* --resume, or .* -o"):
+        RunFolder(tmp_path).check_unused()
+
+
+def test_the_table_has_a_row_an_epoch(tmp_path: Path) -> None:
+    history = [Epoch(1, 0.5, 0.25, 0.125, 10.0, 2.0), Epoch(2, 0.25, 0.5, 0.1, 11.0, 4.0)]
+    RunFolder(tmp_path).write_metrics(history)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "epoch,loss,holdout_top1,holdout_loss,images_per_second,seconds",
+        "1,0.5,0.25,0.125,10.0,2.0",
+        "2,0.25,0.5,0.1,11.0,4.0",
+    ]
+
+
+def test_a_run_without_its_state_is_started_over_only_if_that_gives_the_same(
+    tmp_path: Path,
+) -> None:
+    folder, plain = RunFolder(tmp_path), replace(CONFIG, init=None)
+    folder.check_resumable(plain)  # stopped before its first state
+    with pytest.raises(TrainingError, match=r"resumed, its state\.safetensors is missing"):
+        folder.check_resumable(CONFIG)  # the initial weights may be others by now
+    folder.metrics.write_text("epoch\n")
+    with pytest.raises(TrainingError, match=r"resumed, its state\.safetensors is missing"):
+        folder.check_resumable(plain)
+
+
+def test_config_json_is_plain_json(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_config(CONFIG)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["format_version"] == 1
+    assert stored["location"] == {"path": "/data/photos.tar", "name": "photos", "official": None}
+    assert stored["recipe"]["learning_rate"] == 0.1
+    assert stored["init"] == {"weights": "nin-cifar10", "sha256": "cd" * 32}

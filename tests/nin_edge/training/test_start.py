@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nin_edge.checkpoint import Checkpoint
+from nin_edge.data import Dataset
+from nin_edge.training.errors import SettingError
+from nin_edge.training.recipe import RECIPES
+from nin_edge.training.request import Request
+from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.start import Choices, Start
+from nin_edge_runtime import ModelFileError
+
+
+def ask(**asked: Any) -> Request:
+    names = ("init", "preset", "width", "size")
+    return Request(
+        **{name: asked.pop(name, None) for name in names},
+        distill_from=asked.pop("distill_from", ()),
+        settings=asked,  # type: ignore[arg-type]
+    )
+
+
+def choose(dataset: Dataset, shape: tuple[int, int] | None = None, **asked: Any) -> Choices:
+    start = Start.new(ask(**asked))
+    return start.choose(dataset, start.network(shape), 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"preset": "vgg"}, "unknown preset 'vgg': expected one of nin, nin-bn"),
+        ({"size": 8}, "size is 8: expected 16 to 512"),
+        ({"width": 0.0}, r"width is 0\.0: expected a multiplier above 0"),
+        ({"channels": 2}, r"channels is 2: expected 1 \(grey\) or 3"),
+        ({"dropout": 1.0}, r"dropout is 1\.0: expected a probability below 1"),
+        ({"epochs": 0}, "epochs is 0: expected 1"),
+        ({"frozen_blocks": 1}, "frozen_blocks is 1: without init, there are no trained weights"),
+        ({"distill_weight": 1.0}, r"distill_weight is 1\.0: without distill_from, there is no"),
+        ({"init": "nin-cifar10", "size": 8}, "size is 8: expected 16 to 512"),
+        ({"init": "nin-cifar10", "dropout": -1.0}, r"dropout is -1\.0: expected a probability"),
+        ({"init": "nin-cifar10", "frozen_blocks": 3}, "expected fewer than the network's 3 blocks"),
+        ({"init": "nin-cifar10", "frozen_blocks": -1}, "frozen_blocks is -1: expected 0"),
+        ({"init": "nin-cifar10", "width": 0.25}, r"width is 0\.25: .* of nin-cifar10 have 1\.0"),
+        ({"init": "nin-cifar10", "preset": "nin"}, "preset is nin: .* of nin-cifar10 have nin-bn"),
+        ({"init": "nin-cifar10", "channels": 1}, "channels is 1: .* of nin-cifar10 have 3"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_before_any_image_is_read(
+    asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        Start.new(ask(**asked))
+
+
+def test_weights_that_are_none_are_refused() -> None:
+    for asked in ({"init": "vgg"}, {"distill_from": ("vgg",)}):
+        with pytest.raises(ModelFileError, match="vgg: no such file"):
+            Start.new(ask(**asked))
+
+
+def test_a_new_network_is_the_preset_for_the_datas_classes(shapes: Dataset) -> None:
+    choices = choose(shapes, width=0.25, size=16, dropout=0.25)
+    network = choices.network
+    assert (network.preset, network.classes, network.width, network.size, network.dropout) == (
+        *("nin-bn", 3, 0.25, 16),
+        0.25,
+    )
+    assert choices.recipe == replace(RECIPES["nin-bn"], batch_size=16)
+    assert choices.notes == ()
+    assert choices.source.name == shapes.name
+    assert choices.source.licence == "not stated"
+    named = choose(shapes, data_name="Shapes", data_licence="CC0").source
+    assert (named.name, named.licence) == ("Shapes", "CC0")
+
+
+def test_official_data_sets_keep_their_shape_unless_another_is_asked_for(shapes: Dataset) -> None:
+    network = choose(shapes, (28, 1)).network
+    assert (network.size, network.channels) == (28, 1)
+    network = choose(shapes, (28, 1), size=32, channels=3).network
+    assert (network.size, network.channels) == (32, 3)
+
+
+def test_unequal_classes_are_balanced_with_a_note(shapes: Dataset) -> None:
+    unequal = replace(shapes, train=shapes.train[: len(shapes.train) // 3 + 20])
+    choices = choose(unequal)
+    assert choices.recipe.balanced
+    (note,) = choices.notes
+    assert "balanced=false shows each image once" in note
+    for balanced in (True, False):
+        choices = choose(unequal, balanced=balanced)
+        assert choices.recipe.balanced is balanced
+        assert choices.notes == ()
+
+
+def test_fine_tuning_takes_the_weights_network_and_notes_a_new_last_layer(
+    shapes: Dataset, tiny_weights: Path
+) -> None:
+    choices = choose(shapes, init=str(tiny_weights), size=32, epochs=20)
+    assert replace(choices.network, size=16) == Checkpoint.load(tiny_weights).config
+    assert choices.recipe.patience == 5
+    (note,) = choices.notes
+    assert note.startswith(f"{tiny_weights}: a new last layer for 3 classes, its own 3 classes")
+    same = replace(shapes, labels=Checkpoint.load(tiny_weights).labels)
+    assert choose(same, init=str(tiny_weights)).notes == ()
+
+
+def test_a_teacher_that_is_smaller_than_its_student_is_noted(
+    shapes: Dataset, tiny_weights: Path
+) -> None:
+    notes = choose(shapes, distill_from=(str(tiny_weights),) * 2, width=0.1).notes
+    assert notes == (f"{tiny_weights}: a teacher that is smaller than its student",) * 2
+    assert choose(shapes, distill_from=(str(tiny_weights),), width=0.01).notes == ()
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+def test_a_run_is_resumed_with_its_own_settings(trained_run: Path, shapes: Dataset) -> None:
+    asked = ask(epochs=6, size=16, preset="nin-bn", batch_size=16, data_name="shapes")
+    start = Start.resumed(asked, RunFolder(trained_run))
+    stored = RunFolder(trained_run).read_config()
+    choices = start.choose(shapes, start.network((28, 1)), 1)
+    assert (choices.network, choices.recipe) == (stored.network, stored.recipe)
+    assert (choices.source.name, choices.source.licence) == ("shapes", "CC0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"epochs": 2}, "epochs is 2: the run to resume was started with 6"),
+        ({"width": 1.0}, r"width is 1\.0: the run to resume was started with 0\.05"),
+        ({"init": "other"}, "init is other: the run to resume was started with None"),
+        ({"dropout": 0.5}, r"dropout is 0\.5: .* with 0\.0"),
+        ({"data_name": "Mine"}, "data_name is Mine: .* with shapes"),
+    ],
+    ids=str,
+)
+def test_a_run_is_not_resumed_with_other_settings(
+    trained_run: Path, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        Start.resumed(ask(**asked), RunFolder(trained_run))
