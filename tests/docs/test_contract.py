@@ -16,12 +16,12 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from nin_edge_export.certify import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_export.graph import IR_VERSION, OPSET
+from nin_edge_export.parity import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
-from nin_edge_runtime.golden import TOLERANCES
 from nin_edge_runtime.image import load_image
-from nin_edge_runtime.model_file.read import FORMAT_VERSION
+from nin_edge_runtime.model_file import FORMAT_VERSION
+from nin_edge_runtime.verify import TOLERANCES
 
 if TYPE_CHECKING:
     from tests.docs.conftest import Page

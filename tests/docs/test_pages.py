@@ -104,7 +104,8 @@ def test_no_page_installs_our_names_from_an_index(pages: list[Page], wheel_page:
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_figures_of_weights_that_ship_are_theirs(name: str, root: Path) -> None:
     checkpoint = Checkpoint.load(WEIGHTS[name])
-    top1, size = checkpoint.metrics["test_top1"], count_parameters(checkpoint.config)
+    assert checkpoint.trained_scores.test is not None
+    top1, size = checkpoint.trained_scores.test.top1, count_parameters(checkpoint.config)
     for page in ("README.md", "docs/results.md"):
         text = (root / page).read_text("utf-8")
         row = rf"^\| `{name}`.*\| {size:,} \|.*\| {1 - top1:.2%} "
