@@ -1,10 +1,11 @@
-"""The examples as a user runs them: by themselves, on real files."""
+"""The examples as a user runs them, on real files: once each as a process, else in this one."""
 
 from __future__ import annotations
 
 import ast
 import json
 import queue
+import runpy
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ PATIENCE = 60.0
 LINES = 75
 """Most lines of an example, blank ones and its description included."""
 
-Lines = Callable[[], str]
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -40,6 +41,25 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         check=False,
     )
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Like `run`, in this process: the imports of another one take longer than the example."""
+
+    def call(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        script = str(EXAMPLES / f"{name}.py")
+        command = [script, *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", command)
+        code = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            code = 1
+            sys.stderr.write(f"{ended.code}\n")
+        return subprocess.CompletedProcess(command, code, *capsys.readouterr())
+
+    return call
 
 
 @contextmanager
@@ -141,12 +161,12 @@ class TestFolderWatcher:
             shutil.copy(photo, tmp_path / "cat.jpg")
             assert json.loads(next_line())["image"].endswith("cat.jpg")
 
-    def test_missing_folder_and_model_are_one_line(self, tmp_path: Path) -> None:
-        done = run("folder_watcher", tmp_path / "missing")
+    def test_missing_folder_and_model_are_one_line(self, tmp_path: Path, call: Call) -> None:
+        done = call("folder_watcher", tmp_path / "missing")
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
-        done = run("folder_watcher", tmp_path, "--model", tmp_path / "missing.onnx")
+        done = call("folder_watcher", tmp_path, "--model", tmp_path / "missing.onnx")
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
 
@@ -162,16 +182,21 @@ class TestCameraLoop:
         assert all(line.endswith("frames/s") for line in (first, second))
         assert done.stderr.startswith("20 frames, ")
 
-    def test_every_and_min_score_are_used(self, clip: Path) -> None:
-        done = run("camera_loop", clip, "--every", 5, "--min-score", 1)
+    def test_every_and_min_score_are_used(self, clip: Path, call: Call) -> None:
+        done = call("camera_loop", clip, "--every", 5, "--min-score", 1)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()
         assert line.split()[:3] == ["0.00", "s", "unknown"]
         assert "4 frames, " in done.stderr
 
-    def test_problems_are_one_line(self, clip: Path, tmp_path: Path) -> None:
+    def test_problems_are_one_line(
+        self,
+        clip: Path,
+        tmp_path: Path,
+        call: Call,
+    ) -> None:
         for arguments in ([tmp_path / "missing.avi"], ["98"], [clip, "--every", "0"]):
-            done = run("camera_loop", *arguments)
+            done = call("camera_loop", *arguments)
             assert done.returncode == 1
             assert done.stdout == ""
             assert done.stderr.splitlines()[-1].startswith("error: ")
