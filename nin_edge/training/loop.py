@@ -114,6 +114,7 @@ class _Loop:
             if self._is_stale():
                 return
             self.learner.train_mode()
+            # Summed on the device: reading a number would wait for the GPU in every step.
             losses = torch.zeros((), device=self.setup.machine.device, dtype=torch.float64)
             end = (epoch + 1) * steps_per_epoch
             for step in range(state.step, end):
