@@ -33,7 +33,12 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 """The names that `--set` takes."""
 
 
-@click.command("train", cls=GroupedCommand, groups=_GROUPS)
+@click.command(
+    "train",
+    cls=GroupedCommand,
+    groups=_GROUPS,
+    short_help="Train or fine-tune a network on DATA.",
+)
 @click.argument("data", type=PATH)
 @dataset_option
 @download_option

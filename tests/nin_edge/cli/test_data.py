@@ -19,7 +19,10 @@ from nin_edge.cli import main
 from nin_edge.cli._data import DATASETS, describe, show_progress
 from nin_edge.data import FOLDER, OFFICIAL, Dataset, download, locate, open_dataset
 
-TINY = ("--size", "28", "--width", "0.01", "--batch-size", "16", "--device", "cpu", "--epochs", "1")
+TINY = (
+    *("--size", "28", "--width", "0.01", "--set", "batch_size=16"),
+    *("--device", "cpu", "--epochs", "1"),
+)
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -48,7 +51,7 @@ def test_an_official_data_set_trains_and_is_scored(
     clothes: Path, tmp_path: Path, channels: int
 ) -> None:
     run, official = tmp_path / "run", ("--dataset", "fashion-mnist")
-    trained = invoke("train", clothes, *official, *TINY, "--channels", str(channels), "-o", run)
+    trained = invoke("train", clothes, *official, *TINY, "--set", f"channels={channels}", "-o", run)
     assert trained.exit_code == 0, trained.output
     assert "clothes: Fashion-MNIST, 10 classes, 70 training images, 10 hold-out, 20 test" in (
         trained.stderr

@@ -53,16 +53,25 @@ def test_export_writes_models_that_run_takes_and_compares_them_on_real_images(
     assert _run("run", picture, "--model", tmp_path / "out" / "birds.int8.onnx").exit_code == 0
 
 
-def test_export_takes_the_best_weights_of_a_runs_folder(tiny_weights: Path, tmp_path: Path) -> None:
-    run = tmp_path / "birds"
-    run.mkdir()
+def test_export_takes_a_runs_folder_and_measures_on_its_data(
+    trained_run: Path, tmp_path: Path
+) -> None:
     options = ("-o", tmp_path / "out", "--precision", "fp32")
-    failed = _run("export", run, *options)
-    assert failed.exit_code == 1
-    assert str(run / "best.safetensors") in _one_line(failed)
-    shutil.copy(tiny_weights, run / "best.safetensors")
-    assert _run("export", run, *options, "--no-eval").exit_code == 0
-    assert (tmp_path / "out" / "birds.fp32.onnx").exists()
+    measured = _run("export", trained_run, *options)
+    assert measured.exit_code == 0, measured.output
+    assert "shapes: 3 classes" in measured.stderr
+    assert "on 45 images of shapes" in measured.stdout
+    assert (tmp_path / "out" / f"{trained_run.name}.fp32.onnx").exists()
+    unmeasured = _run("export", trained_run, *options, "--no-eval")
+    assert unmeasured.exit_code == 0
+    assert "golden samples" in unmeasured.stdout
+    assert "shapes: 3 classes" not in unmeasured.stderr
+
+
+def test_export_of_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    result = _run("export", tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"{tmp_path}: not a run's folder, expected one with config.json" in _one_line(result)
 
 
 def test_export_beyond_the_tolerance_exits_with_3_and_writes_nothing(

@@ -177,7 +177,7 @@ def test_a_run_writes_its_folder_and_says_what_is_next(
     assert "epoch 1/1" in result.stderr
     assert "\r" not in result.stderr  # no redrawn bars where it is no terminal
     assert "on 45 test images" in result.stdout
-    assert f"nin-edge export {run / 'best.safetensors'}" in result.stdout
+    assert f"nin-edge export {run}\n" in result.stdout
     best = Checkpoint.load(run / "best.safetensors")
     assert (best.data.name, best.data.licence) == ("Shapes", "CC0")
     assert best.config.classes == 3
