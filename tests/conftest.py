@@ -1,14 +1,23 @@
-"""Which execution provider runs the network, on how many threads; is it really active?"""
+"""What all tests share: small committed models, a photo, real data, and what a run makes once.
+
+The runtime's tests also run where only the runtime is installed, so the toolkit is imported inside
+the fixtures that need it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 MODELS = Path(__file__).parent / "data"
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -37,8 +46,48 @@ def photo() -> Path:
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets, or the test is skipped."""
-    found = os.environ.get("NIN_EDGE_TEST_DATA")
-    folder = Path(found) if found else Path(__file__).parent.parent.parent / "shared" / "data"
+    named = os.environ.get("NIN_EDGE_TEST_DATA")
+    folder = Path(named) if named else Path(__file__).parent.parent.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"no test data at {folder}; NIN_EDGE_TEST_DATA names the folder of it")
+        pytest.skip(f"no test data at {folder}; set NIN_EDGE_TEST_DATA to the folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Fills a folder once for all processes of the test run, and gives the folder.
+
+    Call it as `make_once(name, fill)`, with `fill(folder)` to write the files. Session fixtures
+    alone would make them again in every worker of pytest-xdist.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in that of the run
+        root = root.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, finished = root / name, root / f"{name}.finished"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            if not finished.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a failed attempt left
+                folder.mkdir()
+                fill(folder)
+                finished.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def default_exports(make_once: MakeOnce) -> Mapping[str, Path]:
+    """Files of the default weights by precision, as `nin-edge export` writes them; read-only."""
+    from nin_edge.checkpoint import Checkpoint
+    from nin_edge.weights import DEFAULT_WEIGHTS
+    from nin_edge_export import PRECISIONS, export_models
+
+    def export(folder: Path) -> None:
+        for model in export_models(Checkpoint.load(DEFAULT_WEIGHTS)):
+            (folder / f"{DEFAULT_WEIGHTS.stem}.{model.info.precision}.onnx").write_bytes(model.data)
+
+    folder = make_once("default-exports", export)
+    return {name: folder / f"{DEFAULT_WEIGHTS.stem}.{name}.onnx" for name in PRECISIONS}
