@@ -11,18 +11,18 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODELS := runtime/nin_edge_runtime/models
 
-.PHONY: demo test lint format wheel model
+.PHONY: demo test lint format wheel model figures
 
-# Export the default weights in all precisions, compare the files, name what is on a photo, and
-# show where (demo/cat.png).
+# Export the default weights in all precisions, compare the files, label a photo, and draw what the
+# label is based on (demo/cat.png).
 demo: $(INSTALLED)
 	$(BIN)/nin-edge export --output demo
 	$(BIN)/nin-edge verify demo/nin-cifar10.int8.onnx
-	$(BIN)/python -m benchmarks.compare demo/nin-cifar10.fp32.onnx \
+	$(BIN)/nin-edge bench --threads 1 --batch 1 --rounds 60 demo/nin-cifar10.fp32.onnx \
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
 
-# A process for each core, with one thread each: threads that wait for one another would halve the speed.
+# One process per core, with one thread each: more threads than cores would halve the speed.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
@@ -31,6 +31,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	cd runtime && ../$(BIN)/mypy
+	$(BIN)/python -m benchmarks.render --check
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
@@ -42,13 +43,21 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 # The runtime's default model, from the weights that the toolkit ships. Its certificate is measured on
-# the archive of docs/training.md:
+# the archive that they were trained on:
 #   make model EVAL_DATA=cifar10-jpeg.tar.xz
 model: $(INSTALLED)
 	@test -n "$(EVAL_DATA)" || { echo "make model: name the archive, EVAL_DATA=cifar10-jpeg.tar.xz"; exit 2; }
 	$(BIN)/nin-edge export --precision int8 --calibration "$(EVAL_DATA)" --calibration-method entropy \
 		--eval-data "$(EVAL_DATA)" --output build/model
 	cp build/model/nin-cifar10.int8.onnx $(MODELS)
+
+# The figures and tables of the docs, on an idle machine in about 20 minutes. PHOTOS, folders of large
+# JPEGs, are for the table of reduced decoding:
+#   make figures DATA=cifar10-jpeg.tar.xz PHOTOS=wallpapers
+figures: $(INSTALLED)
+	@test -n "$(DATA)" || { echo "make figures: name the archive, DATA=cifar10-jpeg.tar.xz"; exit 2; }
+	$(BIN)/python -m benchmarks.all "$(DATA)" $(if $(PHOTOS),--photos $(PHOTOS))
+	$(BIN)/python -m benchmarks.render
 
 # The stamp is written last: an interrupted installation is done again.
 $(INSTALLED): pyproject.toml runtime/pyproject.toml constraints.txt

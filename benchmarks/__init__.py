@@ -1,1 +1,1 @@
-"""One script per question; the answers stand in docs/results.md."""
+"""One script per question. Each writes its answer to `results/NAME.json`, which the docs show."""

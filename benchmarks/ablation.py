@@ -6,9 +6,9 @@
 Five networks by one recipe, without augmentation as in the paper's comparison of heads: mlpconv
 with global average pooling; one linear filter and ReLU a layer (a generalised linear model, GLM)
 with as many parameters, and with as many multiply-adds; and mlpconv under a fully connected head,
-without and with dropout. The default takes 10,000 of the images to fit, and some minutes on two
-cores; `--full` takes all of them, full width, 100 epochs and three seeds, for a GPU. Errors are
-those of the test split, on which nothing is chosen. DATA is anything that `nin-edge train` takes.
+without and with dropout. The default takes 10,000 of the training images, and some minutes on two
+cores; `--full` takes all of them, full width, 100 epochs and three seeds, for a GPU. Test errors
+choose nothing. DATA is anything that `nin-edge train` takes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import itertools
 import statistics
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,17 +24,18 @@ from typing import Final
 import numpy as np
 import torch
 
-from benchmarks.machine import describe
+from benchmarks._result import Row, answer, parser
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import Dataset, locate, open_dataset
 from nin_edge.network import NetworkConfig, count_parameters
 from nin_edge.training.loop import train
 from nin_edge.training.memory import keep_memory
 from nin_edge.training.recipe import Recipe
+from nin_edge.training.setup import Machine
 
 FULL: Final = {"images": 0, "epochs": 100, "width": 1.0, "seeds": 3}
 SMALL: Final = {"images": 10_000, "epochs": 8, "width": 0.25, "seeds": 1}
-CHANNELS: Final = range(8, 1025, 8)  # what a layer may have
+CHANNELS: Final = range(8, 1025, 8)  # possible channels of a layer
 SPREAD: Final = 2  # steps of `CHANNELS` by which the layers of a GLM may differ
 
 
@@ -44,7 +44,7 @@ class Candidate:
     """One network of the comparison."""
 
     name: str
-    """What the table calls it."""
+    """Its name in the table."""
     config: NetworkConfig
     """Its shape."""
 
@@ -88,7 +88,7 @@ def candidates(dataset: Dataset, size: int, channels: int, width: float) -> list
 
 
 def subset(dataset: Dataset, images: int) -> Dataset:
-    """The data set with so many images to fit, drawn once for all; with all of them if 0."""
+    """The data set with so many training images, drawn once; with all of them if 0."""
     if not 0 < images < len(dataset.train):
         return dataset
     drawn = np.random.default_rng(0).permutation(dataset.train)[:images]
@@ -96,7 +96,7 @@ def subset(dataset: Dataset, images: int) -> Dataset:
 
 
 def plot(path: Path, rows: list[tuple[Candidate, list[float]]], title: str) -> None:
-    """Draw the errors as bars, with each seed's as a dot."""
+    """Draw the error rates as bars, with each seed's as a dot."""
     from matplotlib.figure import Figure
 
     from nin_edge.plots import COLOURS, to_png
@@ -108,9 +108,9 @@ def plot(path: Path, rows: list[tuple[Candidate, list[float]]], title: str) -> N
         [candidate.name for candidate, _ in rows], means, color=COLOURS["accent"], height=0.6
     )
     axes.bar_label(bars, [f"{mean:.2f}%" for mean in means], padding=4, fontsize=8)
-    for place, (_, errors) in enumerate(rows):
+    for position, (_, errors) in enumerate(rows):
         axes.plot(
-            [100 * error for error in errors], [place] * len(errors), ".", color=COLOURS["ink"]
+            [100 * error for error in errors], [position] * len(errors), ".", color=COLOURS["ink"]
         )
     axes.invert_yaxis()
     axes.set(xlabel="test error, %", xlim=(0, 1.15 * max(means)))
@@ -119,60 +119,77 @@ def plot(path: Path, rows: list[tuple[Candidate, list[float]]], title: str) -> N
     path.write_bytes(to_png(figure))
 
 
+def errors_of(
+    dataset: Dataset, config: NetworkConfig, recipe: Recipe, seeds: int, device: str
+) -> list[float]:
+    """Test error of the best checkpoint, for each seed."""
+    errors = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as run:
+            best = train(
+                dataset,
+                config,
+                replace(recipe, seed=seed),
+                DataSource(dataset.name),
+                Path(run),
+                machine=Machine(device=torch.device(device)),
+            )
+        assert best.trained_scores.test is not None  # the data have a test split
+        errors.append(1 - best.trained_scores.test.top1)
+    return errors
+
+
+def options_of() -> argparse.Namespace:
+    """The command line, with the numbers of `--full` or of the small comparison filled in."""
+    arguments = parser(__doc__)
+    arguments.add_argument("data", type=Path)
+    arguments.add_argument("--full", action="store_true", help=f"{FULL}")
+    arguments.add_argument("--images", type=int, help="training images, 0 for all")
+    arguments.add_argument("--epochs", type=int)
+    arguments.add_argument("--width", type=float)
+    arguments.add_argument("--seeds", type=int)
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments.add_argument("--plot", type=Path)
+    options = arguments.parse_args()
+    for name, default in (FULL if options.full else SMALL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    return options
+
+
 def main() -> None:
-    """Train, print and draw."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--full", action="store_true", help=f"{FULL}")
-    parser.add_argument("--images", type=int, help="images to fit, 0 for all")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--width", type=float)
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--plot", type=Path)
-    options = parser.parse_args()
-    budget = {
-        name: default if getattr(options, name) is None else getattr(options, name)
-        for name, default in (FULL if options.full else SMALL).items()
-    }
+    """Train, write and draw."""
+    options = options_of()
     keep_memory()
     location = locate(options.data)
     size, channels = location.native_shape or (32, 3)
-    dataset = subset(open_dataset(location, size=size, channels=channels), int(budget["images"]))
-    print(describe("torch"), f"{torch.get_num_threads()} threads, {options.device}")
-    what = (
-        f"{dataset.name}: {len(dataset.train):,} images to fit, width {budget['width']:g}, "
-        f"{budget['epochs']} epochs, {budget['seeds']} seeds"
-    )
-    print(what)
-    # A rate that all five bear: at 0.2 the fully connected head diverges.
+    dataset = subset(open_dataset(location, size=size, channels=channels), options.images)
+    # A rate at which all five train: at 0.2 the fully connected head diverges.
     recipe = Recipe(
-        epochs=int(budget["epochs"]), learning_rate=0.1, low_resolution=0.0, crop=0, flip=False
+        epochs=options.epochs, learning_rate=0.1, low_resolution=0.0, crop=0, flip=False
     )
-    rows = []
-    for candidate in candidates(dataset, size, channels, budget["width"]):
-        errors, started = [], time.monotonic()
-        for seed in range(int(budget["seeds"])):
-            with tempfile.TemporaryDirectory() as run:
-                best = train(
-                    dataset,
-                    candidate.config,
-                    replace(recipe, seed=seed),
-                    DataSource(dataset.name),
-                    Path(run),
-                    device=options.device,
-                )
-            errors.append(1 - best.metrics["test_top1"])
-        rows.append((candidate, errors))
-        print(
-            f"{candidate.name:38} {count_parameters(candidate.config):9,} parameters "
-            f"{candidate.config.multiply_adds() / 1e6:7.1f} M multiply-adds  "
-            f"error {statistics.mean(errors):.2%} ({', '.join(f'{e:.2%}' for e in errors)})  "
-            f"{time.monotonic() - started:.0f} s",
-            flush=True,
-        )
+    measured: list[tuple[Candidate, list[float]]] = []
+    for candidate in candidates(dataset, size, channels, options.width):
+        errors = errors_of(dataset, candidate.config, recipe, options.seeds, options.device)
+        measured.append((candidate, errors))
+        print(f"{candidate.name}: test error {statistics.mean(errors):.2%}", flush=True)
+    rows: list[Row] = [
+        {
+            "network": candidate.name,
+            "parameters": count_parameters(candidate.config),
+            "multiply_adds": candidate.config.multiply_adds(),
+            "test_error": statistics.mean(errors),
+            "each_seed": errors,
+        }
+        for candidate, errors in measured
+    ]
+    budget = (
+        f"{dataset.name}: {len(dataset.train):,} training images, width {options.width:g}, "
+        f"{options.epochs} epochs, {options.seeds} seeds"
+    )
+    answer("ablation", rows, rounds=budget, packages=("torch",), output=options.output)
     if options.plot:
-        plot(options.plot, rows, what)
+        plot(options.plot, measured, budget)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What does `nin-edge run photo.jpg` take as a whole process, against a script of ten lines?
+"""What does `nin-edge run photo.jpg` cost as a whole process, against a script of ten lines?
 
-Time, and peak resident memory.
+    python -m benchmarks.cold_start [--against PYTHON]
 
-python -m benchmarks.cold_start
+Time and peak resident memory. `--against` names the Python of another environment with nin-edge,
+whose `nin-edge run` is measured in the same rounds: did a change make the start slower?
 """
 
 from __future__ import annotations
@@ -12,20 +13,38 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from benchmarks.machine import describe, interleave, report, timed
+from benchmarks._measure import compare, timed
+from benchmarks._result import ROOT, Row, answer, parser
 from nin_edge_runtime import DEFAULT_MODEL
 
-ROOT = Path(__file__).parent.parent
-PHOTO = ROOT / "examples" / "cat.jpg"
-ROUNDS, PEAK_ROUNDS = 40, 5
+PHOTO: Final = ROOT / "examples" / "cat.jpg"
+ROUNDS: Final = 40
+PEAK_ROUNDS: Final = 5
+
+TEN_LINES: Final = """
+import sys
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+LABELS = "airplane automobile bird cat deer dog frog horse ship truck".split()
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+image = np.asarray(Image.open(sys.argv[2]).convert("RGB"))
+probabilities = session.run(["probabilities"], {"image": image[None]})[0][0]
+for best in np.argsort(-probabilities)[:5]:
+    print(f"{LABELS[best]} {probabilities[best]:.1%}")
+"""
+"""What anyone would write by hand, with NumPy, Pillow and ONNX Runtime alone."""
 
 
-def _process(*command: object) -> None:
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+def run(*command: object) -> None:
+    """Run a process to its end."""
+    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
 
 
-def _peak(*command: object) -> float:
+def peak(*command: object) -> float:
     """Peak resident memory of a process, in bytes."""
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
@@ -35,19 +54,35 @@ def _peak(*command: object) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
-    ten_lines = ROOT / "benchmarks" / "ten_lines.py"
-    script = Path(sys.executable).parent / "nin-edge"
-    commands = {
-        "ten lines": (sys.executable, ten_lines, DEFAULT_MODEL, PHOTO),
-        "nin-edge run": (script, "run", PHOTO),
+    """Measure and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--against", type=Path, metavar="PYTHON")
+    options = arguments.parse_args()
+    commands: dict[str, tuple[object, ...]] = {
+        "ten-line script": (sys.executable, "-c", TEN_LINES, DEFAULT_MODEL, PHOTO),
+        "nin-edge run": (Path(sys.executable).parent / "nin-edge", "run", PHOTO),
     }
-    candidates = {name: timed(partial(_process, *command)) for name, command in commands.items()}
-    interleave(candidates, 3)  # files into the page cache
-    print(describe("onnxruntime", "numpy", "pillow", "click"))
-    report(interleave(candidates, ROUNDS))
-    peaks = {name: partial(_peak, *command) for name, command in commands.items()}
-    report(interleave(peaks, PEAK_ROUNDS), unit=1e-6, name="MB")
+    if options.against:
+        commands["nin-edge run, before"] = (options.against.parent / "nin-edge", "run", PHOTO)
+    times = compare({name: timed(partial(run, *call)) for name, call in commands.items()}, ROUNDS)
+    peaks = compare({name: partial(peak, *call) for name, call in commands.items()}, PEAK_ROUNDS)
+    rows: list[Row] = [
+        {
+            "process": name,
+            "milliseconds": 1e3 * times[name].median,
+            "time_ratio": times[name].ratio,
+            "peak_mb": peaks[name].median / 1e6,
+            "memory_ratio": peaks[name].ratio,
+        }
+        for name in commands
+    ]
+    answer(
+        "cold_start",
+        rows,
+        rounds=f"{ROUNDS} rounds for time, {PEAK_ROUNDS} for memory",
+        packages=("onnxruntime", "numpy", "pillow", "click"),
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":

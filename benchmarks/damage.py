@@ -1,20 +1,18 @@
-"""What comes of bad input? Real odd images, damaged images and damaged models, in numbers.
+"""What do odd images, damaged images and damaged models lead to?
 
-python -m benchmarks.damage [--data FOLDER] [--images 2000] [--models 500] [--seed 0]
+    python -m benchmarks.damage [--data FOLDER] [--images 2000] [--models 200] [--seed 0]
 
-FOLDER holds `pngsuite.tar.xz` and `exif-orientation.tar`; NIN_EDGE_TEST_DATA if not given, and
-these rows are left out if that is not set. All damage is drawn from the seed. Everything runs in
-child processes, so that a crash or a hang of a decoder or of ONNX Runtime is counted, not suffered.
+FOLDER has `pngsuite.tar.xz` and `exif-orientation.tar`; NIN_EDGE_TEST_DATA if not given, and these
+rows are left out if that is not set. All damage is drawn from the seed. Every input is tried in a
+child process, so that a crash or a hang of a decoder or of ONNX Runtime is counted. The exit code
+is 1 if an input led to anything but a prediction or the expected error.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import multiprocessing
 import os
 import signal
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,45 +20,47 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Final
 
 import numpy as np
-from PIL import Image, features
 
-from benchmarks.machine import describe
+from benchmarks._damage_inputs import PHOTO, Item, archived, damaged, resealed, whole_images
+from benchmarks._result import Row, answer, parser
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, ImageError, ModelFileError, read_model
-from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.model_file.protobuf import fields, tag
-from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
-PHOTO = Path(__file__).parent.parent / "examples" / "cat.jpg"
-LIMIT = 10.0  # seconds for one image or model
-_GRAPH, _INITIALIZER, _RAW_DATA = tag(7), tag(5), tag(9)  # of ModelProto, GraphProto, TensorProto
-CHUNK = 50  # images a child; a model has a child of its own
+LIMIT: Final = 10.0  # seconds for one image or model
+OF_IMAGES: Final = ("prediction", "ImageError")
+CHUNK: Final = 50  # images in a child process; a model has one of its own
 
-Item = tuple[str, bytes]
-"""A kind of input, and the bytes."""
+Attempt = Callable[[bytes], tuple[str, str, tuple[float, ...]]]
+"""Tries an input; gives the result's type, its label or message, and its probabilities."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one input came to."""
+    """The outcome of one input."""
 
-    kind: str
-    """The kind of input."""
+    name: str
+    """What the input is called."""
     result: str
     """`prediction`, the error's type, `crash (SIGNAL)` or `hang`."""
-    said: str = ""
+    text: str = ""
     """The label, or the error's message."""
-    scores: tuple[float, ...] = ()
-    """Probabilities (K,), where there are any."""
+    probabilities: tuple[float, ...] = ()
+    """Probabilities (K,) of a prediction."""
     memory: int = 0
-    """Largest resident memory of the child up to then, in MB."""
+    """Peak resident memory of the child until then, in MB."""
     seconds: float = 0.0
     """How long it took."""
 
 
+@cache
+def _default() -> Classifier:
+    return Classifier(provider="cpu", threads=1)
+
+
 def try_image(data: bytes) -> tuple[str, str, tuple[float, ...]]:
-    """Classify an encoded image with the default model: the result's type, words and scores."""
+    """Classify an encoded image with the default model."""
     try:
         prediction = _default()(data)
     except ImageError as error:
@@ -69,7 +69,7 @@ def try_image(data: bytes) -> tuple[str, str, tuple[float, ...]]:
 
 
 def try_model(data: bytes) -> tuple[str, str, tuple[float, ...]]:
-    """Open a model and classify the photo with it, as `try_image`."""
+    """Open a model and classify the photo with it."""
     try:
         prediction = Classifier(data, provider="cpu", threads=1)(PHOTO)
     except ModelFileError as error:
@@ -77,37 +77,24 @@ def try_model(data: bytes) -> tuple[str, str, tuple[float, ...]]:
     return "prediction", prediction.label, tuple(prediction.probabilities.tolist())
 
 
-@cache
-def _default() -> Classifier:
-    return Classifier(provider="cpu", threads=1)
-
-
-def _child(
-    pipe: Connection,
-    attempt: Callable[[bytes], tuple[str, str, tuple[float, ...]]],
-    items: Sequence[Item],
-) -> None:
-    """Try each input and send what it came to; a native crash ends the process instead."""
+def _child(pipe: Connection, attempt: Attempt, items: Sequence[Item]) -> None:
+    """Try each input and send its outcome; a native crash ends the process instead."""
     import resource
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write there what they think of a file
-    for kind, data in items:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders write their complaints there
+    for name, data in items:
         started = time.perf_counter()
         try:
-            result, said, scores = attempt(data)
-        except Exception as error:  # the finding that this script is for
-            result, said, scores = type(error).__name__, str(error), ()
+            result, text, probabilities = attempt(data)
+        except Exception as error:  # what this script looks for
+            result, text, probabilities = type(error).__name__, str(error), ()
         seconds = time.perf_counter() - started
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        pipe.send(Outcome(kind, result, said, scores, memory, seconds))
+        pipe.send(Outcome(name, result, text, probabilities, memory, seconds))
 
 
-def tried(
-    attempt: Callable[[bytes], tuple[str, str, tuple[float, ...]]],
-    items: Sequence[Item],
-    chunk: int,
-) -> Iterator[Outcome]:
-    """What each input came to, in order, `chunk` of them in a child process at a time."""
+def outcomes_of(attempt: Attempt, items: Sequence[Item], chunk: int) -> Iterator[Outcome]:
+    """The outcome of each input, in order, `chunk` of them in a child process at a time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["onnxruntime", "nin_edge_runtime.classifier"])
     position = 0
@@ -117,175 +104,57 @@ def tried(
         child = context.Process(target=_child, args=(theirs, attempt, part))
         child.start()
         theirs.close()
-        for kind, _ in part:
+        for name, _ in part:
             position += 1
             try:
                 if ours.poll(LIMIT):
                     yield ours.recv()
                     continue
-                yield Outcome(kind, "hang", seconds=LIMIT)
+                yield Outcome(name, "hang", seconds=LIMIT)
             except EOFError:
                 child.join()
                 code = child.exitcode or 0
-                name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-                yield Outcome(kind, f"crash ({name})")
+                end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                yield Outcome(name, f"crash ({end})")
             break  # the rest of the chunk goes to a new child
         ours.close()
         child.kill()
         child.join()
 
 
-def photos() -> Iterator[Item]:
-    """The photo and a drawn picture in every format and variant that Pillow writes here."""
-    with Image.open(PHOTO) as opened:
-        photo = opened.convert("RGB")
-    yield "JPEG", PHOTO.read_bytes()
-    variants: list[tuple[str, str, str, dict[str, object]]] = [
-        ("JPEG", "RGB", "progressive", {"progressive": True}),
-        ("JPEG", "L", "grey", {}),
-        ("JPEG", "CMYK", "CMYK", {}),
-        ("PNG", "RGB", "", {}),
-        ("PNG", "P", "palette", {}),
-        ("PNG", "RGBA", "alpha", {}),
-        ("PNG", "I;16", "16 bits", {}),
-        ("PNG", "RGB", "animated", {"save_all": True}),
-        ("GIF", "P", "", {}),
-        ("GIF", "P", "animated", {"save_all": True}),
-        ("BMP", "RGB", "", {}),
-        ("TIFF", "RGB", "", {}),
-        *(
-            ("TIFF", "RGB", name, {"compression": name})
-            for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")
-        ),
-        ("TIFF", "1", "group4", {"compression": "group4"}),
-        ("WEBP", "RGB", "", {}),
-        ("WEBP", "RGBA", "lossless", {"lossless": True}),
-        ("WEBP", "RGB", "animated", {"save_all": True}),
-        ("AVIF", "RGB", "", {}),
-        ("JPEG2000", "RGB", "", {}),
-        *((kind, "RGB", "", {}) for kind in ("ICO", "ICNS", "PPM", "TGA", "PCX", "SGI", "QOI")),
-        ("DDS", "RGB", "", {}),
-        ("IM", "RGB", "", {}),
-    ]
-    missing = {kind for kind, has in _OPTIONAL.items() if has not in features.get_supported()}
-    Image.init()
-    for kind, mode, name, options in variants:
-        if kind in missing or kind not in Image.SAVE:
-            continue
-        for picture in (photo.resize((150, 100)), Image.fromarray(golden_image(5, 64, 96))):
-            image = _converted(picture, mode)
-            if "save_all" in options:
-                options = options | {"append_images": [image.transpose(Image.Transpose.ROTATE_180)]}
-            buffer = io.BytesIO()
-            image.save(buffer, kind, **options)
-            yield f"{kind} {name}".strip(), buffer.getvalue()
-
-
-_OPTIONAL = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if mode == "I;16":
-        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return image.quantize(64) if mode == "P" else image.convert(mode)
-
-
-def damaged(
-    whole: Sequence[Item], count: int, rng: np.random.Generator, start: int = 0, stop: int = -1
-) -> list[Item]:
-    """Files cut short and files with 1 to 16 flipped bits, in turn, each of a whole one in turn.
-
-    Half of the flipped ones have all flips in their first 512 bytes, where the headers are.
-
-    Args:
-        whole: kinds and bytes of whole files.
-        count: how many to make.
-        rng: decides where.
-        start: first byte that a flip may hit.
-        stop: the byte behind the last one; the file's end if negative.
-    """
-    items = []
-    for index in range(count):
-        kind, data = whole[index // 2 % len(whole)]
-        if index % 2 == 0 and not start:
-            items.append((f"{kind}, cut", data[: rng.integers(0, len(data))]))
-            continue
-        last = len(data) if stop < 0 else stop
-        if rng.integers(2):
-            last = min(last, start + 512)
-        broken = bytearray(data)
-        for _ in range(rng.integers(1, 17)):
-            broken[rng.integers(start, last)] ^= 1 << int(rng.integers(8))
-        items.append((f"{kind}, flipped", bytes(broken)))
-    return items
-
-
-def resealed(model: bytes, count: int, rng: np.random.Generator) -> list[Item]:
-    """Models with 1 to 4 flipped bits whose SHA-256 was computed again: a forger's, or bad luck.
-
-    All lie in the graph; of every second file they spare the weights, and hit nodes, attributes,
-    names and shapes.
-    """
-    digits = find_sha256(model)
-    assert digits is not None
-    graph = next((start, end) for key, start, end in fields(model, 0, len(model)) if key == _GRAPH)
-    weights = [
-        part[1:]
-        for tensor in fields(model, *graph)
-        if tensor[0] == _INITIALIZER
-        for part in fields(model, *tensor[1:])
-        if part[0] == _RAW_DATA
-    ]
-    inside = np.zeros(len(model), bool)
-    inside[slice(*graph)] = True
-    for start, end in weights:
-        inside[start:end] = False
-    structure = np.flatnonzero(inside)
-    items = []
-    for index in range(count):
-        broken = bytearray(model)
-        for _ in range(rng.integers(1, 5)):
-            at = int(rng.choice(structure) if index % 2 else rng.integers(*graph))
-            broken[at] ^= 1 << int(rng.integers(8))
-        try:
-            place = find_sha256(bytes(broken))
-        except ValueError:
-            place = None
-        if place is None:  # the outermost fields are broken: refused without a look at the digits
-            place = digits
-        digest = file_sha256(bytes(broken), place).encode()
-        kind = "all but weights" if index % 2 else "anywhere"
-        items.append((kind, bytes(broken[: place.start]) + digest + bytes(broken[place.stop :])))
-    return items
-
-
-def archived(archive: Path, suffix: str) -> Iterator[Item]:
-    """The files of an archive by name."""
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.name.endswith(suffix) and (file := tar.extractfile(member)):
-                yield Path(member.name).stem, file.read()
-
-
-def show(title: str, outcomes: Sequence[Outcome]) -> None:
-    """Print how many came to what, by kind where there are several, with the worst of each."""
+def row(title: str, outcomes: Sequence[Outcome], expected: Sequence[str]) -> Row:
+    """One line of the table; what should not happen is printed as well."""
     results = Counter(outcome.result for outcome in outcomes)
-    total = ", ".join(f"{count} {name}" for name, count in results.most_common())
-    slowest = max(outcome.seconds for outcome in outcomes)
-    memory = max(outcome.memory for outcome in outcomes)
-    print(f"| {title} | {len(outcomes)} | {total} | {slowest:.2f} s | {memory} MB |", flush=True)
+    unexpected = [outcome for outcome in outcomes if outcome.result not in expected]
+    for outcome in unexpected:
+        print(f"UNEXPECTED {outcome.name}: {outcome.result} {outcome.text[:200]}")
+    return {
+        "input": title,
+        "count": len(outcomes),
+        "predictions": results["prediction"],
+        "errors": results["ImageError"] + results["ModelFileError"],
+        "unexpected": len(unexpected),
+        "slowest_seconds": max(outcome.seconds for outcome in outcomes),
+        "peak_mb": max(outcome.memory for outcome in outcomes),
+    }
 
 
-def unexpected(outcomes: Sequence[Outcome], expected: Sequence[str]) -> int:
-    """Print every outcome that should not be, and count them."""
-    found = [outcome for outcome in outcomes if outcome.result not in expected]
-    for outcome in found:
-        print(f"UNEXPECTED {outcome.kind}: {outcome.result} {outcome.said[:200]}")
-    return len(found)
+def rows_by_ending(
+    title: str, outcomes: Sequence[Outcome], endings: Sequence[str], expected: Sequence[str]
+) -> list[Row]:
+    """One row for each ending of the inputs' names."""
+    return [
+        row(
+            f"{title}, {end}",
+            [outcome for outcome in outcomes if outcome.name.endswith(end)],
+            expected,
+        )
+        for end in endings
+    ]
 
 
-def reasons(outcomes: Sequence[Outcome]) -> None:
-    """Print who refused the models: our own checks, ONNX Runtime at loading, or its first run."""
+def refusals(title: str, outcomes: Sequence[Outcome]) -> str:
+    """Which check refused the models: our own ones, ONNX Runtime at loading, or its first run."""
     marks = {
         "SHA-256": "its SHA-256 is not",
         "not a model": "not an ONNX model",
@@ -298,76 +167,86 @@ def reasons(outcomes: Sequence[Outcome]) -> None:
         "outputs": ": outputs ",
     }
     counts = Counter(
-        next((name for name, mark in marks.items() if mark in outcome.said), outcome.said[:80])
+        next((name for name, mark in marks.items() if mark in outcome.text), outcome.text[:80])
         for outcome in outcomes
         if outcome.result == "ModelFileError"
     )
-    print("  refused by:", ", ".join(f"{name} {count}" for name, count in counts.most_common()))
+    listed = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    return f"{title}, refused by: {listed}."
 
 
-def upright(data: Path) -> int:
-    """EXIF photos of one scene: print how far their answers lie apart, and count other answers."""
-    items = list(archived(data / "exif-orientation.tar", ".jpg"))
-    outcomes = list(tried(try_image, items, CHUNK))
-    show("EXIF orientations", outcomes)
-    wrong = unexpected(outcomes, ["prediction"])
-    for scene in sorted({name.split("_")[0] for name, _ in items}):
-        photos = {one.kind: one for one in outcomes if one.kind.split("_")[0] == scene}
-        first = photos[f"{scene}_0"]
-        same = sum(photo.said == first.said for photo in photos.values())
-        apart = max(
-            np.abs(np.subtract(photo.scores, first.scores)).max() for photo in photos.values()
+def exif_notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Photos of one scene in every EXIF orientation: how far their probabilities lie apart."""
+    notes = []
+    for scene in sorted({outcome.name.split("_")[0] for outcome in outcomes}):
+        photos = [outcome for outcome in outcomes if outcome.name.split("_")[0] == scene]
+        first = next(photo for photo in photos if photo.name == f"{scene}_0")
+        same = sum(photo.text == first.text for photo in photos)
+        largest = max(
+            np.abs(np.subtract(photo.probabilities, first.probabilities)).max() for photo in photos
         )
-        print(f"  {scene}: {same} of {len(photos)} say {first.said!r}, at most {apart:.4f} apart")
-        wrong += len(photos) - same
-    return wrong
+        notes.append(
+            f"EXIF orientations, {scene}: {same} of {len(photos)} photos get {first.text!r}; "
+            f"probabilities differ by at most {largest:.4f}."
+        )
+    return notes
+
+
+def real_images(folder: Path) -> tuple[list[Row], list[str]]:
+    """PngSuite and the EXIF photos."""
+    suite = list(archived(folder / "pngsuite.tar.xz", ".png"))
+    scenes = list(archived(folder / "exif-orientation.tar", ".jpg"))
+    turned = list(outcomes_of(try_image, scenes, CHUNK))
+    rows = [
+        row("PngSuite", list(outcomes_of(try_image, suite, CHUNK)), OF_IMAGES),
+        row("EXIF orientations", turned, ["prediction"]),
+    ]
+    return rows, exif_notes(turned)
+
+
+def damaged_models(count: int, rng: np.random.Generator) -> tuple[list[Row], list[str]]:
+    """Damaged copies of the default model, and copies with a valid SHA-256."""
+    model = DEFAULT_MODEL.read_bytes()
+    plain = list(outcomes_of(try_model, damaged([("model", model)], count, rng), 1))
+    forged = list(outcomes_of(try_model, resealed(model, count, rng), 1))
+    (whole,) = outcomes_of(try_model, [("whole", model)], 1)
+    labels = read_model(model)[1].labels
+    predicted = [outcome.text for outcome in forged if outcome.result == "prediction"]
+    notes = [
+        refusals("Damaged models", plain),
+        refusals("Re-sealed models", forged),
+        f"Re-sealed models that load: {predicted.count(whole.text)} of {len(predicted)} predict "
+        f"the whole file's label, {sum(label in labels for label in predicted)} one of its labels.",
+    ]
+    rows = rows_by_ending("models", plain, ("cut", "flipped"), ["ModelFileError"])
+    endings, expected = ("anywhere", "all but weights"), ["prediction", "ModelFileError"]
+    return rows + rows_by_ending("models, re-sealed", forged, endings, expected), notes
 
 
 def main() -> None:
-    """Try everything and print the table; exit code 1 if anything came to what it should not."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("NIN_EDGE_TEST_DATA"))
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--models", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    rng = np.random.default_rng(asked.seed)
-    wrong = 0
-    print(describe("onnxruntime", "numpy", "pillow"))
-    print("| input | number | came to | slowest | largest process |\n|---|---|---|---|---|")
-    if asked.data:
-        outcomes = list(
-            tried(try_image, list(archived(asked.data / "pngsuite.tar.xz", ".png")), CHUNK)
-        )
-        show("PngSuite", outcomes)
-        wrong += unexpected(outcomes, ["prediction", "ImageError"])
-        wrong += upright(asked.data)
-    items = damaged(list(photos()), asked.images, rng)
-    outcomes = list(tried(try_image, items, CHUNK))
-    for end in ("cut", "flipped"):
-        show(f"images, {end}", [one for one in outcomes if one.kind.endswith(end)])
-    wrong += unexpected(outcomes, ["prediction", "ImageError"])
-    model = DEFAULT_MODEL.read_bytes()
-    outcomes = list(tried(try_model, damaged([("model", model)], asked.models, rng), 1))
-    for end in ("cut", "flipped"):
-        show(f"models, {end}", [one for one in outcomes if one.kind.endswith(end)])
-    reasons(outcomes)
-    wrong += unexpected(outcomes, ["ModelFileError"])
-    outcomes = list(tried(try_model, resealed(model, asked.models, rng), 1))
-    for kind in ("anywhere", "all but weights"):
-        show(f"models, re-sealed, {kind}", [one for one in outcomes if one.kind == kind])
-    reasons(outcomes)
-    (whole,) = tried(try_model, [("whole", model)], 1)
-    answered = [one for one in outcomes if one.result == "prediction"]
-    labels = read_model(model)[1].labels
-    same = sum(one.said == whole.said for one in answered)
-    known = sum(one.said in labels for one in answered)
-    print(
-        f"  answered: {same} of {len(answered)} the whole file's label, {known} one of its labels"
+    """Try everything and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--data", type=Path, default=os.environ.get("NIN_EDGE_TEST_DATA"))
+    arguments.add_argument("--images", type=int, default=2000)
+    arguments.add_argument("--models", type=int, default=200)
+    arguments.add_argument("--seed", type=int, default=0)
+    options = arguments.parse_args()
+    rng = np.random.default_rng(options.seed)
+    rows, notes = real_images(Path(options.data)) if options.data else ([], [])
+    items = damaged(list(whole_images()), options.images, rng)
+    outcomes = list(outcomes_of(try_image, items, CHUNK))
+    rows += rows_by_ending("images", outcomes, ("cut", "flipped"), OF_IMAGES)
+    model_rows, model_notes = damaged_models(options.models, rng)
+    rows += model_rows
+    answer(
+        "damage",
+        rows,
+        rounds=f"seed {options.seed}",
+        packages=("onnxruntime", "numpy", "pillow"),
+        notes=[*notes, *model_notes],
+        output=options.output,
     )
-    wrong += unexpected(outcomes, ["ModelFileError", "prediction"])
-    print(f"{wrong} of all came to something else")
-    raise SystemExit(wrong > 0)
+    raise SystemExit(any(line["unexpected"] for line in rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the training archive of docs/training.md from the official CIFAR-10 binary archive.
+"""Make the archive that the weights were trained on from the official CIFAR-10 binary archive.
 
     python -m benchmarks.make_cifar_jpeg cifar-10-binary.tar.gz cifar10-jpeg.tar.xz
 

@@ -1,8 +1,8 @@
-"""What do a session's options cost: threads that spin or not, a memory arena or not?
+"""What do the options of a session cost: threads that spin, no memory arena?
 
     python -m benchmarks.sessions [MODEL]
 
-Latency and CPU time, back to back and with the pauses of a camera loop; then memory. Every setting
+Latency and CPU time, back to back and with the pauses of a camera loop; then memory. Each setting
 has a process of its own, since threads that spin take CPU time from whatever is measured next.
 """
 
@@ -11,33 +11,31 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnxruntime
 
-from benchmarks.machine import describe, report
+from benchmarks._result import Row, answer, parser
 from nin_edge_runtime import DEFAULT_MODEL
+from nin_edge_runtime.bench import interleave, median_ratio
 from nin_edge_runtime.model_file.read import read_model
 from nin_edge_runtime.providers import create_session
 
-PAUSE = 0.030  # seconds between two images of a camera, about
-SETTLE = 0.1  # seconds in which threads that spin give up
-ROUNDS, CALLS = 60, 50
-PAUSED_ROUNDS, PAUSED_CALLS = 10, 30
-MEMORY_ROUNDS = 5
+PAUSE: Final = 0.030  # seconds between two images of a camera, about
+SETTLE: Final = 0.1  # seconds in which threads that spin go to sleep
+ROUNDS, CALLS = 40, 50
+PAUSED_ROUNDS, PAUSED_CALLS = 10, 20
+MEMORY_ROUNDS: Final = 3
 
-# (spin, arena); the first is what the others are compared with.
-SETTINGS = {
-    f"{'spin' if spin else 'no spin'}, {'arena' if arena else 'no arena'}": (spin, arena)
-    for spin, arena in product((False, True), (True, False))
-}
+SETTINGS: Final = {"default": (False, True), "no_arena": (False, False), "spin": (True, True)}
+"""(spin, arena) by column; the others are compared with the first."""
 
 
 def _session(
@@ -77,7 +75,7 @@ def _memory(pipe: Connection, model: Path, arena: bool) -> None:
     onnxruntime.get_available_providers()
     before = resident()
     session, images = _session(model, 1, False, arena)
-    steps = {"started": resident() - before}
+    steps = {"when started": resident() - before}
     for name, count, times in (
         ("after 200 single images", 1, 200),
         ("after 20 batches of 64", 64, 20),
@@ -103,49 +101,85 @@ def _process(target: object, *arguments: object) -> Iterator[Connection]:
         process.join()
 
 
-def _compare_latency(model: Path, threads: int, pause: float) -> None:
+def _row(measure: str, unit: str, values: Mapping[str, Sequence[float]]) -> Row:
+    """The default's median and each other setting's ratio to it; None where not measured."""
+    base = values["default"]
+    others = {
+        name: median_ratio(values[name], base) if name in values else None
+        for name in SETTINGS
+        if name != "default"
+    }
+    return {"measure": measure, "unit": unit, "default": statistics.median(base), **others}
+
+
+def latency_rows(model: Path, threads: int, pause: float) -> list[Row]:
+    """Latency and CPU time of one image, in interleaved rounds."""
     rounds, calls = (PAUSED_ROUNDS, PAUSED_CALLS) if pause else (ROUNDS, CALLS)
-    spent: dict[str, list[float]] = {name: [] for name in SETTINGS}
-    cpu: dict[str, list[float]] = {name: [] for name in SETTINGS}
+
+    def measure(pipe: Connection) -> tuple[float, float]:
+        pipe.send((calls, pause))
+        answered: tuple[float, float] = pipe.recv()
+        time.sleep(SETTLE)
+        return answered
+
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(_process(_latency, model, threads, *setting))
-            for name, setting in SETTINGS.items()
-        }
-        for turn in range(-2, rounds):  # two to warm up
-            for name, pipe in workers.items():
-                pipe.send((calls, pause))
-                seconds, cpu_seconds = pipe.recv()
-                time.sleep(SETTLE)
-                if turn >= 0:
-                    spent[name].append(seconds)
-                    cpu[name].append(cpu_seconds)
+        candidates = {}
+        for name, setting in SETTINGS.items():
+            pipe = stack.enter_context(_process(_latency, model, threads, *setting))
+            candidates[name] = lambda pipe=pipe: measure(pipe)
+        interleave(candidates, lambda done: done < 2)  # warm up
+        measured = interleave(candidates, lambda done: done < rounds)
     loop = f"{1e3 * pause:g} ms between calls" if pause else "back to back"
-    print(f"\n{threads} threads, {loop}, {calls} calls a round: latency, then CPU time of a call")
-    report(spent)
-    report(cpu)
+    condition = f"{threads} thread{'s' if threads > 1 else ''}, {loop}"
+    return [
+        _row(
+            f"{quantity}, {condition}",
+            "ms",
+            {name: [1e3 * pair[index] for pair in pairs] for name, pairs in measured.items()},
+        )
+        for index, quantity in enumerate(("latency", "CPU time of a call"))
+    ]
 
 
-def _compare_memory(model: Path) -> None:
-    steps: dict[bool, list[dict[str, float]]] = {True: [], False: []}
-    for _ in range(MEMORY_ROUNDS):
-        for arena, found in steps.items():
-            with _process(_memory, model, arena) as pipe:
-                found.append(pipe.recv())
-    print(f"\nmegabytes in memory that a session adds, median of {MEMORY_ROUNDS} processes")
-    print(f"{'':32} {'arena':>9} {'no arena':>9}")
-    for name in steps[True][0]:
-        columns = (statistics.median(one[name] for one in found) for found in steps.values())
-        print(f"{name:32} " + " ".join(f"{megabytes:9.1f}" for megabytes in columns))
+def memory_rows(model: Path) -> list[Row]:
+    """Megabytes that a session adds to its process, with and without an arena."""
+
+    def measure(arena: bool) -> dict[str, float]:
+        with _process(_memory, model, arena) as pipe:
+            steps: dict[str, float] = pipe.recv()
+            return steps
+
+    candidates = {"default": lambda: measure(True), "no_arena": lambda: measure(False)}
+    measured = interleave(candidates, lambda done: done < MEMORY_ROUNDS)
+    return [
+        _row(
+            f"memory of a session, {step}",
+            "MB",
+            {name: [steps[step] for steps in runs] for name, runs in measured.items()},
+        )
+        for step in measured["default"][0]
+    ]
 
 
 def main() -> None:
-    """Measure and print."""
-    model = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_MODEL
-    print(describe("onnxruntime", "numpy"), model.name)
-    for threads, pause in product((1, 2), (0.0, PAUSE)):
-        _compare_latency(model, threads, pause)
-    _compare_memory(model)
+    """Measure and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("model", type=Path, nargs="?", default=DEFAULT_MODEL)
+    options = arguments.parse_args()
+    rows = [
+        row
+        for threads, pause in product((1, 2), (0.0, PAUSE))
+        for row in latency_rows(options.model, threads, pause)
+    ]
+    rows += memory_rows(options.model)
+    answer(
+        "sessions",
+        rows,
+        rounds=f"{ROUNDS} rounds of {CALLS} calls, with pauses {PAUSED_ROUNDS} of {PAUSED_CALLS}, "
+        f"{MEMORY_ROUNDS} processes for memory",
+        packages=("onnxruntime", "numpy"),
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":

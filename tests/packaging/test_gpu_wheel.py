@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
+from .conftest import PIP_OPTIONS, Environment
+
 GPU_RELEASE = "1.31.1"
-"""The newest release of `onnxruntime-gpu` that was tried."""
+"""The newest release of `onnxruntime-gpu` that was tested."""
 
 DOWNLOAD_SECONDS = 180
 """Time for its wheel of 256 MB, which comes from pip's cache where it was installed before."""
@@ -54,42 +58,53 @@ def _runner(python: Path, folder: Path) -> Runner:
 
 
 @pytest.fixture(scope="module")
-def python(
-    wheels: dict[str, Path], make_environment: Callable[[str], Path], pip: Callable[..., None]
-) -> Path:
-    """The Python of an environment with both of ours, and no ONNX Runtime."""
-    python = make_environment("gpu")
-    pip(python, str(wheels["nin-edge-runtime"]), str(wheels["nin-edge"]))
-    return python
+def environment(
+    wheels: Mapping[str, Path], make_environment: Callable[[str], Environment]
+) -> Environment:
+    """An environment with both wheels and no ONNX Runtime, but what it needs."""
+    environment = make_environment("gpu")
+    environment.install(*wheels.values())
+    needed = [
+        requirement for requirement in requires("onnxruntime") or () if ";" not in requirement
+    ]
+    environment.link([*needed, "pip"])
+    return environment
 
 
 @pytest.fixture(scope="module")
-def bare(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """Runs things there, as long as no test has asked for `gpu`."""
-    return _runner(python, tmp_path_factory.mktemp("bare"))
+def bare(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Runs commands there, as long as no test has asked for `gpu`."""
+    return _runner(environment.python, tmp_path_factory.mktemp("bare"))
 
 
 @pytest.fixture(scope="module")
-def gpu(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """Runs things there with `onnxruntime-gpu` installed; skipped where it cannot be had."""
+def gpu(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """Runs commands there with `onnxruntime-gpu` installed; skipped where it cannot be had."""
     package = f"onnxruntime-gpu=={GPU_RELEASE}"
     try:
-        done = subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", package],
-            capture_output=True,
-            text=True,
-            timeout=DOWNLOAD_SECONDS,
-            check=False,
-        )
+        done = _pip(environment.python, "install", package, timeout=DOWNLOAD_SECONDS)
     except subprocess.TimeoutExpired:
         pytest.skip(f"{package} was not there within {DOWNLOAD_SECONDS} s")
     if done.returncode != 0:
         last = next(iter(reversed(done.stderr.strip().splitlines())), "")
         pytest.skip(f"{package} cannot be installed here: {last}")
-    yield _runner(python, tmp_path_factory.mktemp("gpu"))
+    yield _runner(environment.python, tmp_path_factory.mktemp("gpu"))
     # It takes 350 MB, which pytest would keep for three more runs.
-    packages = [python, "-m", "pip", "uninstall", "-y", "onnxruntime", "onnxruntime-gpu"]
-    subprocess.run(packages, capture_output=True, check=False)
+    shutil.rmtree(environment.packages / "onnxruntime", ignore_errors=True)
+
+
+def _pip(
+    python: Path, verb: str, *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run an environment's own pip, as a user does."""
+    return subprocess.run(
+        [python, "-m", "pip", verb, "--quiet", *arguments],
+        env=os.environ | PIP_OPTIONS,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def _only_line(text: str) -> str:
@@ -194,25 +209,31 @@ def test_doctor_is_content_where_the_cpu_is_meant(gpu: Runner) -> None:
 
 # The last one, since it changes the environment.
 def test_doctor_names_the_conflict_and_its_command_mends_it(
-    gpu: Runner, python: Path, photo: Path, pip: Callable[..., None]
+    gpu: Runner, environment: Environment, photo: Path
 ) -> None:
-    pip(python, "onnxruntime")
+    assert _pip(environment.python, "install", "onnxruntime").returncode == 0
     done = gpu("doctor", "--json")
     assert done.returncode == 1
     problem = json.loads(done.stdout)["problems"][0]
     assert "both installed" in problem["what"]
     assert f"onnxruntime-gpu {GPU_RELEASE}" in problem["what"]
 
-    remove = [python, "-m", "pip", "uninstall", "-y", "onnxruntime"]
-    subprocess.run(remove, capture_output=True, check=True)
+    assert _pip(environment.python, "uninstall", "-y", "onnxruntime").returncode == 0
     halved = gpu("run", photo)
     assert halved.returncode == 1
     assert "files are missing" in _only_line(halved.stderr)
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("an NVIDIA driver is here: gigabytes of CUDA's libraries would mend it")
 
-    fix = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["fix"]
-    done = subprocess.run(fix, shell=True, capture_output=True, text=True, check=False)
+    mend = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["fix"]
+    done = subprocess.run(
+        mend,
+        shell=True,
+        env=os.environ | PIP_OPTIONS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     mended = gpu("doctor")
     assert mended.returncode == 0, mended.stdout

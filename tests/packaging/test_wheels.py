@@ -7,13 +7,15 @@ import re
 import subprocess
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 import nin_edge
 import nin_edge_runtime
+
+from .conftest import Environment
 
 ROOT = Path(__file__).parent.parent.parent
 SIZE_LIMIT = 8_000_000
@@ -22,12 +24,13 @@ SIZE_LIMIT = 8_000_000
 
 @pytest.fixture(scope="module")
 def device(
-    wheels: dict[str, Path], make_environment: Callable[[str], Path], pip: Callable[..., None]
-) -> Path:
-    """The Python of an environment with the runtime, ONNX Runtime and nothing of ours besides."""
-    python = make_environment("device")
-    pip(python, f"{wheels['nin-edge-runtime']}[cpu]")
-    return python
+    wheels: Mapping[str, Path], make_environment: Callable[[str], Environment]
+) -> Environment:
+    """An environment with the runtime, ONNX Runtime, what they declare, and the test tools."""
+    environment = make_environment("device")
+    environment.install(wheels["nin-edge-runtime"], extra="cpu")
+    environment.link(["pytest", "hypothesis"])
+    return environment
 
 
 def _inside(wheel: Path) -> set[str]:
@@ -35,7 +38,7 @@ def _inside(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_wheels_hold_what_they_should(wheels: dict[str, Path]) -> None:
+def test_wheels_hold_what_they_should(wheels: Mapping[str, Path]) -> None:
     runtime, toolkit = _inside(wheels["nin-edge-runtime"]), _inside(wheels["nin-edge"])
     assert {"nin_edge_runtime/py.typed", "nin_edge_runtime/models/nin-cifar10.int8.onnx"} <= runtime
     assert {
@@ -61,56 +64,42 @@ def test_both_distributions_have_the_same_version_and_licence() -> None:
     assert f"## [{nin_edge.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def test_runtime_alone_passes_its_tests(device: Path, pip: Callable[..., None]) -> None:
-    pip(device, "pytest", "hypothesis")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [device.parent / "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime"],
-        cwd=ROOT,
-        env=environment,
+def _run(command: list[object], folder: Path) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_runtime_alone_passes_its_tests(device: Environment, tmp_path: Path) -> None:
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'run'}"]
+    done = _run([device.python, "-P", "-m", "pytest", *options, ROOT / "tests" / "runtime"], ROOT)
     assert done.returncode == 0, done.stdout[-3000:]
     code = (
         "from importlib.util import find_spec;"
         "print([name for name in ('torch', 'onnx', 'click', 'nin_edge') if find_spec(name)])"
     )
-    found = subprocess.run(
-        [device, "-c", code], cwd=device.parent, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "[]"
+    assert _run([device.python, "-c", code], tmp_path).stdout.strip() == "[]"
 
 
-def test_runtime_adds_little_to_a_device(device: Path) -> None:
-    (packages,) = device.parent.parent.glob("lib/python*/site-packages")
-    ours = [path for path in packages.glob("nin_edge_runtime*/**/*") if path.is_file()]
+def test_runtime_adds_little_to_a_device(device: Environment) -> None:
+    ours = [path for path in device.packages.glob("nin_edge_runtime*/**/*") if path.is_file()]
     assert 0 < sum(path.stat().st_size for path in ours) <= SIZE_LIMIT
 
 
+# The last one, since it changes the environment.
 def test_toolkit_labels_a_photo_without_torch(
-    device: Path,
-    wheels: dict[str, Path],
-    photo: Path,
-    tmp_path: Path,
-    pip: Callable[..., None],
+    device: Environment, wheels: Mapping[str, Path], photo: Path, tmp_path: Path
 ) -> None:
-    pip(device, str(wheels["nin-edge"]))
-    done = subprocess.run(
-        [device.parent / "nin-edge", "run", photo],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split()[1] == "cat"
-    missing = subprocess.run(
-        [device.parent / "nin-edge", "export"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    device.install(wheels["nin-edge"])
+    command = device.python.parent / "nin-edge"
+    labelled = _run([command, "run", photo], tmp_path)
+    assert labelled.stdout.split()[1] == "cat", labelled.stderr
+    missing = _run([command, "export"], tmp_path)
     assert missing.returncode == 1
     assert "pip install" in missing.stderr

@@ -1,0 +1,259 @@
+"""How each table of the docs is made from the JSON file of its benchmark."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from benchmarks._result import Result
+
+WIDTH: Final = 120
+"""Characters in a line of the pages."""
+
+Line: TypeAlias = Mapping[str, Any]  # a row, or several rows joined
+
+
+def same(lines: Sequence[Line]) -> Sequence[Line]:
+    """The rows as they are."""
+    return lines
+
+
+def by_weights(lines: Sequence[Line]) -> Sequence[Line]:
+    """One line for all precisions of a network; names of values begin with the precision."""
+    joined: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        network = joined.setdefault(line["weights"], dict(line))
+        network |= {f"{line['precision']}_{name}": value for name, value in line.items()}
+    return list(joined.values())
+
+
+def of_first_weights(lines: Sequence[Line]) -> Sequence[Line]:
+    """The rows of the first network, with each file's size over that of the first (fp32)."""
+    own = [line for line in lines if line["weights"] == lines[0]["weights"]]
+    return [{**line, "size_ratio": line["bytes"] / own[0]["bytes"]} for line in own]
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a table is made."""
+
+    script: str
+    """The benchmark whose JSON file has its rows, and its command's arguments."""
+    columns: Sequence[tuple[str, str]]
+    """Title and format pattern of each column, from the left; `NAME_k` and `NAME_m` are thousands
+    and millions of the value NAME."""
+    lines: Callable[[Sequence[Line]], Sequence[Line]] = same
+    """Makes the table's lines from the rows of the file."""
+    explained: str = ""
+    """What the columns mean, with values of the first row filled in."""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name, which its JSON file has."""
+        return self.script.split()[0]
+
+    def markdown(self, result: Result) -> str:
+        """The table, its notes and its caption."""
+        lines = self.lines(result.rows)
+        parts = [
+            _line(title for title, _ in self.columns),
+            "|" + "---|" * len(self.columns),
+            *(_line(_cell(pattern, line) for _, pattern in self.columns) for line in lines),
+            "",
+        ]
+        if result.notes:
+            parts += [*(f"- {note}" for note in result.notes), ""]
+        explained = f"{self.explained.format_map(lines[0])} " if self.explained else ""
+        text = explained + caption(result)
+        return "\n".join([*parts, textwrap.fill(text, WIDTH, break_on_hyphens=False)])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(pattern: str, line: Line) -> str:
+    """One cell; empty if a value was not measured."""
+    values = dict(line)
+    for name, value in line.items():
+        if isinstance(value, int | float):
+            values |= {f"{name}_k": value / 1e3, f"{name}_m": value / 1e6}
+    try:
+        return pattern.format_map(values)
+    except TypeError:  # None has no number format
+        return ""
+
+
+def caption(result: Result) -> str:
+    """The command, the machine, the versions and the rounds behind a table."""
+    machine = result.machine
+    sets = f" ({', '.join(machine.instruction_sets)})" if machine.instruction_sets else ""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return (
+        f"`{result.command}`: {machine.processor}{sets}, {machine.cpus} CPUs, {machine.system}; "
+        f"Python {machine.python}, {versions}; {result.rounds}."
+    )
+
+
+_NETWORKS: Final = (
+    "Test error on {test_images:,} images of {data}, measured with the files. Latency of one image "
+    "on one thread."
+)
+
+TABLES: Final[Mapping[str, Table]] = {
+    "readme-networks": Table(
+        "pareto DATA",
+        (
+            ("weights", "`{weights}`"),
+            ("parameters", "{parameters:,}"),
+            ("file, int8", "{int8_bytes_k:,.0f} kB"),
+            ("test error, fp32 / int8", "{fp32_test_error:.2%} / {int8_test_error:.2%}"),
+            ("latency, fp32 / int8", "{fp32_latency_ms:.2f} / {int8_latency_ms:.2f} ms"),
+        ),
+        by_weights,
+        _NETWORKS,
+    ),
+    "networks": Table(
+        "pareto DATA",
+        (
+            ("weights", "`{weights}`"),
+            ("parameters", "{parameters:,}"),
+            ("multiply-adds", "{multiply_adds_m:.1f} million"),
+            ("file, fp32", "{fp32_bytes_k:,.0f} kB"),
+            ("int8", "{int8_bytes_k:,.0f} kB"),
+            ("test error, fp32", "{fp32_test_error:.2%}"),
+            ("int8", "{int8_test_error:.2%}"),
+            ("latency, fp32", "{fp32_latency_ms:.2f} ms"),
+            ("int8", "{int8_latency_ms:.2f} ms"),
+            ("ratio", "{int8_latency_ratio:.2f}"),
+        ),
+        by_weights,
+        _NETWORKS + " Ratio: latency of int8 over fp32.",
+    ),
+    "precisions": Table(
+        "pareto DATA",
+        (
+            ("precision", "{precision}"),
+            ("bytes", "{bytes:,} ({size_ratio:.2f})"),
+            ("test error", "{test_error:.2%}"),
+            ("top-1 agreement with PyTorch", "{top1_agreement:.2%}"),
+            ("latency", "{latency_ms:.2f} ms"),
+            ("ratio", "{latency_ratio:.2f}"),
+        ),
+        of_first_weights,
+        "`{weights}`. " + _NETWORKS,
+    ),
+    "export": Table(
+        "export",
+        (
+            ("weights", "`{weights}`"),
+            ("time", "{seconds:.1f} s"),
+            ("peak memory", "{peak_mb:,.0f} MB"),
+        ),
+        explained="The whole process, all three precisions, without data.",
+    ),
+    "ranges": Table(
+        "calibration DATA",
+        (
+            ("activation ranges", "{ranges}"),
+            ("top-1", "{top1:.2%}"),
+            ("top-1 agreement with fp32", "{agreement:.2%}"),
+            ("divergence", "{divergence_mnat:.3f}"),
+            ("last convolution in float", "{divergence_last_float_mnat:.3f}"),
+        ),
+        explained="Divergence: mean Kullback-Leibler divergence from fp32's probabilities, in "
+        "thousandths of a nat; the last column is that with the last convolution in float.",
+    ),
+    "overhead": Table(
+        "overhead",
+        (
+            ("model", "`{model}`"),
+            ("input", "{input}"),
+            ("call", "{call}"),
+            ("median", "{milliseconds:,.3f} ms"),
+            ("ratio", "{ratio:.3f}"),
+            ("rounds x calls", "{rounds}"),
+        ),
+        explained="One thread if the row names no other; ratios are to the first call on the same "
+        "input.",
+    ),
+    "cold_start": Table(
+        "cold_start",
+        (
+            ("process", "{process}"),
+            ("time", "{milliseconds:.1f} ms"),
+            ("ratio", "{time_ratio:.3f}"),
+            ("peak memory", "{peak_mb:.1f} MB"),
+            ("ratio", "{memory_ratio:.3f}"),
+        ),
+        explained="Whole processes that label one photo.",
+    ),
+    "sessions": Table(
+        "sessions",
+        (
+            ("", "{measure}"),
+            ("default: `spin=False, arena=True`", "{default:.3g} {unit}"),
+            ("`arena=False`, ratio", "{no_arena:.3g}"),
+            ("`spin=True`, ratio", "{spin:.3g}"),
+        ),
+        explained="One image a call. Ratios are to the default.",
+    ),
+    "draft": Table(
+        "draft PHOTOS",
+        (
+            ("shorter side after decoding", "at least {scale} S"),
+            ("reduced", "{reduced:,}"),
+            ("time", "{milliseconds:.2f} ms"),
+            ("in full", "{full_milliseconds:.2f} ms"),
+            ("median difference", "{median_difference:.4f}"),
+            ("99%", "{p99_difference:.4f}"),
+            ("largest", "{largest_difference:.4f}"),
+            ("top-1 agreement", "{top1_agreement:.2%}"),
+        ),
+        explained="S is the network's side; the runtime takes 8 S. Differences of probabilities "
+        "from those of the full decode, over the JPEGs that are reduced.",
+    ),
+    "throughput": Table(
+        "throughput DATA",
+        (
+            ("", "{loop}"),
+            ("images/s", "{images_per_second:,.0f}"),
+            ("ratio", "{ratio:.3f}"),
+        ),
+        explained="Batches of 250 images of 32 x 32.",
+    ),
+    "damage": Table(
+        "damage",
+        (
+            ("input", "{input}"),
+            ("number", "{count:,}"),
+            ("predictions", "{predictions:,}"),
+            ("`ImageError` or `ModelFileError`", "{errors:,}"),
+            ("unexpected", "{unexpected:,}"),
+            ("slowest", "{slowest_seconds:.2f} s"),
+        ),
+        explained="Unexpected: a crash, a hang, another error, or a damaged model that loads.",
+    ),
+    "ablation": Table(
+        "ablation DATA",
+        (
+            ("network", "{network}"),
+            ("parameters", "{parameters:,}"),
+            ("multiply-adds", "{multiply_adds_m:.1f} million"),
+            ("test error", "{test_error:.2%}"),
+        ),
+    ),
+    "larger_than_memory": Table(
+        "larger_than_memory",
+        (
+            ("photos", "{photos:,}"),
+            ("their cache", "{cache_mib:,.0f} MiB"),
+            ("memory the process may allocate", "{headroom_mib:,} MiB"),
+            ("opened in", "{open_seconds:.1f} s"),
+            ("one epoch", "{epoch_seconds:.1f} s"),
+        ),
+    ),
+}
+"""Tables by the name of the block that shows them."""

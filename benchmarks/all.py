@@ -1,0 +1,54 @@
+"""Runs the benchmarks whose tables the docs show, one after the other: about 20 minutes, two cores.
+
+    python -m benchmarks.all DATA [--photos PHOTOS] [--only NAME...]
+
+DATA is the archive that the weights were trained on. PHOTOS, files or folders of large JPEGs, are
+for `benchmarks.draft`, which is left out without them. The machine should be idle. Then
+`python -m benchmarks.render` updates the pages.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+
+
+def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The arguments of each benchmark, in the order to run them.
+
+    Args:
+        data: the archive.
+        photos: large JPEGs, or folders of them.
+    """
+    figures = {
+        "pareto": [data, "--plot", "docs/pareto.png"],
+        "export": [],
+        "calibration": [data],
+        "overhead": [],
+        "cold_start": [],
+        "sessions": [],
+        "throughput": [data],
+        "damage": [],
+    }
+    return figures | ({"draft": photos} if photos else {})
+
+
+def main() -> None:
+    """Run them."""
+    arguments = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    arguments.add_argument("data")
+    arguments.add_argument("--photos", nargs="+", default=[])
+    arguments.add_argument("--only", nargs="+", metavar="NAME", help="run these alone")
+    options = arguments.parse_args()
+    figures = commands(options.data, options.photos)
+    for name in options.only or figures:
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *figures[name]], check=True)
+        print(f"{name}: {time.monotonic() - started:.0f} s\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
