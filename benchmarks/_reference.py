@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -53,17 +54,21 @@ class Setting:
     """Its type, as in the source."""
     default: object
     """Its value where neither the preset, the data nor the user chooses another."""
-    limits: tuple[str, str] | None
+    limits: tuple[float, float] | None
     """Smallest and largest value; None for a switch."""
     meaning: str
     """Its docstring, as one line."""
 
 
-def recipe(source: Path = RECIPE) -> str:
+def recipe() -> str:
     """A table of the recipe's settings."""
     lines = ["| name | type | default | range | meaning |", "|---|---|---|---|---|"]
-    for setting in settings(source):
-        limits = "true or false" if setting.limits is None else "{} to {}".format(*setting.limits)
+    for setting in settings():
+        limits = "true or false"
+        if setting.limits:
+            limits = " to ".join(
+                f"{limit:,}" if isinstance(limit, int) else f"{limit:g}" for limit in setting.limits
+            )
         default = str(setting.default).lower() if setting.type == "bool" else setting.default
         lines.append(
             f"| `{setting.name}` | {setting.type} | {default} | {limits} | {setting.meaning} |"
@@ -71,37 +76,32 @@ def recipe(source: Path = RECIPE) -> str:
     return "\n".join(lines)
 
 
-def settings(source: Path) -> Iterator[Setting]:
-    """The fields of the class `Recipe`, read from its source, which has their docstrings.
+def settings() -> Iterator[Setting]:
+    """The fields of `Recipe` with their ranges and docstrings."""
+    from nin_edge.training.recipe import RANGES, Recipe
+
+    meanings = field_docstrings(RECIPE.read_text("utf-8"), "Recipe")
+    for field in fields(Recipe):
+        limits = None if field.type == "bool" else RANGES[field.name]
+        yield Setting(field.name, str(field.type), field.default, limits, meanings[field.name])
+
+
+def field_docstrings(source: str, name: str) -> dict[str, str]:
+    """The docstring of each field of a dataclass, which only the source has, as one line.
 
     Raises:
-        ValueError: a field has no docstring, or a number no range.
+        ValueError: a field has none.
     """
-    text = source.read_text("utf-8")
-    tree = ast.parse(text)
-    limits = dict(_limits(tree, text))
-    (recipe,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Recipe")
-    for field, after in zip(recipe.body, recipe.body[1:], strict=False):
+    (body,) = (
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    found = {}
+    for field, after in pairwise(body):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
-        name, annotation = field.target.id, ast.unparse(field.annotation)
         if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
-            raise ValueError(f"{source.name}: Recipe.{name} has no docstring")
-        if annotation != "bool" and name not in limits:
-            raise ValueError(f"{source.name}: Recipe.{name} has no range")
-        default = None if field.value is None else ast.literal_eval(field.value)
-        meaning = " ".join(str(after.value.value).split())
-        yield Setting(name, annotation, default, limits.get(name), meaning)
-
-
-def _limits(tree: ast.Module, text: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """The ranges in a source file, as it writes them: tuples of a name and two numbers."""
-
-    def written(number: ast.expr) -> str:
-        return (ast.get_source_segment(text, number) or "").replace("_", ",")
-
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Tuple) and len(node.elts) == 3:
-            name, low, high = node.elts
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield name.value, (written(low), written(high))
+            raise ValueError(f"{name}.{field.target.id} has no docstring")
+        found[field.target.id] = " ".join(str(after.value.value).split())
+    return found

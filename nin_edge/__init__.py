@@ -10,7 +10,7 @@ The names are imported when they are first used, so `import nin_edge` does not l
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from nin_edge._version import __version__ as __version__
 
 __all__ = [
     "Checkpoint",

@@ -19,7 +19,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from nin_edge import __version__
+from nin_edge._version import __version__
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors

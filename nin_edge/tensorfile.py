@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from nin_edge import __version__
+from nin_edge._version import __version__
 from nin_edge.files import write_atomically
 from nin_edge_runtime import ModelFileError
 

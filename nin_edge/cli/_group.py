@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from nin_edge import __version__
+from nin_edge._version import __version__
 from nin_edge.cli._common import (
     EXIT_FAILED,
     EXIT_GATE,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from nin_edge import __version__
+from nin_edge._version import __version__
 from nin_edge.checkpoint import DataSource, read_config, read_preprocessing
 from nin_edge.data import Location
 from nin_edge.network import NetworkConfig

@@ -208,7 +208,7 @@ def test_doctor_is_content_where_the_cpu_is_meant(gpu: Runner) -> None:
 
 
 # The last one, since it changes the environment.
-def test_doctor_names_the_conflict_and_its_command_mends_it(
+def test_doctor_names_the_conflict_and_its_command_fixes_it(
     gpu: Runner, environment: Environment, photo: Path
 ) -> None:
     assert _pip(environment.python, "install", "onnxruntime").returncode == 0
@@ -223,11 +223,11 @@ def test_doctor_names_the_conflict_and_its_command_mends_it(
     assert halved.returncode == 1
     assert "files are missing" in _only_line(halved.stderr)
     if Path("/proc/driver/nvidia").exists():
-        pytest.skip("an NVIDIA driver is here: gigabytes of CUDA's libraries would mend it")
+        pytest.skip("an NVIDIA driver is here: gigabytes of CUDA's libraries would fix it")
 
-    mend = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["fix"]
+    fix = json.loads(gpu("doctor", "--json").stdout)["problems"][0]["fix"]
     done = subprocess.run(
-        mend,
+        fix,
         shell=True,
         env=os.environ | PIP_OPTIONS,
         capture_output=True,
@@ -235,6 +235,6 @@ def test_doctor_names_the_conflict_and_its_command_mends_it(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    mended = gpu("doctor")
-    assert mended.returncode == 0, mended.stdout
+    fixed = gpu("doctor")
+    assert fixed.returncode == 0, fixed.stdout
     assert gpu("run", photo).stdout.split()[1] == "cat"

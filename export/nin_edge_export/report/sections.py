@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from nin_edge import __version__, plots
+from nin_edge import plots
+from nin_edge._version import __version__
 from nin_edge.text import printable
 from nin_edge_export.report.elements import (
     cell,
