@@ -142,7 +142,8 @@ def _commit() -> tuple[str, bool]:
 
     # The figures themselves are no change of the code they were measured with.
     changed = git(
-        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+        *("status", "--porcelain", "--untracked-files=no", "--"),
+        *(".", ":!benchmarks/results", ":!docs/*.png"),
     )
     return git("rev-parse", "--short=10", "HEAD"), bool(changed)
 
