@@ -184,7 +184,11 @@ def train(
         report(Started(choices.network, choices.recipe, choices.notes))
         keep_memory()
         loop.train(
-            *(dataset, choices.network, choices.recipe, choices.source, folder.path),
+            dataset,
+            choices.network,
+            choices.recipe,
+            choices.source,
+            folder.path,
             location=location,
             init=start.initial,
             teachers=start.teachers,
@@ -205,7 +209,7 @@ class ExportSettings(TypedDict, total=False):
     opset: int
     """Version of the ONNX operators, 18 to 22."""
     batch: int
-    """Number of images a run; any if not given."""
+    """Number of images per run; any if not given."""
     method: str
     """How int8's ranges are found: `minmax` (the default), `percentile` or `entropy`."""
     calibration_images: int
@@ -303,7 +307,7 @@ def evaluate(
 
 
 def _ignore(event: Event) -> None:
-    """What is reported to nobody."""
+    """Discard an event."""
 
 
 def _loading(report: Callable[[Loading], None], task: str = "reading images") -> Progress:

@@ -1,8 +1,9 @@
 """Which tensors of the network int8 quantises, and their activation ranges.
 
-Training records the ranges in the checkpoint; export turns them into scales and zero points. Both
-ask this module which tensors these are: the network's input and each layer's output. A convolution
-is fused with the batch normalisation and the ReLU after it, so its own output is not quantised.
+Training records the ranges in the checkpoint. Export turns them into scales and zero points
+(`nin_edge_export/int8/quantize.py`). Both ask this module which tensors these are: the network's
+input and each layer's output. A convolution is fused with the batch normalisation and the ReLU
+after it, so its own output is not quantised.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class TrainedScores:
     """Scores of trained weights; None for what was not, or not yet, measured."""
 
     epoch: int | None = None
-    """Epoch, from 1, at whose end these were the weights."""
+    """Epoch, from 1, after which these weights were saved."""
     holdout_loss: float | None = None
     """Loss on the hold-out (`metrics.calibrated_loss`) in nats, by which the epoch was chosen."""
     train_images: int | None = None

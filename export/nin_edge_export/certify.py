@@ -134,7 +134,7 @@ def certify(
 def measured_thresholds(
     session: ModelSession, evaluation: Evaluation, progress: Progress | None
 ) -> Thresholds:
-    """What a `min_score` gives with this model, on the hold-out since it is chosen by this."""
+    """Coverage and accuracy per `min_score`, on the hold-out: thresholds are chosen there."""
     data = evaluation.dataset
     probabilities = session_probabilities(
         session,

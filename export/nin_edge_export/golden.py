@@ -27,7 +27,7 @@ A sample with that distance is firm.
 # either axis.
 _SIZES: Final = ((4, 4), (4, 6), (2, 3), (8, 8), (6, 5), (16, 12), (12, 20), (3, 3))
 _SEEDS_TRIED: Final = 64  # for each size, until one is firm
-_SEEDS_AT_ONCE: Final = 16  # smaller batches take other kernels in PyTorch, which round otherwise
+_SEEDS_AT_ONCE: Final = 16  # smaller batches use other kernels in PyTorch, which round differently
 
 
 def choose_golden(checkpoint: Checkpoint, network: NiN) -> GoldenSamples:

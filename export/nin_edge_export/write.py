@@ -28,7 +28,7 @@ class Exported:
 
 
 def export_name(weights: Path) -> str:
-    """What to name the files of a checkpoint: itself, or its run where the run gave it its name."""
+    """Base name of the exported files: the run's folder for best and last, else the file's stem."""
     if weights.stem in ("best", "last"):
         return weights.resolve().parent.name or weights.stem
     return weights.stem

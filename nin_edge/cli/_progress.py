@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Prints progress: on a terminal one line that changes, else a line an epoch and a minute."""
+    """Prints progress: one line that changes on a terminal, else a line per epoch and minute."""
 
     def __init__(self) -> None:
         self._printed = time.monotonic()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "batches",
     type=click.IntRange(1, 4096),
     multiple=True,
-    help="Images a call, besides 1; repeatable; 8 and 64 if not given.",
+    help="Images per call, besides 1; repeatable; 8 and 64 if not given.",
 )
 @click.option(
     "--rounds", type=click.IntRange(1, 1_000_000), help="Rounds to time, instead of --seconds."

@@ -93,7 +93,7 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     "--compile",
     "compiled",
     is_flag=True,
-    help="On a GPU, compile the network first: a minute that long runs win back.",
+    help="On a GPU, compile the network first: takes about a minute, worthwhile for long runs.",
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the run in the output folder with its own settings."

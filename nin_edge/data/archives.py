@@ -82,8 +82,8 @@ class TarArchive(_Archive):
     def members(self) -> Iterator[Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]]:
         """Give the members in their order, then read the file to its end.
 
-        The checksum of a compressed archive lies behind the last member. tarfile would not verify
-        it: left to decompress by itself, it takes altered bytes for the content of a member.
+        The checksum of a compressed archive follows the last member. tarfile does not verify it, so
+        corrupted bytes would pass as data.
         """
         with self._reading(), self.path.open("rb") as packed:
             start = packed.read(6)

@@ -103,7 +103,7 @@ def default_cache() -> Path:
 
 
 def cache_key(source: Source, official: str | None, size: int, channels: int) -> str:
-    """Text that changes whenever a file does, or anything that decides how it is read."""
+    """Key that changes with any file and any setting of the decoding."""
     settings = f"{_VERSION} {size} {channels} {PIL.__version__} {official}\n"
     return hashlib.sha256(
         (settings + source.stamp()).encode("utf-8", "surrogateescape")
@@ -157,7 +157,7 @@ def build_cache(
         try:
             part.rename(folder)
         except OSError:
-            if load_cache(folder) is None:  # another process was first only if its cache is sound
+            if load_cache(folder) is None:  # else another process left a valid cache
                 raise
         part.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
 
@@ -177,7 +177,7 @@ def _decode_into(
     decoder: Decoder,
     progress: Progress | None,
 ) -> dict[int, str]:
-    """Write the pixels of each member at its place; the reason for each place that has none."""
+    """Write each image's pixels at its index; returns the reason of each failure by index."""
     done = 0
     places = {member.name: place for place, member in enumerate(members)}
     failures: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""What can go wrong with a data set."""
+"""Exceptions of data sets."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def locate(
 
     Args:
         data: a folder or an archive; or the name of an official data set, a key of `OFFICIAL`.
-        official: what it has to be: a key of `OFFICIAL`, or `FOLDER` for a folder of images. Found
-            by looking into it if None. Where given, the files are checked when they are read.
+        official: the expected data set: a key of `OFFICIAL`, or `FOLDER` for a folder of images.
+            Detected from its content if None. If given, the files are checked when read.
         download: fetch an official data set that is not there: to the cache if `data` is a name, to
             the folder `data` otherwise.
         cache: folder of the caches and downloads; `default_cache()` if None.
@@ -165,7 +165,7 @@ def _download(
         return  # an archive that is here already
     files = download.CATALOGUE[official]
     started = any((folder / remote.name).exists() for remote in files)
-    if started or not _holds(folder, official):  # in another form it will do
+    if started or not _holds(folder, official):  # another published form is accepted
         download.download(files, folder, progress=progress)
 
 
@@ -175,13 +175,13 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
         return _recognise_names(place, source)
     if place.name in ARCHIVES:
         return ARCHIVES[place.name]
-    # Listing a compressed archive takes seconds: the answer is written down.
+    # Listing a compressed archive takes seconds: the result is cached.
     key = hashlib.sha256(f"{place.resolve()}\0{source.stamp()}".encode("utf-8", "surrogateescape"))
     record = cache / "recognised" / key.hexdigest()[:20]
     if record.is_file() and (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
         return known
     official = _recognise_names(place, source)
-    with suppress(OSError):  # no room for it: the next time is slower, that is all
+    with suppress(OSError):  # if it cannot be written, the next call is only slower
         record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, (official or FOLDER).encode())
     return official

@@ -25,7 +25,7 @@ class Source(Protocol):
         """Text that changes whenever the name, size or time of a file does."""
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of the chosen files; a file that a tar holds twice comes twice."""
+        """Name and bytes of the chosen files; duplicate members of a tar come twice."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Folder:
 
     def stamp(self) -> str:
         """See `Source.stamp`."""
-        # The time of a folder changes with any file beside the images: its name is enough.
+        # Unrelated files change a folder's time: its name is enough.
         return "".join(
             name if name.endswith("/") else f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
             for name, stat in self._entries()

@@ -25,7 +25,7 @@ class Epoch:
 
 
 def best_epoch(history: Sequence[Epoch]) -> int:
-    """Index of the epoch with the lowest hold-out loss; of equal ones the most accurate, the first.
+    """Index of the epoch with the lowest hold-out loss; ties go to accuracy, then to the earlier.
 
     Args:
         history: at least one epoch.

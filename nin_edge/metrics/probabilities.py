@@ -43,7 +43,7 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int64]) ->
     """The temperature with the lowest negative log-likelihood (Guo, arXiv:1706.04599, section 4.2).
 
     The likelihood is concave in the inverse temperature, so bisection on its derivative finds the
-    only optimum. The targets give up 1 / (N + 2) of their certainty, as in Platt scaling: a few
+    only optimum. The targets are smoothed by 1 / (N + 2), as in Platt scaling: a few
     images that are all classified correctly would otherwise call for a temperature of zero.
 
     Args:
@@ -73,8 +73,8 @@ def fit_temperature(logits: NDArray[np.floating], targets: NDArray[np.int64]) ->
 def calibrated_loss(logits: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
     """Mean negative log-likelihood at the temperature that `fit_temperature` finds.
 
-    On few images it separates networks that their accuracy cannot: each image counts by its
-    confidence, not only by being right or wrong. The temperature removes the overall confidence,
+    On small sets it ranks networks of equal accuracy: each image counts by its confidence, not
+    only by being right or wrong. The temperature removes the overall confidence,
     which keeps rising while a network trains.
 
     Args:

@@ -274,7 +274,7 @@ def _in_top(
 def _bin_sums(
     probabilities: NDArray[np.floating], targets: NDArray[np.int64], bins: int
 ) -> NDArray[np.float64]:
-    """Of each bin of confidence: predictions, sum of confidences, correct predictions; (3, bins).
+    """Sums per confidence bin: predictions, confidences, correct predictions; (3, bins).
 
     Sums, unlike means, can be added up over batches.
     """
@@ -297,7 +297,7 @@ def _calibration(sums: NDArray[np.float64]) -> Calibration:
 def _covered_sums(
     probabilities: NDArray[np.floating], targets: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Of each threshold T: images that are not unknown, and the correct ones of these; (2, T)."""
+    """Sums per threshold: images that are not unknown, and the correct ones of these; (2, T)."""
     # In double precision, as a classifier compares: float32 turns 0.9 into a little less than 0.9.
     confidence = probabilities.max(axis=1).astype(np.float64)
     covered = confidence[:, np.newaxis] >= np.array(THRESHOLDS)  # (N, T)

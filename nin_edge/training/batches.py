@@ -175,7 +175,7 @@ def epoch_order(
     if not balanced:
         return rng.permutation(train)
     classes = [train[targets[train] == label] for label in np.unique(targets[train])]
-    # Where N is not divisible, some classes get one image more than others: others in each epoch.
+    # If N is not divisible, some classes get one extra image; which ones differs by epoch.
     shares = np.diff(np.linspace(0, len(train), len(classes) + 1).astype(np.int64))
     chosen = []
     for members, share in zip(classes, rng.permutation(shares), strict=True):

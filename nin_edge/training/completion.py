@@ -1,4 +1,4 @@
-"""What is measured once, after the last step: temperature, activation ranges, scores."""
+"""Final measurements of a run: temperature, activation ranges, scores."""
 
 from __future__ import annotations
 

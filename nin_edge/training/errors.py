@@ -1,4 +1,4 @@
-"""What can go wrong in a training."""
+"""Exceptions of training."""
 
 from __future__ import annotations
 

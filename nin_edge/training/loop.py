@@ -83,7 +83,11 @@ def train(
         OSError: a file could not be written.
     """
     setup = Setup.of(
-        *(dataset, network, recipe, source, run),
+        dataset,
+        network,
+        recipe,
+        source,
+        run,
         location=location,
         init=init,
         teachers=teachers,
@@ -235,7 +239,9 @@ class _Loop:
     def _score(self) -> tuple[float, float]:
         """Accuracy and loss of the current weights on the hold-out."""
         scores = score_holdout(
-            *(self.learner.network, self.setup.config.preprocessing, self.setup.dataset),
+            self.learner.network,
+            self.setup.config.preprocessing,
+            self.setup.dataset,
             self.setup.machine.device,
         )
         if scores is None:

@@ -17,7 +17,7 @@ from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
 from nin_edge_runtime import ModelFileError
 
-_CPU_BATCH: Final = 32  # images a teacher takes at a time: 128 take up to half as long again, each
+_CPU_BATCH: Final = 32  # images per teacher batch; at 128, each image takes up to 50% longer
 
 
 class Teachers:

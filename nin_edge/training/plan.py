@@ -16,9 +16,9 @@ class Plan:
     """Steps and sizes of a training, all known before its first step."""
 
     batch_size: int
-    """Images a step, of all processes together."""
+    """Images per step, of all processes together."""
     steps_per_epoch: int
-    """Steps of an epoch. Images that do not fill a batch are left out, others in each epoch."""
+    """Steps of an epoch. Images beyond the last full batch are skipped; they differ by epoch."""
     steps: int
     """Steps of all epochs."""
     low_resolution_steps: int

@@ -49,7 +49,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: every few steps, and at the end of each epoch."""
+    """Progress of a training: every few steps, and at the end of each epoch."""
 
     epoch: int
     """The epoch, from 1."""
@@ -95,7 +95,7 @@ class Meter:
         return self._before + time.monotonic() - self._started
 
     def progress(self, state: TrainingState, epochs: int) -> Progress:
-        """Where training stands.
+        """The progress of the training.
 
         Args:
             state: steps, losses and duration so far.

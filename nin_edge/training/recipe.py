@@ -51,7 +51,7 @@ class Recipe:
     epochs: int = 10
     """Number of passes over the training images."""
     batch_size: int = 250
-    """Images a step, of all processes together."""
+    """Images per step, of all processes together."""
     learning_rate: float = 0.2
     """Peak learning rate of SGD in the one-cycle schedule; Muon's is `muon_rate` times as high."""
     warmup: float = 0.05

@@ -106,7 +106,7 @@ class RunFolder:
         write_atomically(self.config, json.dumps(config.to_json(), indent=2).encode())
 
     def check_resumable(self, config: RunConfig) -> None:
-        """Check that the run can be resumed: from its state, or anew where that gives the same.
+        """Check that the run can be resumed: from its state, or from step 0 if nothing is lost.
 
         Args:
             config: the run's configuration.

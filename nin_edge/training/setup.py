@@ -1,4 +1,4 @@
-"""What is fixed before the first step: checks, the plan, and the run's configuration."""
+"""Checks, plan and configuration of a run, all before its first step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Machine:
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What is fixed before the first step."""
+    """A run that is checked and configured, and has not begun."""
 
     dataset: Dataset
     """The images."""
@@ -115,7 +115,10 @@ class Setup:
         teachers = None
         if self.teachers:
             teachers = Teachers(
-                *(self.teachers, config.labels, config.network.channels, machine.device),
+                self.teachers,
+                config.labels,
+                config.network.channels,
+                machine.device,
                 compiled=machine.compiled,
             )
         torch.manual_seed(config.recipe.seed)  # for the initial weights
@@ -124,7 +127,10 @@ class Setup:
             self.init.copy_to(network, config.labels)
         freeze(network, config.recipe.frozen_blocks)
         return Learner(
-            *(network, config.recipe, self.plan, config.preprocessing),
+            network,
+            config.recipe,
+            self.plan,
+            config.preprocessing,
             Objective(config.recipe, teachers),
             workers=machine.workers,
             device=machine.device,
@@ -134,7 +140,10 @@ class Setup:
     def make_batches(self) -> Batches:
         """The training's batches."""
         return Batches(
-            *(self.dataset, self.config.recipe, self.plan, self.config.preprocessing),
+            self.dataset,
+            self.config.recipe,
+            self.plan,
+            self.config.preprocessing,
             workers=self.machine.workers,
             device=self.machine.device,
         )
@@ -172,7 +181,7 @@ def _check(dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> None:
 
 
 def _check_compiler(machine: Machine) -> None:
-    """Refuse to compile where it cannot work, before torch says so in a hundred lines."""
+    """Refuse to compile where it cannot work; torch's own error is a hundred lines long."""
     if not machine.compiled:
         return
     if machine.device.type != "cuda" or machine.workers.size > 1:

@@ -1,4 +1,4 @@
-"""How a run starts: anew, or from a run's folder; and what its user should know of it."""
+"""Starts or resumes a run, and collects notes for the user."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class CpuFeatures:
     architecture: str
     """As `uname -m` gives it."""
     model: str | None
-    """The processor's name; None if the system does not tell."""
+    """The processor's name; None if unavailable."""
     features: Mapping[str, bool] | None
     """By instruction set, whether every core has it; None if that is unknown."""
     int8: str

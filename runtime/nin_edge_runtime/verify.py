@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TOLERANCES: Final = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
 """Largest difference of a probability between two machines, by precision.
 
-Their kernels round differently.
+Machines use different kernels, which round differently.
 """
 
 

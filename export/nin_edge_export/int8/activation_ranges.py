@@ -1,6 +1,7 @@
 """The ranges of values that int8's activations have to cover: recorded in training, or measured.
 
-Which tensors have one, `nin_edge.quantised_points` says.
+`nin_edge.quantised_points` lists the tensors. ONNX Runtime's quantiser computes scales and zero
+points from the ranges (`quantize.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Bias correction: biases take back what rounding the weights adds to each channel's mean.
+"""Bias correction: biases remove the mean error that weight rounding adds to each channel.
 
-A mean that is off adds up over the layers and over the pixels of the global average (Nagel et al.,
+Such errors add up over the layers and over the pixels of the global average (Nagel et al.,
 arXiv:1906.04721, section 4.2). Batch normalisation knows the means, so no images are needed.
 """
 

@@ -39,7 +39,7 @@ def plan_int8(
     max_drop: float | None,
     data: str,
 ) -> Int8Plan:
-    """Measure each convolution's sensitivity; return the worst to float until the budget holds.
+    """Measure each convolution's sensitivity; keep the worst in fp32 until the budget is met.
 
     Args:
         graph: the fp32 model.

@@ -24,7 +24,7 @@ def section(title: str, content: str) -> str:
 
 
 def missing(title: str) -> str:
-    """What stands in place of figures that were not measured."""
+    """Placeholder for figures that were not measured."""
     return f'<p class="not">{title}: {NOT_MEASURED}. To get it, {HOW}.</p>'
 
 

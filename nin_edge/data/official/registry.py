@@ -1,7 +1,7 @@
 """The official data sets: CIFAR-10, CIFAR-100, MNIST and Fashion-MNIST, known by their files.
 
-Fashion-MNIST's files are named and made as MNIST's, so a name has to tell: that of the folder or
-archive, of the folder above it, or of one in it.
+Fashion-MNIST and MNIST share file names and format. The name of the folder or archive, of the
+folder above it or of one in it distinguishes them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Cost:
     load_ms: float
     """Milliseconds until its classifier is ready, after the modules were imported."""
     peak_memory_bytes: int | None
-    """Peak resident memory of the process, after one image; None if the system does not tell."""
+    """Peak resident memory of the process, after one image; None if unavailable."""
     added_memory_bytes: int | None
     """The part of it that came after importing the runtime and ONNX Runtime."""
 
@@ -88,7 +88,7 @@ def median_cost(costs: Sequence[Cost]) -> Cost:
 
 
 def _peak_memory() -> int | None:
-    """Peak resident memory of this process, in bytes; None if the system does not tell."""
+    """Peak resident memory of this process, in bytes; None if unavailable."""
     try:
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):

@@ -77,7 +77,7 @@ def measure(
         models: paths of `.onnx` files, at least one.
         provider: `auto`, `cpu` or `cuda`.
         threads: threads of one inference on the CPU; `usable_threads()` if None.
-        batches: images a call, each at least 1; one image is always measured. None for `BATCHES`
+        batches: images per call, each at least 1; one image is always measured. None for `BATCHES`
             without those for which a call takes over a second here.
         rounds: number of rounds; as many as fit into `seconds` if None.
         seconds: time for each model; at least one round is done.

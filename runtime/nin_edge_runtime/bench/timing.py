@@ -16,13 +16,13 @@ from nin_edge_runtime.classifier import Classifier
 from nin_edge_runtime.golden import golden_image
 
 BATCHES: Final = (1, 8, 64)
-"""Default numbers of images a call."""
+"""Default numbers of images per call."""
 
 SECONDS: Final = 10.0
 """Default time for each model, in seconds."""
 
 CALLS: Final = 10
-"""Images a round: calls of one image; as many larger batches as that makes, at least one."""
+"""Timed calls per round at batch 1. Larger batches get `CALLS // batch` calls, at least one."""
 
 _LONGEST_CALL: Final = 1.0  # seconds; default batches that take longer are left out
 _PICTURES: Final = 8  # different images; a larger batch repeats them
@@ -39,7 +39,7 @@ class Timing:
     """Latency of one model at one batch size."""
 
     batch: int
-    """Images a call: a call of the classifier for 1, of its `batch` for more."""
+    """Images per call: a call of the classifier for 1, of its `batch` for more."""
     p50_ms: float
     """Median milliseconds of a call."""
     p90_ms: float
@@ -47,7 +47,7 @@ class Timing:
     p99_ms: float
     """99th percentile of the calls, in milliseconds."""
     images_per_second: float
-    """Images a call over its median time."""
+    """Images per call over its median time."""
     ratio: float | None
     """Time over the first model's, median of the rounds; None if that one was not timed."""
     calls: int

@@ -24,7 +24,7 @@ BY_PYTORCH: Final = "PyTorch, fp32"
 
 FITTED_HERE: Final = "fitted on these images"
 FITTED_BEFORE: Final = "fitted in training"
-"""Images that the temperature was fitted on; the fit flatters these images a little."""
+"""Images that the temperature was fitted on. Calibration on them is slightly optimistic."""
 
 _Part = TypeVar("_Part")
 
@@ -91,7 +91,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What several values of `min_score` give on the hold-out, since they are chosen by this."""
+    """Coverage and accuracy per `min_score`, on the hold-out: thresholds are chosen there."""
 
     data: str
     """Name of the data set."""

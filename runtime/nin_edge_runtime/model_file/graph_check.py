@@ -167,7 +167,7 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     most = (batch or 1) * max(size * size, classes * side * side)
     if most > _MAX_ELEMENTS:
         raise ValueError(
-            f"{batch or 1:,} images a run of {size} x {size} pixels and {classes:,} classes, "
+            f"{batch or 1:,} images per run of {size} x {size} pixels and {classes:,} classes, "
             f"expected at most {_MAX_ELEMENTS:,} pixels and values of class maps"
         )
     image = {
