@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import Field, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 RECIPE: Final = Path(__file__).parent.parent / "nin_edge" / "training" / "recipe.py"
 _COLUMNS: Final = 100  # of the help texts
@@ -30,60 +29,50 @@ def cli() -> str:
 
     widths = {"max_content_width": _COLUMNS, "terminal_width": _COLUMNS}
     top = click.Context(main, info_name="nin-edge", **widths, **main.context_settings)
-    parts = [_help("nin-edge", main.get_help(top))]
+    parts = [_help(main.get_help(top))]
     for verb in main.list_commands(top):
         command = main.get_command(top, verb)
         assert command is not None
         context = click.Context(command, parent=top, info_name=verb)
-        parts.append(_help(f"nin-edge {verb}", command.get_help(context)))
+        parts.append(f"## `nin-edge {verb}`\n\n{_help(command.get_help(context))}")
     codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in _EXIT_CODES)
     return "\n\n".join([*parts, f"## Exit codes\n\n| code | meaning |\n|---|---|\n{codes}"])
 
 
-def _help(command: str, text: str) -> str:
-    return f"## `{command}`\n\n```text\n{text.rstrip()}\n```"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a recipe."""
-
-    name: str
-    """Its name for `--set NAME=VALUE`."""
-    type: str
-    """Its type, as in the source."""
-    default: object
-    """Its value where neither the preset, the data nor the user chooses another."""
-    limits: tuple[float, float] | None
-    """Smallest and largest value; None for a switch."""
-    meaning: str
-    """Its docstring, as one line."""
+def _help(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```"
 
 
 def recipe() -> str:
-    """A table of the recipe's settings."""
-    lines = ["| name | type | default | range | meaning |", "|---|---|---|---|---|"]
-    for setting in settings():
-        limits = "true or false"
-        if setting.limits:
-            limits = " to ".join(
-                f"{limit:,}" if isinstance(limit, int) else f"{limit:g}" for limit in setting.limits
-            )
-        default = str(setting.default).lower() if setting.type == "bool" else setting.default
-        lines.append(
-            f"| `{setting.name}` | {setting.type} | {default} | {limits} | {setting.meaning} |"
-        )
-    return "\n".join(lines)
-
-
-def settings() -> Iterator[Setting]:
-    """The fields of `Recipe` with their ranges and docstrings."""
+    """A table of the recipe's settings: what `--set` takes for it."""
     from nin_edge.training.recipe import RANGES, Recipe
 
     meanings = field_docstrings(RECIPE.read_text("utf-8"), "Recipe")
+    lines = ["| name | type | default | range | meaning |", "|---|---|---|---|---|"]
     for field in fields(Recipe):
-        limits = None if field.type == "bool" else RANGES[field.name]
-        yield Setting(field.name, str(field.type), field.default, limits, meanings[field.name])
+        limits = " to ".join(map(_shown, RANGES[field.name])) if field.name in RANGES else ""
+        cells = (f"`{field.name}`", str(field.type), _default(field), limits, meanings[field.name])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _default(field: Field[Any]) -> str:
+    """A field's default, and those of the presets that have another."""
+    from nin_edge.training.recipe import RECIPES
+
+    others = {
+        preset: value
+        for preset, recipe in RECIPES.items()
+        if (value := getattr(recipe, field.name)) != field.default
+    }
+    named = (f"`{preset}` {_shown(value)}" for preset, value in others.items())
+    return ", ".join([_shown(field.default), *named])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def field_docstrings(source: str, name: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,14 @@ class Table:
         if result.notes:
             parts += [*(f"- {note}" for note in result.notes), ""]
         explained = f"{self.explained.format_map(lines[0])} " if self.explained else ""
-        text = explained + caption(result)
-        return "\n".join([*parts, textwrap.fill(text, WIDTH, break_on_hyphens=False)])
+        return "\n".join([*parts, _wrapped(explained + caption(result))])
+
+
+def _wrapped(text: str) -> str:
+    """The text in lines of the pages' width; commands stay whole."""
+    whole = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
+    filled = textwrap.fill(whole, WIDTH, break_on_hyphens=False, break_long_words=False)
+    return filled.replace("\0", " ")
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -193,7 +200,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "sessions": Table(
         "sessions",
         (
-            ("", "{measure}"),
+            ("measured", "{measure}"),
             ("default: `spin=False, arena=True`", "{default:.3g} {unit}"),
             ("`arena=False`, ratio", "{no_arena:.3g}"),
             ("`spin=True`, ratio", "{spin:.3g}"),
@@ -218,7 +225,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "throughput": Table(
         "throughput DATA",
         (
-            ("", "{loop}"),
+            ("loop", "{loop}"),
             ("images/s", "{images_per_second:,.0f}"),
             ("ratio", "{ratio:.3f}"),
         ),

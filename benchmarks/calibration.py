@@ -22,7 +22,8 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import open_dataset
 from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 from nin_edge_export.graph import build_graph
-from nin_edge_export.int8.quantize import calibrate, quantize, recorded_ranges
+from nin_edge_export.int8.activation_ranges import calibrate, recorded_ranges
+from nin_edge_export.int8.quantize import quantize
 
 IMAGES, BATCH = 512, 16
 AT_ONCE: Final = 50  # images of a run

@@ -9,18 +9,14 @@ three precisions without data: time and peak memory of the whole process, import
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
 
 from benchmarks._result import Row, answer, parser
 from nin_edge.weights import WEIGHTS
-
-ROUNDS: Final = 3
 
 
 def export(weights: str) -> tuple[float, float, int]:
@@ -45,14 +41,13 @@ def main() -> None:
     options = arguments.parse_args()
     rows: list[Row] = []
     for weights in options.weights or WEIGHTS:
-        runs = [export(weights) for _ in range(ROUNDS)]
-        seconds, peak, sizes = (statistics.median(column) for column in zip(*runs, strict=True))
+        seconds, peak, sizes = export(weights)
         name = Path(weights).stem if os.sep in weights else weights
         rows.append({"weights": name, "seconds": seconds, "peak_mb": peak / 1e6, "bytes": sizes})
     answer(
         "export",
         rows,
-        rounds=f"medians of {ROUNDS} processes",
+        rounds="one process each",
         packages=("torch", "onnx", "onnxruntime", "numpy"),
         output=options.output,
     )

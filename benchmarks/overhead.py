@@ -33,7 +33,7 @@ from nin_edge_runtime.golden import golden_image
 
 ROUNDS, CALLS = 200, 20
 FRAME_ROUNDS, FRAME_CALLS = 60, 3
-FOLDER_ROUNDS, PHOTOS, WORKERS = 5, 500, 2
+FOLDER_ROUNDS, PHOTOS, WORKERS = 5, 300, 2
 PREDICTIONS, SETTLED = 20_000, 1_000
 THREADS, EACH = 8, 200
 SMALLEST: Final = "nin-cifar10-quarter"

@@ -95,7 +95,7 @@ def update(paths: Sequence[Path], *, check: bool, root: Path = ROOT) -> int:
         text = path.read_text("utf-8")
         try:
             fresh, stale = render(text)
-        except RenderError as error:
+        except ValueError as error:  # a RenderError, or a setting without docstring
             print(f"{path.relative_to(root)}: {error}", file=sys.stderr)
             failed = True
             continue

@@ -30,7 +30,7 @@ from nin_edge_runtime.providers import create_session
 
 PAUSE: Final = 0.030  # seconds between two images of a camera, about
 SETTLE: Final = 0.1  # seconds in which threads that spin go to sleep
-ROUNDS, CALLS = 40, 50
+ROUNDS, CALLS = 30, 50
 PAUSED_ROUNDS, PAUSED_CALLS = 10, 20
 MEMORY_ROUNDS: Final = 3
 

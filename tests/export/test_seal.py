@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnx import numpy_helper
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.weights import DEFAULT_WEIGHTS
-from nin_edge_export import ExportedModel, ExportOptions, export_models
+from nin_edge_export import ExportedModel
 from nin_edge_export.graph import build_graph
 from nin_edge_export.int8.quantize import quantize
 from nin_edge_export.seal import describe, seal
@@ -80,11 +81,13 @@ def test_another_process_gives_the_same_bytes(
         assert (tmp_path / precision).read_bytes() == model.data, precision
 
 
-def test_default_model_is_the_export_of_the_default_weights() -> None:
+def test_default_model_is_the_export_of_the_default_weights(
+    default_exports: Mapping[str, Path],
+) -> None:
     """With ranges that are of images; how well these serve is measured in tests/parity."""
     data, info = read_model(DEFAULT_MODEL)
     checkpoint = Checkpoint.load(DEFAULT_WEIGHTS)
-    (again,) = export_models(checkpoint, ExportOptions(precisions=("int8",)))
+    data_again, again = read_model(default_exports["int8"])
     shipped = onnx.load_from_string(data)
     graph = build_graph(checkpoint, info.embedded)
     rebuilt = quantize(checkpoint, graph, _ranges(shipped))
@@ -95,13 +98,13 @@ def test_default_model_is_the_export_of_the_default_weights() -> None:
         scale = value.dtype == np.float32
         tolerance = {"rtol": 1e-6, "atol": 0} if scale else {"rtol": 0, "atol": 1}
         assert np.allclose(value, constants[1][name], **tolerance), name
-    assert info.golden.images == again.info.golden.images
-    assert np.allclose(info.golden.pytorch, again.info.golden.pytorch, rtol=0, atol=1e-5)
-    if dict(info.versions) == dict(again.info.versions):  # which name the processor's kernels too
+    assert info.golden.images == again.golden.images
+    assert np.allclose(info.golden.pytorch, again.golden.pytorch, rtol=0, atol=1e-5)
+    if dict(info.versions) == dict(again.versions):  # which name the processor's kernels too
         measured = {f"nin_edge.{name}" for name in ("certificate", "golden", "sha256")}
         one, other = (
             {entry.key: entry.value for entry in model.metadata_props if entry.key not in measured}
-            for model in (shipped, onnx.load_from_string(again.data))
+            for model in (shipped, onnx.load_from_string(data_again))
         )
         assert one == other
         classify = Classifier(DEFAULT_MODEL, provider="cpu", threads=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,8 +80,8 @@ def default_checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def default_fp32(default_checkpoint: Checkpoint) -> Classifier:
-    return _exported(default_checkpoint)
+def default_fp32(default_exports: Mapping[str, Path]) -> Classifier:
+    return Classifier(default_exports["fp32"])
 
 
 @pytest.fixture(scope="module")
