@@ -69,8 +69,8 @@ def open_predictor(model: str | os.PathLike[str], provider: str = "auto") -> Pre
     """Load a model.
 
     Args:
-        model: a checkpoint (.safetensors) or an exported model (.onnx), or the name of weights that
-            ship with the toolkit.
+        model: a checkpoint (.safetensors), a run's folder, an exported model (.onnx), or the name
+            of weights that ship with the toolkit.
         provider: `auto`, `cpu` or `cuda`.
 
     Raises:
@@ -78,6 +78,8 @@ def open_predictor(model: str | os.PathLike[str], provider: str = "auto") -> Pre
         ProviderError: the provider is not active.
     """
     path = Path(model)
+    if path.is_dir():
+        path /= "best.safetensors"  # of a run
     path = path if path.suffix else find_weights(path)
     if path.suffix.lower() == ".safetensors":
         from nin_edge.checkpoint import Checkpoint
@@ -118,7 +120,6 @@ class TorchPredictor:
         self,
         checkpoint: Checkpoint,
         *,
-        network: NiN | None = None,
         name: str = "the checkpoint",
         device: str = "cpu",
     ) -> None:
@@ -126,14 +127,13 @@ class TorchPredictor:
 
         Args:
             checkpoint: labels, preprocessing, temperature, and weights.
-            network: its network, on `device`, if it is at hand already.
             name: see `Predictor`.
             device: where to compute, `cpu` or `cuda`.
         """
         self.name, self.device = name, device
         self.labels, self.preprocessing = checkpoint.labels, checkpoint.preprocessing
         self._temperature = checkpoint.temperature or 1.0
-        self._network = (network or checkpoint.network()).to(device)
+        self._network = checkpoint.network().to(device)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.floating]:
         """See `Predictor`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -104,11 +105,11 @@ def _split_scores(stored: Mapping[str, object], split: str) -> SplitScores | Non
     )
 
 
-def _optional(stored: Mapping[str, object], name: str, kind: type[_Number]) -> _Number | None:
+def _optional(stored: Mapping[str, object], name: str, number: type[_Number]) -> _Number | None:
     """A stored number, or None where there is none."""
     value = stored.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name} {value!r}, expected a number")
-    return kind(value)
+    return number(value)

@@ -22,7 +22,7 @@ from nin_edge.network import NiN
 from nin_edge_export.certify import Choices, Evaluation, certify
 from nin_edge_export.fp16 import to_fp16
 from nin_edge_export.golden import choose_golden
-from nin_edge_export.graph import OPSET, build_graph, network_nodes
+from nin_edge_export.graph import NEWEST_OPSET, OPSET, build_graph, network_nodes
 from nin_edge_export.int8.activation_ranges import (
     DEFAULT_METHOD,
     METHODS,
@@ -68,11 +68,13 @@ class ExportOptions:
         for name, values, allowed in (
             ("precision", self.precisions, PRECISIONS),
             ("embedded preprocessing", (self.embedded,), EMBEDDED),
-            ("calibration method", (self.method,), METHODS),
+            ("method", (self.method,), METHODS),
         ):
             for value in values:
                 if value not in allowed:
                     raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
+        if not OPSET <= self.opset <= NEWEST_OPSET:
+            raise ValueError(f"opset {self.opset}: expected {OPSET} to {NEWEST_OPSET}")
         if self.batch is not None and not 1 <= self.batch <= 4096:
             raise ValueError(f"batch {self.batch}: expected 1 to 4096 images")
         if self.calibration_images < 1:

@@ -39,15 +39,14 @@ def locate_data(data: Path, official: str | None, *, download: bool) -> Location
     return locate(data, official=official, download=download, progress=_show_download)
 
 
-def open_data(location: Location, size: int, channels: int, *, quiet: bool = False) -> Dataset:
+def open_data(location: Location, size: int, channels: int) -> Dataset:
     """Open a data set, with the progress of its decoding, and describe it."""
     from nin_edge.data import open_dataset
 
     dataset = open_dataset(
         location, size=size, channels=channels, progress=show_progress("reading images")
     )
-    if not quiet:
-        describe(dataset)
+    describe(dataset)
     return dataset
 
 

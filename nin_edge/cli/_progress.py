@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,12 +49,13 @@ class StopOnSignal:
 
     def __init__(self, *, twice: bool) -> None:
         self._requested, self._twice = False, twice
-        self._handlers = {
-            number: signal.signal(number, self._request)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._handlers: dict[int, Any] = {}
 
     def __call__(self) -> bool:
+        # From the first step on: before it there is nothing to save, and a signal ends the process.
+        if not self._handlers:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request)
         return self._requested
 
     def _request(self, number: int, frame: FrameType | None) -> None:

@@ -132,7 +132,10 @@ def command(
     display = _Display(_tensorboard(output, workers) if tensorboard else None)
     stop = StopOnSignal(twice=workers.size == 1)
     try:
-        settings |= dict(parse_setting(text, SETTINGS) for text in pairs)
+        for text in pairs:
+            if (name := text.partition("=")[0].strip()) in _NAMED:
+                raise SettingError(f"--set {text}: {name} has an option of its own")
+            settings |= [parse_setting(text, SETTINGS)]
         run = api.train(
             data,
             output,

@@ -132,7 +132,7 @@ def build_cache(
         path: of the data set, for messages.
         contents: its images.
         decoder: gives them their size.
-        progress: told how decoding goes.
+        progress: called with how decoding goes.
 
     Raises:
         DatasetError: fewer than two classes, or a class without a readable training image.

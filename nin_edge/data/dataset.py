@@ -89,7 +89,7 @@ def open_dataset(
         channels: C, 3 for RGB, 1 for luma.
         cache: folder of the caches; `$XDG_CACHE_HOME/nin-edge`, or `~/.cache/nin-edge`, if None.
         workers: processes that decode; one for each CPU that this process may use, if None.
-        progress: told how decoding goes; not called where the cache serves.
+        progress: called with how decoding goes; not called where the cache serves.
 
     Raises:
         DatasetError: nothing there, an unsafe or broken archive, other data than `locate` was told

@@ -121,7 +121,7 @@ def download(
         files: the files, such as `CATALOGUE["cifar10"]`.
         folder: where they go; it is made if needed.
         timeout: seconds that the server may keep silent.
-        progress: told how the download of a file goes.
+        progress: called with how the download of a file goes.
 
     Raises:
         DownloadError: no connection, a response other than the file, a wrong checksum; or a file

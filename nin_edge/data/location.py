@@ -69,7 +69,7 @@ def locate(
         download: fetch an official data set that is not there: to the cache if `data` is a name, to
             the folder `data` otherwise.
         cache: folder of the caches and downloads; `default_cache()` if None.
-        progress: told how the download goes.
+        progress: called with how the download goes.
 
     Raises:
         DatasetError: nothing is there, it could be several things, it is incomplete; or no official
@@ -178,8 +178,9 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
     # Listing a compressed archive takes seconds: the result is cached.
     key = hashlib.sha256(f"{place.resolve()}\0{source.stamp()}".encode("utf-8", "surrogateescape"))
     record = cache / "recognised" / key.hexdigest()[:20]
-    if record.is_file() and (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
-        return known
+    with suppress(OSError, ValueError):  # none, or a damaged one
+        if (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
+            return known
     official = _recognise_names(place, source)
     with suppress(OSError):  # if it cannot be written, the next call is only slower
         record.parent.mkdir(parents=True, exist_ok=True)

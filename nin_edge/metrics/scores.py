@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -52,15 +52,6 @@ class Calibration:
             )
         ]
 
-    @classmethod
-    def from_json(cls, bins: Sequence[Mapping[str, Any]]) -> Calibration:
-        """Read what `to_json` gives."""
-        return cls(
-            count=np.array([entry["count"] for entry in bins], np.int64),
-            confidence=np.array([entry["confidence"] for entry in bins], np.float64),
-            accuracy=np.array([entry["accuracy"] for entry in bins], np.float64),
-        )
-
 
 @dataclass(frozen=True)
 class Threshold:
@@ -76,11 +67,6 @@ class Threshold:
     def to_json(self) -> dict[str, float | None]:
         """The fields by name."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Threshold:
-        """Read what `to_json` gives."""
-        return cls(fields["min_score"], fields["coverage"], fields["top1"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,24 +142,6 @@ class Scores:
             "calibration": self.calibration.to_json(),
             "thresholds": [threshold.to_json() for threshold in self.thresholds],
         }
-
-    @classmethod
-    def from_json(cls, figures: Mapping[str, Any]) -> Scores:
-        """Read what `to_json` gives.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            return cls(
-                labels=tuple(entry["label"] for entry in figures["classes"]),
-                confusion=np.array(figures["confusion"], np.int64),
-                top5=figures["top5"],
-                calibration=Calibration.from_json(figures["calibration"]),
-                thresholds=tuple(map(Threshold.from_json, figures["thresholds"])),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the scores of a model ({error!r})") from error
 
 
 class Tally:

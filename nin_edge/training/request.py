@@ -53,18 +53,26 @@ class Request:
             )
 
     def network(
-        self, initial: Pretrained | None, native_shape: tuple[int, int] | None = None
+        self,
+        initial: Pretrained | None,
+        native_shape: tuple[int, int] | None = None,
+        *,
+        classes: int | None = None,
     ) -> NetworkConfig:
-        """The network, but for its number of classes, which the data decide.
+        """The network.
 
         Args:
             initial: the weights to start from.
             native_shape: side and channels of the data's images, if they all have the same.
+            classes: number of classes of the data; that of the weights or the preset before the
+                data are read.
 
         Raises:
             SettingError: a setting is out of its range, or not that of the initial weights.
         """
         changes = self._given(NETWORK_NAMES)
+        if classes is not None:
+            changes["classes"] = classes
         if self.size is not None:
             changes["size"] = self.size
         if initial:

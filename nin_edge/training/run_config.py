@@ -50,8 +50,6 @@ class RunConfig:
     """Where the data set was, as an absolute path; None if not known."""
     init: WeightsUsed | None
     """The weights it started from; None if they were random."""
-    new_head: bool
-    """Whether the last layers of `init` were replaced by new ones."""
     teachers: tuple[WeightsUsed, ...]
     """The networks whose predictions are learnt."""
 
@@ -79,7 +77,6 @@ class RunConfig:
             data=DataSource(**stored["data"]),
             location=location and Location(**{**location, "path": Path(location["path"])}),
             init=init and WeightsUsed(**init),
-            new_head=stored["new_head"],
             teachers=tuple(WeightsUsed(**teacher) for teacher in stored["teachers"]),
         )
 

@@ -133,7 +133,8 @@ class RunFolder:
             raise ModelFileError(f"{self.state}: a damaged training state ({error})") from error
         if same != config.digest():
             raise ModelFileError(
-                f"{self.state}: does not belong to {self.config.name} beside it, which was changed"
+                f"{self.state}: does not belong to {self.config.name} beside it, which was changed "
+                "or written by another version of nin-edge"
             )
         return state, tensors
 

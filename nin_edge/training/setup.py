@@ -92,7 +92,6 @@ class Setup:
             data=replace(source, fingerprint=dataset.fingerprint),
             location=location,
             init=_used(init) if init else None,
-            new_head=init is not None and not init.keeps_head(network, dataset.labels),
             teachers=tuple(map(_used, teachers)),
         )
         # Another process may know the data by another name.

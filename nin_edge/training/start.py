@@ -69,28 +69,31 @@ class Start:
         names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
         return cls(request, stored, None, tuple(map(Pretrained.load, names)))
 
-    def network(self, native_shape: tuple[int, int] | None) -> NetworkConfig:
-        """The network; that of a new run still has its preset's number of classes.
+    def input_shape(self, native_shape: tuple[int, int] | None) -> tuple[int, int]:
+        """Side and channels that the network takes, which the data are opened with.
 
         Args:
             native_shape: side and channels of the data's images, if they all have the same.
         """
-        return (
-            self.stored.network if self.stored else self.request.network(self.initial, native_shape)
-        )
+        stored = self.stored
+        network = stored.network if stored else self.request.network(self.initial, native_shape)
+        return network.size, network.channels
 
-    def choose(self, dataset: Dataset, network: NetworkConfig, processes: int) -> Choices:
+    def choose(
+        self, dataset: Dataset, native_shape: tuple[int, int] | None, processes: int
+    ) -> Choices:
         """Choose what the caller did not.
 
         Args:
             dataset: the data.
-            network: the network from `network`.
+            native_shape: see `input_shape`.
             processes: number of processes that share each batch.
         """
         if self.stored:
-            source = replace(self.stored.data, fingerprint="")
+            source, network = replace(self.stored.data, fingerprint=""), self.stored.network
             return Choices(network, self.stored.recipe, source, self._teacher_notes(network))
-        network = replace(network, classes=len(dataset.labels))
+        classes = len(dataset.labels)
+        network = self.request.network(self.initial, native_shape, classes=classes)
         recipe = self.request.recipe(
             dataset, network, fine_tuning=self.initial is not None, processes=processes
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nin_edge import predict as evaluate
+from nin_edge import predict
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import activation_ranges
@@ -40,9 +40,7 @@ def tiny_checkpoint(channels: int = 3) -> Checkpoint:
         labels=("circle", "square", "étoile"),
         preprocessing=preprocessing,
         data=DataSource("golden images", "made by a formula"),
-        ranges=activation_ranges(
-            network, evaluate.inputs(preprocessing, images, np.arange(64)), 64
-        ),
+        ranges=activation_ranges(network, predict.inputs(preprocessing, images, np.arange(64)), 64),
         temperature=1.5,
     )
 

@@ -83,7 +83,7 @@ def test_thresholds_are_those_of_the_file_on_the_holdout(
         answered = scores >= row.min_score
         assert row.coverage == pytest.approx(answered.mean())
         assert row.top1 == (correct[answered].mean() if answered.any() else None)
-    assert replace(thresholds, answers=()) == Thresholds(
+    assert thresholds._replace(answers=()) == Thresholds(
         *("synthetic", "holdout", len(holdout), "this file", "fitted on these images"), answers=()
     )
 

@@ -63,8 +63,14 @@ def recorded_ranges(checkpoint: Checkpoint, model: ModelProto, method: str) -> R
             "the checkpoint has no activation ranges, which int8 needs: give --calibration DATA, "
             "or take best.safetensors of a finished training run"
         )
+    tensors = _tensors(checkpoint, model)
+    if missing := tensors.keys() - checkpoint.ranges.keys():
+        raise NinEdgeError(
+            f"the checkpoint's activation ranges lack {', '.join(sorted(missing))}: give "
+            "--calibration DATA to measure them"
+        )
     spans = {}
-    for point, tensor in _tensors(checkpoint, model).items():
+    for point, tensor in tensors.items():
         span = checkpoint.ranges[point]
         spans[tensor] = (
             (span.minimum, span.maximum) if method == "minmax" else (span.low, span.high)

@@ -30,7 +30,7 @@ def to_json(report: Report) -> bytes:
 
 def _file(file: FileFigures, fp32: FileFigures | None) -> dict[str, Any]:
     info, certificate = file.info, file.info.certificate
-    before, thresholds = file.uncalibrated, certificate.thresholds
+    before = file.uncalibrated
     return {
         "precision": info.precision,
         "sha256": info.sha256,
@@ -43,7 +43,7 @@ def _file(file: FileFigures, fp32: FileFigures | None) -> dict[str, Any]:
         "golden": _agreement(certificate.golden),
         "agreement": _agreement(certificate.images),
         "scores": file.scores.to_json() if file.scores else NOT_MEASURED,
-        "thresholds": asdict(thresholds) if thresholds else NOT_MEASURED,
+        "thresholds": certificate.to_json()["thresholds"],
         "uncalibrated": (
             {"ece": before.error, "calibration": before.to_json()} if before else NOT_MEASURED
         ),
@@ -64,7 +64,7 @@ def _int8(plan: Int8Plan, all_int8_ms: float | None) -> dict[str, Any]:
     return {
         "sensitivity": dict(plan.sensitivity),
         "keep_float": list(plan.keep_float),
-        "budget": asdict(plan.budget),
+        "budget": plan.budget._asdict(),
         "all_int8_latency_ms": all_int8_ms,
     }
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -26,10 +24,11 @@ from nin_edge_export.report.figures import (
     Machine,
     Report,
 )
-from nin_edge_runtime.bench import interleave, processor_name
-from nin_edge_runtime.cpu import instruction_sets
+from nin_edge_runtime.bench import time_calls
+from nin_edge_runtime.cpu import instruction_sets, processor_name
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.session import ModelSession
+from nin_edge_runtime.threads import machine_cpus
 
 WORST: Final = 12
 """Most disagreements that are shown."""
@@ -115,40 +114,22 @@ def _latencies(models: Sequence[ExportedModel], seconds: float) -> tuple[dict[st
     steps = models[0].info.preprocessing
     # (1, S, S, C): nothing is decoded or resized
     pixels = steps.resize(golden_image(0, steps.size, steps.size))[np.newaxis]
-    candidates = {name: _round(partial(session.run, pixels)) for name, session in sessions.items()}
-    started = time.perf_counter()
-    rounds = interleave(
-        candidates,
-        lambda done: done < _FEWEST_ROUNDS or time.perf_counter() - started < seconds,
+    rounds, times = time_calls(
+        {name: partial(session.run, pixels) for name, session in sessions.items()},
+        seconds=seconds,
+        calls=_CALLS,
+        min_rounds=_FEWEST_ROUNDS,
     )
     machine = Machine(
-        cpu=f"{processor_name()}, {os.cpu_count()} CPUs",
+        cpu=f"{processor_name()}, {machine_cpus()} CPUs",
         processor=instruction_sets(),
         onnxruntime=onnxruntime.__version__,
         threads=1,
         images=next(iter(sessions.values())).fixed_batch or 1,
-        rounds=len(next(iter(rounds.values()))),
+        rounds=rounds,
         calls=_CALLS,
     )
-    medians = {
-        name: 1e3 * statistics.median(seconds for calls in timed for seconds in calls)
-        for name, timed in rounds.items()
-    }
-    return medians, machine
-
-
-def _round(call: Callable[[], object]) -> Callable[[], list[float]]:
-    """A function that gives the seconds of each of a round's calls."""
-
-    def timed() -> list[float]:
-        seconds = []
-        for _ in range(_CALLS):
-            started = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - started)
-        return seconds
-
-    return timed
+    return {name: 1e3 * statistics.median(calls) for name, calls in times.items()}, machine
 
 
 def _disagreements(model: ExportedModel, dataset: Dataset) -> Disagreements:

@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 
 from nin_edge.cli import main
 from nin_edge_runtime import DEFAULT_MODEL
-from nin_edge_runtime.bench import Cost, measurement, timing
+from nin_edge_runtime.bench import measurement, timing
+from nin_edge_runtime.bench.loading import Cost
 
 QUICK = ("--rounds", "1", "--batch", "2", "--threads", "1")
 

@@ -212,22 +212,9 @@ def test_scores_do_not_change_with_the_tally() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 7])
-def test_scores_survive_their_json(rng: np.random.Generator, classes: int) -> None:
+def test_scores_are_strict_json(rng: np.random.Generator, classes: int) -> None:
     scores = tallied(*answers(rng, classes))
-    text = json.dumps(scores.to_json(), allow_nan=False)  # the last class has no recall
-    read = Scores.from_json(json.loads(text))
-    assert json.dumps(read.to_json()) == text
-    assert (read.labels, read.top5, read.thresholds) == (
-        scores.labels,
-        scores.top5,
-        scores.thresholds,
-    )
-    np.testing.assert_array_equal(read.confusion, scores.confusion)
-    np.testing.assert_array_equal(read.recall, scores.recall)
-    np.testing.assert_array_equal(read.calibration.accuracy, scores.calibration.accuracy)
-
-
-@pytest.mark.parametrize("figures", [{}, {"classes": 5}, {"classes": [{}]}])
-def test_what_are_no_scores_is_refused(figures: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not the scores of a model"):
-        Scores.from_json(figures)
+    figures = json.loads(json.dumps(scores.to_json(), allow_nan=False))
+    assert figures["classes"][-1]["recall"] is None  # the last class has no images
+    assert [entry["label"] for entry in figures["classes"]] == list(scores.labels)
+    assert figures["confusion"] == scores.confusion.tolist()

@@ -26,14 +26,13 @@ CONFIG = RunConfig(
     data=DataSource("photos", "CC0", "ab" * 32),
     location=Location(Path("/data/photos.tar"), "photos", None),
     init=WeightsUsed("nin-cifar10", "cd" * 32),
-    new_head=True,
     teachers=(WeightsUsed("big.safetensors", "ef" * 32),),
 )
 
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, replace(CONFIG, location=None, init=None, new_head=False, teachers=())],
+    [CONFIG, replace(CONFIG, location=None, init=None, teachers=())],
     ids=["everything", "the needed"],
 )
 def test_a_configuration_comes_back(tmp_path: Path, config: RunConfig) -> None:

@@ -16,15 +16,9 @@ from nin_edge_runtime import (
     NinEdgeError,
     ProviderError,
 )
-from nin_edge_runtime.bench import (
-    BATCHES,
-    Bench,
-    Cost,
-    load_cost,
-    measure,
-    measurement,
-    time_models,
-)
+from nin_edge_runtime.bench import Bench, measure, measurement
+from nin_edge_runtime.bench.loading import Cost, load_cost
+from nin_edge_runtime.bench.timing import BATCHES, time_models
 
 LARGE = 160 * 2**20  # bytes; twice the memory of a process with a small model
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from nin_edge_runtime import Classifier
-from nin_edge_runtime.bench import CALLS, interleave, time_calls, time_models, timing
+from nin_edge_runtime.bench import timing
+from nin_edge_runtime.bench.timing import CALLS, interleave, time_calls, time_models
 
 ROUNDING = 1e-6  # relative; sums of a few seconds in double precision
 

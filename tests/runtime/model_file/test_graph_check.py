@@ -339,7 +339,7 @@ SENSELESS: dict[str, tuple[Change, str]] = {
         lambda model: setattr(dimension(model.graph.input[0], 0), "dim_value", 2),
         "expected",
     ),
-    "a huge batch": (lambda model: fix_batch(model, 1 << 20), "1,048,576 images a run"),
+    "a huge batch": (lambda model: fix_batch(model, 1 << 20), "1,048,576 images per run"),
 }
 
 
