@@ -18,6 +18,8 @@ _EXIT_CODES: Final = (
     (3, "a comparison failed: golden samples, parity with PyTorch, or the accuracy budget"),
     (4, "the requested provider is unknown or not active"),
     (130, "interrupted by Ctrl-C"),
+    (143, "ended by SIGTERM: the process ends by that signal, or as process 1 with this code"),
+    (129, "the same, by SIGHUP"),
 )
 
 

@@ -12,17 +12,20 @@ only module that imports both training and export.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
 
 import torch
 
 from nin_edge import predict
+from nin_edge.arguments import plain, several
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import (
     Dataset,
@@ -34,6 +37,8 @@ from nin_edge.data import (
     open_dataset,
 )
 from nin_edge.files import require_folder
+from nin_edge.kernels import budgeted_threads
+from nin_edge.locks import reserved
 from nin_edge.metrics import Scores
 from nin_edge.predict import open_predictor, torch_device
 from nin_edge.trained_scores import TrainedScores
@@ -121,7 +126,7 @@ def train(
     preset: str | None = None,
     width: float | None = None,
     size: int | None = None,
-    distill_from: Sequence[str | os.PathLike[str]] = (),
+    distill_from: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     device: str = "auto",
     resume: bool = False,
     compiled: bool = False,
@@ -159,18 +164,23 @@ def train(
         TrainingStoppedError: `should_stop` returned True.
         NinEdgeError: the folder is in use, weights are not found, and the like.
     """
+    settings = cast(Settings, {name: plain(value) for name, value in settings.items()})
     check_settings(settings)
     request = Request(
         init=None if init is None else os.fspath(init),
         preset=preset,
-        width=width,
-        size=size,
-        distill_from=tuple(os.fspath(teacher) for teacher in distill_from),
+        width=plain(width),
+        size=plain(size),
+        distill_from=tuple(os.fspath(teacher) for teacher in several(distill_from)),
         settings=settings,
     )
     folder = RunFolder(Path(output) if output else Path("runs") / dataset_name(Path(data)))
     require_folder(folder.path)
-    with joined(torch.device(torch_device(device, "device"))) as (workers, own_device):
+    with (
+        budgeted_threads(),
+        joined(torch.device(torch_device(device, "device"))) as (workers, own_device),
+        folder.reserved(resume=resume) if workers.is_main else nullcontext(),
+    ):
         if compiled and (own_device.type != "cuda" or workers.size > 1):
             raise SettingError("compiled is for one process on a GPU, device cuda")
         report = on_progress if on_progress and workers.is_main else _ignore
@@ -234,8 +244,8 @@ def export(
 
     Args:
         model: a run, its folder, a checkpoint, or the name of weights that ship.
-        output: folder for NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and
-            report.json.
+        output: folder for NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, NAME.report.html and
+            NAME.report.json.
         eval_data: data to measure accuracy and top-1 agreement with PyTorch on. None: a run's own
             data, if they are unchanged in their place. False: no data.
         calibration: data to measure int8's ranges on; the ranges that training recorded if None.
@@ -244,6 +254,7 @@ def export(
 
     Raises:
         GateError: a file differs too much from PyTorch, or `max_drop` cannot be met.
+        NinEdgeError: another process exports to the same files.
         DatasetError: data cannot be read, or have other classes than the model.
         ModelFileError: there are no such weights.
         ValueError: a setting is out of its range.
@@ -255,25 +266,30 @@ def export(
     # After the cheap checks: it brings torch's exporter.
     from nin_edge_export import ExportOptions, export_models, export_name, write_export
 
-    options = ExportOptions(**settings)
-    dataset = calibration_dataset = None
-    if eval_data:
-        dataset = _open_for(checkpoint, eval_data, report)
-    elif run and eval_data is None:
-        dataset = _own_dataset(run, checkpoint, report)
-    if calibration:
-        same = eval_data and Path(calibration) == Path(eval_data)
-        calibration_dataset = dataset if same else _open_for(checkpoint, calibration, report)
-    models = export_models(
-        checkpoint,
-        options,
-        dataset=dataset,
-        calibration=calibration_dataset,
-        progress=lambda task, done, total: report(Loading(task, done, total)),
-    )
-    return write_export(
-        models, checkpoint, name=export_name(weights), output=Path(output), dataset=dataset
-    )
+    given = cast(ExportSettings, {key: plain(value) for key, value in settings.items()})
+    if "precisions" in given:
+        given["precisions"] = several(given["precisions"])
+    name = export_name(weights)
+    lock = f".nin-edge-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}"
+    refusal = f"{output}: another export of {name} is writing to it; name another folder with -o"
+    options = ExportOptions(**given)
+    with reserved(Path(output), f"{lock}.lock", refusal):
+        dataset = calibration_dataset = None
+        if eval_data:
+            dataset = _open_for(checkpoint, eval_data, report)
+        elif run and eval_data is None:
+            dataset = _own_dataset(run, checkpoint, report)
+        if calibration:
+            same = eval_data and Path(calibration) == Path(eval_data)
+            calibration_dataset = dataset if same else _open_for(checkpoint, calibration, report)
+        models = export_models(
+            checkpoint,
+            options,
+            dataset=dataset,
+            calibration=calibration_dataset,
+            progress=lambda task, done, total: report(Loading(task, done, total)),
+        )
+        return write_export(models, checkpoint, name=name, output=Path(output), dataset=dataset)
 
 
 def evaluate(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from nin_edge_runtime.errors import NinEdgeError
+
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -22,24 +27,37 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # Not named after the file: a name of 250 bytes has no room for more.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".nin-edge-", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)  # mkstemp's 0600 would hide the file from its owner's group
+        with suppress(OSError):  # exFAT and CIFS have no modes
+            # mkstemp's 0600 would hide the file from its owner's group
+            Path(name).chmod(0o666 & ~mask)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # Windows opens no folders, and not every disk flushes them
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself must survive a power cut too
+        finally:
+            os.close(folder)
+
+
+def _flush(file: int) -> None:
+    """Write a file through to the disk, where the file system can be told to."""
     try:
-        os.fsync(folder)  # the rename itself must survive a power cut too
-    finally:
-        os.close(folder)
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
 
 
 def require_folder(path: Path) -> None:

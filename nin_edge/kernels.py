@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nin_edge_runtime.threads import thread_budget
+
+
+@contextmanager
+def budgeted_threads() -> Iterator[None]:
+    """Keeps torch to the threads that help here (`thread_budget`), which it does not look up.
+
+    It never gets more than it would take, unless `NIN_EDGE_THREADS` says so.
+    """
+    before, (budget, limit) = torch.get_num_threads(), thread_budget()
+    torch.set_num_threads(budget if limit == "NIN_EDGE_THREADS" else min(before, budget))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class AveragePool(nn.AvgPool2d):

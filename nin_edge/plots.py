@@ -9,18 +9,22 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from nin_edge.metrics import Calibration, Epoch, best_epoch
+from nin_edge_runtime.fonts import find_font
 
 COLOURS: Final = {
     "ink": "#1f2328",
@@ -38,6 +42,7 @@ _NAMED: Final = 100  # classes up to which every row and column shows its name
 _LONGEST: Final = 24  # characters of a name; longer ones would push the matrix off the page
 _LONGEST_TITLE: Final = 65  # characters that the narrowest picture has room for
 _UNITS: Final = ((1, "nats"), (1e-3, "thousandths of a nat"), (1e-6, "millionths of a nat"))
+_FONT: Final = "DejaVu Sans"  # comes with matplotlib
 _SMALL: Final = 8  # points; the width of a figure is about a phone's
 
 
@@ -151,6 +156,7 @@ def sensitivity_figure(sensitivity: Mapping[str, float], kept: Collection[str]) 
 
 def to_png(figure: Figure) -> bytes:
     """A figure as a PNG file on white."""
+    _make_drawable(figure)
     return _saved(figure, "png", facecolor="white")
 
 
@@ -189,6 +195,58 @@ def _saved(figure: Figure, file_format: str, **options: Any) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format=file_format, **options)
     return buffer.getvalue()
+
+
+def _make_drawable(figure: Figure) -> None:
+    """Draw characters that matplotlib's font lacks in a font of the system.
+
+    Where none has them, classes get their number, with a legend of escapes below the picture. An
+    SVG needs neither: its text is drawn in the fonts of its reader.
+    """
+    ticks: dict[Any, list[str]] = {
+        axis: [label.get_text() for label in axis.get_ticklabels()]
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+    }
+    texts: list[Any] = figure.findobj(Text)
+    words = [*map("".join, ticks.values()), *(text.get_text() for text in texts)]
+    lacking = _lacking("".join(words))
+    if not lacking:
+        return
+    path = find_font("".join(sorted(lacking)))
+    if path is not None:
+        font_manager.fontManager.addfont(path)
+        families = [_FONT, font_manager.FontProperties(fname=path).get_name()]
+        for text in texts:
+            text.set_fontfamily(families)
+        for axes in figure.axes:
+            axes.tick_params(labelfontfamily=families)
+        return
+    for text in texts:
+        text.set_text(_escaped(text.get_text()))
+    legend: dict[int, str] = {}
+    for axis, names in ticks.items():
+        numbered = {place: name for place, name in enumerate(names) if _lacking(name)}
+        if numbered:
+            shown = [f"{place}" if place in numbered else name for place, name in enumerate(names)]
+            axis.set_ticks(axis.get_ticklocs(), shown, parse_math=False)
+            legend |= numbered
+    note = ", ".join(f"{place} = {_escaped(name)}" for place, name in legend.items())
+    width = int(16 * figure.get_figwidth())  # characters of 7 points in a line
+    figure.supxlabel(textwrap.fill(note, width), fontsize=7, color=_INK, parse_math=False)
+
+
+def _lacking(text: str) -> set[str]:
+    """The characters that matplotlib's font lacks."""
+    known = font_manager.get_font(font_manager.findfont(_FONT)).get_charmap()
+    return {char for char in text if ord(char) not in known and not char.isspace()}
+
+
+def _escaped(text: str) -> str:
+    lacking = _lacking(text)
+    return "".join(
+        char.encode("unicode_escape").decode() if char in lacking else char for char in text
+    )
 
 
 def _draw_confusion(axes: Axes, labels: Sequence[str], confusion: NDArray[np.int64]) -> None:

@@ -310,8 +310,10 @@ def logits(
     """
     import torch
 
+    from nin_edge.kernels import budgeted_threads
+
     network.eval()
-    with torch.inference_mode(), _without_tf32():
+    with torch.inference_mode(), _without_tf32(), budgeted_threads():
         parts = [
             network(batch).float().cpu().numpy()
             for batch in inputs(preprocessing, images, indices, device)

@@ -171,6 +171,20 @@ def test_there_is_no_import_cycle() -> None:
         raise AssertionError(" -> ".join(reversed(error.args[1]))) from None
 
 
+def test_modules_import_what_every_system_has() -> None:
+    """POSIX's and Windows's own modules are imported where they are needed, in functions."""
+    own = {"fcntl", "grp", "msvcrt", "pty", "pwd", "resource", "termios", "winreg"}
+    wrong = {
+        f"{module} imports {name}"
+        for module, path in modules().items()
+        for node in parsed(path).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in {alias.name for alias in node.names} | {getattr(node, "module", None)}
+        if name in own
+    }
+    assert not wrong
+
+
 def test_init_files_only_re_export() -> None:
     wrong = []
     for module, path in modules().items():

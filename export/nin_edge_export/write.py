@@ -47,7 +47,8 @@ def write_export(
     Args:
         models: from `export_models`, at least one.
         checkpoint: what they were made from.
-        name: the files are called `NAME.PRECISION.onnx`, `report.html` and `report.json`.
+        name: the files are called `NAME.PRECISION.onnx`, `NAME.report.html` and
+            `NAME.report.json`.
         output: folder to write to; it is made if missing.
         dataset: the data set that the models were measured on, if any.
 
@@ -56,7 +57,7 @@ def write_export(
     """
     report = measure(models, checkpoint, name=name, dataset=dataset)
     files = tuple(output / f"{name}.{model.info.precision}.onnx" for model in models)
-    page, figures = output / "report.html", output / "report.json"
+    page, figures = output / f"{name}.report.html", output / f"{name}.report.json"
     html, json = to_html(report), to_json(report)  # before anything is written: either may fail
     output.mkdir(parents=True, exist_ok=True)
     for path, model in zip(files, models, strict=True):

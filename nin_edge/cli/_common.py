@@ -17,7 +17,6 @@ EXIT_GATE: Final = 3
 """A parity or accuracy gate failed."""
 EXIT_PROVIDER: Final = 4
 """The requested execution provider is not active."""
-EXIT_INTERRUPTED: Final = 130
 
 
 class _PathType(click.Path):

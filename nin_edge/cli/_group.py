@@ -7,7 +7,8 @@ A verb's module is imported when it is called, and imports what it needs when it
 from __future__ import annotations
 
 import logging
-import signal
+import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -15,14 +16,8 @@ from typing import Any, Final
 import click
 
 from nin_edge._version import __version__
-from nin_edge.cli._common import (
-    EXIT_FAILED,
-    EXIT_GATE,
-    EXIT_INTERRUPTED,
-    EXIT_PROVIDER,
-    clear_line,
-    printable,
-)
+from nin_edge.cli import _signals
+from nin_edge.cli._common import EXIT_FAILED, EXIT_GATE, EXIT_PROVIDER, clear_line, printable
 
 _VERBS: Final = ("train", "eval", "export", "run", "verify", "bench", "info", "doctor")
 
@@ -48,6 +43,19 @@ class _Failure(click.ClickException):
 class _Group(click.Group):
     """Loads verbs on demand; turns every expected error into one line and an exit code."""
 
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        """Run as a program, which owns its signals and standard streams."""
+        _signals.install()
+        for stream in (sys.stdout, sys.stderr):
+            # A console of another encoding shows what it lacks as an escape.
+            if getattr(stream, "errors", None) == "strict":
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            return super().__call__(*arguments, **settings)
+        except SystemExit as end:
+            _signals.finish(end.code)
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
 
@@ -63,9 +71,10 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except (KeyboardInterrupt, click.Abort):
-            clear_line()
-            click.echo("interrupted", err=True)
-            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+            with suppress(OSError):  # after SIGHUP there is no terminal
+                clear_line()
+                click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(_signals.exit_code()) from None
         except Exception as error:
             logging.getLogger(__name__).info("the error came from here", exc_info=True)
             message = _explain(error, ctx.invoked_subcommand or "")
@@ -80,9 +89,6 @@ class _Group(click.Group):
 )
 def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
-    # SIGTERM, with which a service manager stops a program, acts like Ctrl-C: nothing is left
-    # half-written.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
     )

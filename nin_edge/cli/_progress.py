@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from nin_edge.cli import _signals
 from nin_edge.cli._common import on_terminal
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Prints progress: one line that changes on a terminal, else a line per epoch and minute."""
+    """Prints progress: on a terminal one line that changes, else a line an epoch and a minute."""
 
     def __init__(self) -> None:
         self._printed = time.monotonic()
@@ -37,31 +39,41 @@ class Reporter:
             f"{progress.images_per_second:,.0f} images/s  {minutes}:{seconds:02} left"
         )
         text = f"\r{line}\033[K" if self._terminal else line
-        click.echo(text, nl=epoch_ended or not self._terminal, err=True)
+        with suppress(OSError):  # a closed terminal: SIGHUP has the weights saved
+            click.echo(text, nl=epoch_ended or not self._terminal, err=True)
 
 
 class StopOnSignal:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop; the second one acts at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; the second acts at once.
 
-    Under torchrun every signal is a request: it may pass on several, and kills what has not stopped
-    after 30 seconds.
+    So does the first one before training has begun. Under torchrun every signal is a request: it
+    may pass on several, and kills what has not stopped after 30 seconds.
     """
 
     def __init__(self, *, twice: bool) -> None:
-        self._requested, self._twice = False, twice
-        self._handlers: dict[int, Any] = {}
+        self._requested: float | None = None
+        self._training, self._twice = not twice, twice
+        self._handlers = {
+            number: signal.signal(number, self._request) for number in _signals.ending()
+        }
 
     def __call__(self) -> bool:
-        # From the first step on: before it there is nothing to save, and a signal ends the process.
-        if not self._handlers:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._request)
-        return self._requested
+        return self._requested is not None
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self._training = True
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
-        if self._twice:
+        _signals.note(number)
+        now = time.monotonic()
+        if self._requested is None and self._training:
+            self._requested = now
+        elif self._twice and (
+            self._requested is None or now - self._requested > _signals.ECHO_SECONDS
+        ):
             self.restore()
+            _signals.interrupt(number, frame)
 
     def restore(self) -> None:
         """Set the handlers that were set before."""

@@ -89,9 +89,9 @@ def command(
     WEIGHTS is a checkpoint of `nin-edge train`, a run's folder, or the name of weights that ship:
     nin-cifar10 (the default), nin-cifar10-half and nin-cifar10-quarter.
 
-    Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, report.html and report.json. Every model
-    is compared with PyTorch before any is written. Beyond the tolerance or the budget nothing is
-    written, and the exit code is 3.
+    Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, NAME.report.html and NAME.report.json.
+    Every model is compared with PyTorch before any is written. Beyond the tolerance or the budget
+    nothing is written, and the exit code is 3.
     """
     if no_eval and eval_data is not None:
         raise click.UsageError("--no-eval and --eval-data exclude each other")
@@ -112,7 +112,8 @@ def command(
     for path, model in zip(exported.files, exported.models, strict=True):
         click.echo(printable(f"{path}: {_summary(model)}"))
         _warn_of_loss(model)
-    click.echo(printable(f"{exported.report_html}: all figures; as numbers in report.json"))
+    figures = exported.report_json.name
+    click.echo(printable(f"{exported.report_html}: all figures; as numbers in {figures}"))
     click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(exported.files[-1])}")
 
 

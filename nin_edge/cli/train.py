@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nin_edge.cli._common import EXIT_INTERRUPTED, PATH, clear_line, printable, shell_quoted
+from nin_edge.cli import _signals
+from nin_edge.cli._common import PATH, clear_line, printable, shell_quoted
 from nin_edge.cli._data import dataset_option, download_option, show_event
 from nin_edge.cli._options import GroupedCommand
 from nin_edge.cli._progress import Reporter, StopOnSignal
@@ -117,9 +119,10 @@ def command(
     time. Started by torchrun, several processes share the work.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv, config.json,
-    curves.png and confusion.png to the run's folder. Ctrl-C saves the state; --resume continues to
-    the same result as without the interruption.
+    curves.png and confusion.png to the run's folder. Ctrl-C, SIGTERM and SIGHUP save the state;
+    --resume continues to the same result as without the interruption.
     """
+    _sleep_if_busy()
     from nin_edge import api
     from nin_edge.data import dataset_name
     from nin_edge.training.errors import SettingError, TrainingStoppedError
@@ -129,8 +132,8 @@ def command(
     workers = Workers.from_environment()
     settings = {name: options.pop(name) for name in ("epochs", "learning_rate", "seed")}
     settings |= {"official": official, "download": options.pop("download") or None}
-    display = _Display(_tensorboard(output, workers) if tensorboard else None)
     stop = StopOnSignal(twice=workers.size == 1)
+    display = _Display(_tensorboard(output, workers) if tensorboard else None, stop)
     try:
         for text in pairs:
             if (name := text.partition("=")[0].strip()) in _NAMED:
@@ -147,22 +150,33 @@ def command(
     except SettingError as error:
         raise click.UsageError(printable(str(error))) from error
     except TrainingStoppedError as stopped:
-        clear_line()
         if workers.is_main:
             again = _resume_command(data, official, output, tensorboard=tensorboard, **options)
-            click.echo(f"{stopped}; to continue: {_launcher(workers)} {again}", err=True)
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+            with suppress(OSError):  # after SIGHUP there is no terminal
+                clear_line()
+                click.echo(f"{stopped}; to continue: {_launcher(workers)} {again}", err=True)
+        raise click.exceptions.Exit(_signals.exit_code()) from None
     finally:
         stop.restore()
     if workers.is_main:
         display.conclude(run)
 
 
+def _sleep_if_busy() -> None:
+    """On a busy machine, let torch's idle threads sleep: spinning takes time from other work.
+
+    OpenMP reads the setting when torch is imported.
+    """
+    with suppress(OSError, AttributeError):  # Windows has no load average
+        if os.getloadavg()[0] > (os.cpu_count() or 1):
+            os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 class _Display:
     """Prints what a training reports, and its result."""
 
-    def __init__(self, tensorboard: TensorBoard | None) -> None:
-        self._tensorboard = tensorboard
+    def __init__(self, tensorboard: TensorBoard | None, stop: StopOnSignal) -> None:
+        self._tensorboard, self._stop = tensorboard, stop
         self._reporter = Reporter()
         self._started = time.monotonic()
         self._recipe: Recipe | None = None
@@ -180,6 +194,7 @@ class _Display:
             show_event(event)
 
     def _start(self, started: Started) -> None:
+        self._stop.begin()
         self._started, self._recipe = time.monotonic(), started.recipe
         for note in started.notes:
             click.echo(printable(note), err=True)

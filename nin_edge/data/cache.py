@@ -7,6 +7,7 @@ altered is not trusted and is built again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -14,7 +15,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -36,6 +38,7 @@ _VERSION: Final = 3  # of the cache's layout and of the split's definition
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _BLOCK: Final = 1 << 22  # bytes that are hashed at a time: a mapped file need not fit memory
 
 
@@ -98,8 +101,40 @@ class Cached:
 
 
 def default_cache() -> Path:
-    """Folder of the caches and the downloads."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nin-edge"
+    """Folder of the caches and the downloads.
+
+    Raises:
+        DatasetError: this user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nin-edge"
+    except RuntimeError as error:
+        raise DatasetError(
+            "no home folder for the cache of decoded images: set XDG_CACHE_HOME to a folder"
+        ) from error
+
+
+@contextmanager
+def cache_errors(cache: Path) -> Iterator[None]:
+    """Context in which a cache that cannot be written is one error, with what helps.
+
+    Args:
+        cache: folder of the caches.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:  # a write to an open file
+            ours = error.errno in _NO_ROOM
+        else:
+            name = Path(os.fsdecode(error.filename))
+            ours = name.is_relative_to(cache) or cache.is_relative_to(name)
+        if not ours:
+            raise
+        raise DatasetError(
+            f"{cache}: the cache cannot be written ({error.strerror}); set XDG_CACHE_HOME to a "
+            "folder elsewhere"
+        ) from error
 
 
 def cache_key(source: Source, official: str | None, size: int, channels: int) -> str:

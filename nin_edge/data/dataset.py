@@ -15,7 +15,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from nin_edge.data.cache import Progress, build_cache, cache_key, default_cache, load_cache
+from nin_edge.data.cache import (
+    Progress,
+    build_cache,
+    cache_errors,
+    cache_key,
+    default_cache,
+    load_cache,
+)
 from nin_edge.data.decode import Decoder
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.layout import folder_contents, official_contents
@@ -24,6 +31,8 @@ from nin_edge.data.sources import open_source
 from nin_edge.data.split import split_images
 from nin_edge.text import list_some
 from nin_edge_runtime.threads import usable_threads
+
+_NAME_LENGTH: Final = 50  # characters of a data set's name in its cache's; a file system's limit
 
 SPLITS: Final = ("test", "holdout", "train", "all")
 """Names of the parts of a data set; `train` is without the hold-out."""
@@ -99,7 +108,7 @@ def open_dataset(
     location = data if isinstance(data, Location) else locate(data, cache=cache)
     source = open_source(location.path)
     key = cache_key(source, location.official, size, channels)
-    folder = cache / f"{location.name}-{key}"
+    folder = cache / f"{location.name[:_NAME_LENGTH]}-{key}"
     cached = load_cache(folder)
     if cached is None:
         contents = (
@@ -108,7 +117,8 @@ def open_dataset(
             else official_contents(location.path, source, location.official)
         )
         decoder = Decoder(size, channels, workers or usable_threads())
-        build_cache(folder, location.path, contents, decoder, progress)
+        with cache_errors(cache):
+            build_cache(folder, location.path, contents, decoder, progress)
         cached = load_cache(folder)
         if cached is None:
             raise DatasetError(

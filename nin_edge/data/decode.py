@@ -6,9 +6,11 @@ This module imports no torch: its worker processes start in a fraction of a seco
 from __future__ import annotations
 
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nin_edge.data.errors import DatasetError
 from nin_edge_runtime import ImageError
 from nin_edge_runtime.image import load_image
 from nin_edge_runtime.preprocessing import Preprocessing
@@ -57,6 +60,9 @@ class Decoder:
 
         Yields:
             Some names, and for each its pixels (S, S, C) as bytes, or why it has none.
+
+        Raises:
+            DatasetError: a process that decodes was killed.
         """
         chunks = _chunks(images, self.row)
         task = partial(_decode_chunk, size=self.size, channels=self.channels)
@@ -78,6 +84,11 @@ class Decoder:
                 while pending:
                     names, future = pending.popleft()
                     yield names, future.result()
+            except BrokenProcessPool as error:
+                raise DatasetError(
+                    "a process that decodes images was killed, as by a lack of memory; with "
+                    "NIN_EDGE_THREADS=1, images are decoded one by one"
+                ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -115,11 +126,16 @@ def _chunks(
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM for a moment: a process started meanwhile never takes them.
+    """Block Ctrl-C, SIGTERM and SIGHUP for a moment: a process started meanwhile never takes them.
 
     So only the parent stops, and ends its workers.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    if sys.platform == "win32":  # a console sends Ctrl-C to all its processes
+        yield
+        return
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    )
     try:
         yield
     finally:

@@ -6,7 +6,6 @@ attempt resumes it; it is renamed once its checksum is right.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from nin_edge.locks import try_lock
 from nin_edge_runtime.errors import NinEdgeError
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -161,10 +161,8 @@ def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | No
 def _locked(part: Path) -> Iterator[FileIO]:
     """Open the unfinished file for this process alone."""
     with part.open("ab+", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DownloadError(f"{part}: another process is downloading it") from None
+        if not try_lock(file):
+            raise DownloadError(f"{part}: another process is downloading it")
         try:
             yield file
         finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from nin_edge.data.cache import default_cache
+from nin_edge.data.cache import cache_errors, default_cache
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.layout import is_image
 from nin_edge.data.official.registry import (
@@ -86,7 +86,8 @@ def locate(
             raise DatasetError(f"{path}: the name of {OFFICIAL[named]}, not of {official}")
         official = named
     if download:
-        _download(path, official, _downloads(named, cache) if named else path, progress)
+        with cache_errors(cache):
+            _download(path, official, _downloads(named, cache) if named else path, progress)
     place = _downloaded(named, cache) if named else _archive_in(path, official) or path
     if place.is_file() and is_one_of_several(place.name):
         raise DatasetError(f"{place}: one file of a data set, expected the folder that it lies in")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from nin_edge import plots
 from nin_edge.files import write_atomically
+from nin_edge.locks import LOCK_NAME, reserved
 from nin_edge.metrics import Epoch, Scores
 from nin_edge.tensorfile import read_tensors, write_tensors
 from nin_edge.text import printable
@@ -80,13 +82,30 @@ class RunFolder:
         """Picture of the confusion matrix."""
         return self.path / "confusion.png"
 
+    def reserved(self, *, resume: bool) -> AbstractContextManager[None]:
+        """Context in which no other process trains into the folder.
+
+        Args:
+            resume: a folder that is missing stays missing.
+
+        Raises:
+            NinEdgeError: another process does.
+        """
+        if resume and not self.path.is_dir():
+            return nullcontext()
+        return reserved(
+            self.path,
+            LOCK_NAME,
+            f"{self.path}: another training is writing to it; name another folder with -o",
+        )
+
     def check_unused(self) -> None:
         """Check that there is nothing in the folder.
 
         Raises:
             NinEdgeError: there is.
         """
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(file.name != LOCK_NAME for file in self.path.iterdir()):
             raise NinEdgeError(
                 f"{self.path}: already used; continue its run with --resume, or name another "
                 "folder with -o"

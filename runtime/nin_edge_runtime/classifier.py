@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from nin_edge_runtime.arguments import probability, whole_number
 from nin_edge_runtime.errors import ImageError, ModelFileError
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource
 from nin_edge_runtime.model_file.read import model_name, read_model
@@ -63,7 +64,8 @@ class Classifier:
     """Classifies images with one model file.
 
     One classifier may be used from many threads at once. It does not survive `fork`: create it in
-    the child.
+    the child. A copy, and what another process unpickles, loads the model again from its path or
+    bytes, with the same settings.
 
         >>> classify = Classifier()
         >>> classify("photo.jpg").label
@@ -112,29 +114,39 @@ class Classifier:
             MissingDependencyError: ONNX Runtime is not installed.
             ValueError: `threads`, `min_score` or `max_pixels` is out of its range.
         """
-        if min_score is not None and not (
-            isinstance(min_score, (int, float)) and 0 <= min_score <= 1
-        ):
-            raise ValueError(f"min_score is {min_score!r}: expected a probability, 0 to 1")
-        if not isinstance(max_pixels, int) or max_pixels < 1:
-            raise ValueError(f"max_pixels is {max_pixels!r}: expected a whole number, at least 1")
+        if min_score is not None:
+            min_score = probability("min_score", min_score)
+        max_pixels = whole_number("max_pixels", max_pixels, 1)
         source = DEFAULT_MODEL if model is None else model
         data, info = read_model(source)
-        self._session = ModelSession(
-            data,
-            info,
-            model_name(source),
+        session = partial(
+            ModelSession,
             provider=provider,
             threads=threads,
             spin=spin,
             arena=arena,
             tf32=tf32,
         )
+        self._session = session(data, info, model_name(source))
+        if isinstance(model, (str, os.PathLike)):  # another process may be in another folder
+            model = Path(model).absolute()
+        self._again = partial(
+            type(self),
+            model,
+            min_score=min_score,
+            draft=draft,
+            max_pixels=max_pixels,
+            **session.keywords,
+        )
         self.name, self.info, self.provider = self._session.name, info, self._session.provider
         if min_score is not None and info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._min_score = min_score or 0.0
         self._draft, self._max_pixels = draft, max_pixels
+
+    def __reduce__(self) -> tuple[partial[Classifier], tuple[()]]:
+        """Pickle and copy the settings: a running session can be neither."""
+        return self._again, ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -197,17 +209,16 @@ class Classifier:
 
         Returns:
             A generator which gives, in order, a prediction for each image, or the `ImageError` of
-            one that cannot be read. Closing it ends the threads and lets go of `images`.
+            one that cannot be read. Closing it ends the threads, but for one that is blocked in a
+            read, and lets go of `images`.
 
         Raises:
             TypeError: one image is given, not an iterable of them.
             ValueError: `batch_size` or `workers` is out of its range.
         """
         _require_several(images)
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: expected at least 1")
-        if workers < 0:
-            raise ValueError(f"workers is {workers}: expected 0 or more")
+        batch_size = whole_number("batch_size", batch_size, 1)
+        workers = whole_number("workers", workers, 0)
         classify = partial(self._classify, bgr=bgr)
         return stream(images, classify, batch_size=batch_size, workers=workers)
 
@@ -233,9 +244,14 @@ class Classifier:
         return [next(predictions) if isinstance(row, tuple) else row for row in loaded]
 
     def _load(self, image: ImageSource, *, bgr: bool) -> _Row:
-        return self.info.preprocessing.load(
-            image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
-        )
+        try:
+            return self.info.preprocessing.load(
+                image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
+            )
+        except ImageError:
+            raise
+        except Exception as error:  # in a stream, one image must not be the end of the others
+            raise ImageError(f"{type(image).__name__}: cannot be loaded ({error})") from error
 
     def _predict_rows(self, rows: list[_Row]) -> list[Prediction]:
         if not rows:
@@ -270,5 +286,14 @@ class Classifier:
 
 def _require_several(images: object) -> None:
     """Refuse what can be iterated over, but is one image: a path would give its letters."""
-    if isinstance(images, (str, bytes, bytearray, os.PathLike)) or not hasattr(images, "__iter__"):
-        raise TypeError(f"{type(images).__name__}: expected several images, as a list of them")
+    name, shape = type(images).__name__, getattr(images, "shape", None)
+    if isinstance(shape, tuple):  # of pixels, of images, or of paths and other objects
+        name = f"{name} of shape {tuple(shape)}"
+        of_objects = getattr(getattr(images, "dtype", None), "kind", "") in ("O", "U", "S")
+        one = not of_objects and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3)))
+    else:
+        one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or (
+            hasattr(images, "read") and hasattr(images, "readline")  # a file gives its lines
+        )
+    if one or not hasattr(images, "__iter__"):
+        raise TypeError(f"{name}: expected several images, as a list of them")

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nin_edge_runtime.errors import ImageError, NinEdgeError
+from nin_edge_runtime.fonts import find_font
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource, load_image
 
 if TYPE_CHECKING:
@@ -178,33 +181,41 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return line
 
 
-def _caption(prediction: Prediction) -> tuple[str, str]:
-    """Return the two parts of the caption: the label and the score."""
+def _caption(prediction: Prediction) -> tuple[str, str, Path | None]:
+    """Return the label, the score, and the font that they need; None for Pillow's own.
+
+    Pillow's own font has ASCII alone: accents are dropped. For other characters, a font of the
+    system is used; where there is none, they are escaped.
+    """
     label = f"unknown: {prediction.label}" if prediction.unknown else prediction.label
-    return _drawable(label), f" {prediction.score:.1%}"
-
-
-def _drawable(text: str) -> str:
-    """Reduce text to ASCII, which Pillow's own font has; other characters become escapes."""
-    plain = (
-        char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)
+    score = f" {prediction.score:.1%}"
+    plain = "".join(
+        char for char in unicodedata.normalize("NFKD", label) if not unicodedata.combining(char)
     )
-    return "".join(
-        char if char.isascii() and char.isprintable() else char.encode("unicode_escape").decode()
-        for char in plain
-    )
+    if not plain.isascii():
+        shown = "".join(char if char.isprintable() else _escaped(char) for char in label)
+        font = find_font(shown + score)
+        if font is not None:
+            return shown, score, font
+    keep = (char if char.isascii() and char.isprintable() else _escaped(char) for char in plain)
+    return "".join(keep), score, None
 
 
-def _with_text(photo: Image.Image, caption: tuple[str, str]) -> Image.Image:
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def _with_text(photo: Image.Image, caption: tuple[str, str, Path | None]) -> Image.Image:
     """Add a strip with the caption below the photo; a label that is too long is cut."""
     width = max(photo.width, _MIN_WIDTH)
     points = min(max(width // 20, 14), 64)
     room = width - points  # a margin of half a letter's height at either side
-    label, score = caption
-    font = ImageFont.load_default(points)
+    label, score, path = caption
+    open_font = partial(ImageFont.truetype, str(path)) if path else ImageFont.load_default
+    font = open_font(points)
     if font.getlength(label + score) > room:  # smaller letters first, then fewer
         points = max(12, int(points * room / font.getlength(label + score)))
-        font = ImageFont.load_default(points)
+        font = open_font(points)
     text = label + score
     while font.getlength(text) > room and label:
         label = label[:-1]

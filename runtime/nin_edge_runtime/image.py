@@ -71,8 +71,8 @@ def load_image(
     Raises:
         ImageError: the input cannot be read as an image; the message names it and gives the reason.
     """
-    if isinstance(source, np.ndarray):
-        pixels = check_array(source, max_pixels)
+    if (array := as_array(source)) is not None:
+        pixels = check_array(array, max_pixels)
         if pixels.shape[2] == 1:
             return np.repeat(pixels, 3, axis=2)
         return pixels[:, :, ::-1] if bgr else pixels
@@ -103,6 +103,21 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return images
 
 
+def as_array(source: object) -> NDArray[Any] | None:
+    """The array that an input is or converts to, as a torch tensor does; None for other inputs.
+
+    Raises:
+        ImageError: the conversion fails; the message gives the reason.
+    """
+    if isinstance(source, Image.Image):
+        return None
+    try:
+        return np.asarray(source) if hasattr(source, "__array__") else None
+    except Exception as error:  # a tensor on a GPU, or one with a gradient
+        name = type(source).__name__
+        raise ImageError(f"{name}: cannot be converted to an array ({_reason(error)})") from error
+
+
 def check_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
     """Return an image array as (H, W, 3) or (H, W, 1).
 
@@ -114,6 +129,8 @@ def check_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
         expected = "uint8, 0 to 255 (scale floats yourself: only you know their range)"
     elif pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         expected = "(H, W, 3), (H, W, 1) or (H, W)"
+        if array.ndim == 3 and array.shape[0] in (1, 3):
+            expected += ", channels last: array.transpose(1, 2, 0)"
     elif not pixels.size:
         expected = "at least one pixel"
     else:
@@ -276,9 +293,9 @@ def _name(source: object) -> str:
             return os.fsdecode(source)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return f"image of {len(source)} bytes"
-    except Exception:  # a released view, or a path object that fails
+        name = getattr(source, "name", None) or getattr(source, "filename", None)
+    except Exception:  # a released view, or an object whose attributes fail
         return type(source).__name__
-    name = getattr(source, "name", None) or getattr(source, "filename", None)
     return name if isinstance(name, str) and name else type(source).__name__
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from nin_edge_runtime.image import MAX_PIXELS, ImageSource, check_array, open_upright
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource, as_array, check_array, open_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # importing it takes a tenth of NumPy's own import time
@@ -92,8 +92,8 @@ class Preprocessing:
         Raises:
             ImageError: see `load_image`.
         """
-        if isinstance(source, np.ndarray):
-            pixels = check_array(source, max_pixels)
+        if (array := as_array(source)) is not None:
+            pixels = check_array(array, max_pixels)
             height, width, _ = pixels.shape
             return self.resize(pixels, bgr=bgr), (height, width)
         min_side = DRAFT_SCALE * self.size if draft else None
@@ -149,12 +149,13 @@ def _to_pil(pixels: NDArray[np.uint8], *, bgr: bool) -> Image.Image:
     and its channels are swapped while it is copied.
     """
     height, width, channels = pixels.shape
-    mode = "L" if channels == 1 else "RGB"
+    if channels == 1:  # Pillow would map its memory, and wants all of the last row for that
+        return Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]))
     stride = pixels.strides[0]  # bytes from one row to the next
     if pixels.strides[1:] != (channels, 1) or not width * channels <= stride < 2**31:
         pixels, stride = np.ascontiguousarray(pixels), width * channels
     flat = np.lib.stride_tricks.as_strided(
         pixels, (stride * (height - 1) + width * channels,), (1,), writeable=False
     )
-    raw_mode = "BGR" if bgr and channels == 3 else mode
-    return Image.frombuffer(mode, (width, height), flat, "raw", raw_mode, stride, 1)
+    raw_mode = "BGR" if bgr else "RGB"
+    return Image.frombuffer("RGB", (width, height), flat, "raw", raw_mode, stride, 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from nin_edge_runtime.arguments import whole_number
 from nin_edge_runtime.errors import ModelFileError, NinEdgeError, ProviderError
 from nin_edge_runtime.providers import create_session, cuda_is_required, fp16_is_slow
 
@@ -69,10 +70,8 @@ class ModelSession:
             MissingDependencyError: ONNX Runtime is not installed.
             ValueError: `threads` is out of its range.
         """
-        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= _MAX_THREADS):
-            raise ValueError(
-                f"threads is {threads!r}: expected a whole number, 1 to {_MAX_THREADS}"
-            )
+        if threads is not None:
+            threads = whole_number("threads", threads, 1, _MAX_THREADS)
         self.name, self.info = name, info
         start = partial(
             create_session, data, name, threads=threads, spin=spin, arena=arena, tf32=tf32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -14,6 +14,8 @@ _Result = TypeVar("_Result")
 
 Groups: TypeAlias = "Generator[list[_Item], None, None]"
 """Lists of items, one after the other; closing it closes what it reads from."""
+
+_CLOSE_SECONDS: Final = 2.0  # longest wait, at the end, for threads: one may be blocked in a read
 
 
 def stream(
@@ -61,7 +63,7 @@ def side_by_side(
     groups: Groups[_Item], run: Callable[[list[_Item]], list[_Result]], workers: int
 ) -> Groups[_Result]:
     """The results of each group, in order, from as many threads as there are workers."""
-    from concurrent.futures import ThreadPoolExecutor  # a cold start needs none
+    from concurrent.futures import ThreadPoolExecutor, wait  # a cold start needs none
 
     pending: deque[Future[list[_Result]]] = deque()
     failure: Exception | None = None
@@ -74,9 +76,11 @@ def side_by_side(
                 except Exception as error:  # or the source's end; results before it come first
                     failure = error
             if pending:
-                yield pending.popleft().result()
+                yield pending[0].result()
+                pending.popleft()
     finally:
-        pool.shutdown(cancel_futures=True)
+        running = [future for future in pending if not future.cancel()]
+        pool.shutdown(wait=not wait(running, _CLOSE_SECONDS).not_done, cancel_futures=True)
     if not isinstance(failure, StopIteration):
         raise failure
 

@@ -8,6 +8,7 @@ ones.
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from nin_edge_runtime.arguments import whole_number
 from nin_edge_runtime.errors import ImageError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -76,8 +78,9 @@ def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator
     Close the generator (`contextlib.closing`) to close the source before its end.
 
     Args:
-        source: path of a video file, a URL that OpenCV opens, or a camera's index (0 for the
-            first), as a number or as digits.
+        source: path of a video file, a URL that OpenCV opens, a GStreamer pipeline that ends in
+            `appsink` (`nvarguscamerasrc ! nvvidconv ! videoconvert ! appsink`), or a camera's index
+            (0 for the first), as a number or as digits.
         every: N, at least 1: take the first of every N frames. The others cost less, because
             OpenCV does not convert their pixels.
 
@@ -91,28 +94,40 @@ def frames(source: str | os.PathLike[str] | int, *, every: int = 1) -> Generator
         MissingDependencyError: later, OpenCV is not installed.
         ValueError: `every` is below 1.
     """
-    if every < 1:
-        raise ValueError(f"every is {every}: expected at least 1")
-    if isinstance(source, str) and source.isascii() and source.isdecimal():
-        source = int(source)
-    if isinstance(source, int):
-        if not 0 <= source <= _LAST_CAMERA:
-            raise ImageError(f"camera {source}: expected an index of 0 to {_LAST_CAMERA}")
-        return _read(source, f"camera {source}", every)
-    name = os.fspath(source)
+    every = whole_number("every", every, 1)
+    camera = _camera_index(source)
+    if camera is not None:
+        if not 0 <= camera <= _LAST_CAMERA:
+            raise ImageError(f"camera {camera}: expected an index of 0 to {_LAST_CAMERA}")
+        return _read(camera, f"camera {camera}", every)
+    name = os.fspath(source)  # type: ignore[arg-type]  # no index
     try:
         name.encode()
     except UnicodeError:  # OpenCV would crash
         raise ImageError(f"{name}: not in UTF-8, as OpenCV needs a name to be") from None
-    if "://" in name:
-        return _read(name, public_name(name), every)
-    _require_file(name)
-    return _read(name, name, every)
+    if "://" not in name and not _is_pipeline(name):
+        _require_file(name)
+    return _read(name, public_name(name), every)
 
 
 def public_name(source: str) -> str:
     """The name of a source for messages and logs: a URL without its user and password."""
-    return re.sub(r"://[^/]*@", "://***@", source)
+    return re.sub(r"://[^/\s]*@", "://***@", source)
+
+
+def _camera_index(source: str | os.PathLike[str] | int) -> int | None:
+    """The number of a camera; None for other sources."""
+    if isinstance(source, str):
+        return int(source) if source.isascii() and source.isdecimal() else None
+    try:
+        return operator.index(source)  # type: ignore[arg-type]  # NumPy's numbers, too
+    except TypeError:
+        return None
+
+
+def _is_pipeline(name: str) -> bool:
+    """Whether a source is a description of a GStreamer pipeline."""
+    return re.search(r" ! appsink\b", name) is not None
 
 
 def _read(source: str | int, name: str, every: int) -> Generator[Frame, None, None]:
@@ -120,7 +135,7 @@ def _read(source: str | int, name: str, every: int) -> Generator[Frame, None, No
     capture = _open(cv2, source, name)
     if isinstance(source, int):
         live = True
-    elif "://" in source:
+    elif "://" in source or _is_pipeline(source):
         live = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
     else:
         live = Path(source).is_char_device()
@@ -138,7 +153,8 @@ def _file_frames(capture: _Capture, name: str, every: int, cv2: ModuleType) -> I
     """Give each N-th frame of a file or a finite URL."""
     # A frame that FFmpeg cannot decode looks like the end, but the next ones can still be read. At
     # the real end, trying again is free for a file, but may wait for the network for a URL.
-    attempts = _MAX_DAMAGED if Path(name).is_file() else 1
+    is_file = not _is_pipeline(name) and Path(name).is_file()
+    attempts = _MAX_DAMAGED if is_file else 1
     rate = capture.get(cv2.CAP_PROP_FPS)
     index = given = damaged = 0
     failed = 0  # grabs in a row
@@ -253,7 +269,10 @@ def _open(cv2: ModuleType, source: str | int, name: str) -> _Capture:
     if quiet:  # FFmpeg reads the variable when OpenCV opens the first file
         os.environ[_FFMPEG_LOG_LEVEL] = _FFMPEG_QUIET
     try:
-        capture: Any = cv2.VideoCapture(source)
+        if isinstance(source, str) and _is_pipeline(source):
+            capture: Any = cv2.VideoCapture(source, cv2.CAP_GSTREAMER)
+        else:
+            capture = cv2.VideoCapture(source)
     finally:
         if quiet:
             os.environ.pop(_FFMPEG_LOG_LEVEL, None)
@@ -266,6 +285,11 @@ def _open(cv2: ModuleType, source: str | int, name: str) -> _Capture:
         raise ImageError(
             f"{name}: cannot be opened; is it connected, and not used by another program?"
         )
+    if _is_pipeline(source):
+        reason = "does it run in gst-launch-1.0?"
+        if re.search(r"GStreamer:\s+NO", cv2.getBuildInformation()):
+            reason = "this OpenCV is built without GStreamer, as the wheels of PyPI are"
+        raise ImageError(f"{name}: cannot be opened; {reason}")
     if "://" in source:
         raise ImageError(f"{name}: cannot be opened; does the server respond with a video?")
     raise ImageError(f"{name}: cannot be opened, expected a video in a format that OpenCV reads")
@@ -275,7 +299,8 @@ def _require_file(name: str) -> None:
     """Check a path before opening it: OpenCV gives no reason."""
     try:
         if not Path(name).exists():
-            raise ImageError(f"{name}: no such file")
+            hint = "; a GStreamer pipeline ends in ! appsink" if " ! " in name else ""
+            raise ImageError(f"{name}: no such file{hint}")
         if Path(name).is_dir():
             raise ImageError(f"{name}: a folder, expected a video file")
     except ImageError:

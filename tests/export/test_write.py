@@ -43,7 +43,9 @@ def test_models_and_report_are_written(
     for path, model in zip(exported.files, models, strict=True):
         assert read_model(path) == (model.data, model.info)
     assert json.loads(exported.report_json.read_bytes())["name"] == "tiny"
-    assert b"tiny: export report" in exported.report_html.read_bytes()
+    page = exported.report_html.read_bytes()
+    assert b"tiny: export report" in page
+    assert b"<code>tiny.report.json</code>" in page
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
-        *("tiny.fp32.onnx", "tiny.int8.onnx", "report.json", "report.html")
+        *("tiny.fp32.onnx", "tiny.int8.onnx", "tiny.report.json", "tiny.report.html")
     }

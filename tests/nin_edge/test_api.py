@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nin_edge
@@ -62,9 +63,9 @@ def test_every_name_is_there_and_no_module_hides_it() -> None:
 
 def test_training_chooses_writes_and_reports(shapes_folder: Path, tmp_path: Path) -> None:
     events = list[Event]()
-    run = nin_edge.train(
-        shapes_folder, tmp_path / "run", epochs=1, on_progress=events.append, **TINY
-    )
+    numbers = {"epochs": np.int64(1), "size": np.int16(16), "batch_size": np.uint8(16)}
+    settings: dict[str, Any] = {**TINY, **numbers, "flip": np.bool_(True)}
+    run = nin_edge.train(shapes_folder, tmp_path / "run", on_progress=events.append, **settings)
     assert run.folder == tmp_path / "run"
     assert run.data == Location(shapes_folder, "shapes", None)
     assert run.scores == run.checkpoint.trained_scores

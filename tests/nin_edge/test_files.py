@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,49 @@ def test_a_failed_write_changes_nothing_and_names_the_file(
         write_atomically(path, b"new")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_that_cannot_flush_gets_the_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, reason: int
+) -> None:
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) is (place == "folder"):
+            raise OSError(reason, os.strerror(reason))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("missing", ["modes", "open folders"])
+def test_exfat_cifs_and_windows_get_the_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    opened = os.open
+
+    def refuse(path: object, *arguments: object, **_: object) -> int:
+        if missing == "open folders" and path != tmp_path:
+            return opened(path, *arguments)  # type: ignore[arg-type]
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if missing == "modes":
+        monkeypatch.setattr(Path, "chmod", refuse)
+    else:
+        monkeypatch.setattr(os, "open", refuse)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "猫" * 85])
+def test_the_longest_names_are_written(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"new")
+    assert (tmp_path / name).read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("name", ["missing/file", "folder"])

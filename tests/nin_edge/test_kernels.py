@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nin_edge.kernels import AveragePool, ReLU, compile_network, fold_batch_norm
+from nin_edge.kernels import AveragePool, ReLU, budgeted_threads, compile_network, fold_batch_norm
 from nin_edge.network import PRESETS, NetworkConfig, NiN
 
 FOLDED_TOLERANCE = 1e-5  # relative; 3e-7 was the largest seen
@@ -19,6 +19,27 @@ def tiny(preset: str = "nin-bn", **changes: object) -> NiN:
     torch.manual_seed(0)
     config = {"classes": 3, "width": 0.01, "size": 16, **changes}
     return NiN(NetworkConfig.from_preset(preset, **config)).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("before", "budget", "inside"),
+    [
+        *((4, (1, "cgroup quota"), 1), (2, (8, "number of CPUs"), 2), (1, (2, "CPU affinity"), 1)),
+        *((1, (3, "NIN_EDGE_THREADS"), 3), (4, (2, "NIN_EDGE_THREADS"), 2)),
+    ],
+)
+def test_torch_keeps_to_the_budget_and_gets_its_threads_back(
+    monkeypatch: pytest.MonkeyPatch, before: int, budget: tuple[int, str], inside: int
+) -> None:
+    monkeypatch.setattr("nin_edge.kernels.thread_budget", lambda: budget)
+    own = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before)
+        with budgeted_threads():
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(own)
 
 
 def gradients(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from nin_edge import plots
 from nin_edge.metrics import Calibration, Epoch
 from nin_edge.plots import (
     COLOURS,
@@ -52,6 +55,42 @@ def test_confusion_is_drawn_as_svg_with_its_numbers_and_names() -> None:
     assert "<script" not in svg
     assert ">predicted class<" in svg.replace("&#160;", " ")
     assert ">0<" not in svg  # an empty cell says it better
+
+
+def test_names_that_no_font_has_are_numbers_with_a_legend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plots, "find_font", lambda text: None)
+    figure = confusion_figure(["cat", "猫"], CONFUSION, "猫 on 犬")
+    svg = to_svg(figure, "", "x")
+    assert ">猫<" in svg  # a browser has its own fonts
+    image = to_png(figure)
+    axes = figure.axes[0]
+    for axis in (axes.xaxis, axes.yaxis):
+        assert [label.get_text() for label in axis.get_ticklabels()] == ["cat", "1"]
+    assert figure.get_supxlabel() == "1 = \\u732b"
+    assert figure.get_suptitle() == "\\u732b on \\u72ac"
+    assert Image.open(io.BytesIO(image)).format == "PNG"
+
+
+def test_names_are_drawn_in_a_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(text: str) -> Path:
+        assert text == "犬猫"
+        return Path(matplotlib.get_data_path(), "fonts", "ttf", "STIXGeneral.ttf")
+
+    monkeypatch.setattr(plots, "find_font", find)
+    figure = confusion_figure(["cat", "猫"], CONFUSION, "犬")
+    to_png(figure)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "猫"]
+    for text in (figure._suptitle, *axes.get_xticklabels()):  # type: ignore[attr-defined]
+        assert text.get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+
+
+def test_common_names_are_drawn_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "find_font", None)  # not asked
+    names = ["cat", "étoile кот"]
+    to_png(confusion_figure(names, CONFUSION, "μ"))
 
 
 def test_svg_has_its_pages_colours_and_fonts() -> None:

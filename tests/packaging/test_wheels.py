@@ -40,7 +40,11 @@ def _inside(wheel: Path) -> set[str]:
 
 def test_wheels_hold_what_they_should(wheels: Mapping[str, Path]) -> None:
     runtime, toolkit = _inside(wheels["nin-edge-runtime"]), _inside(wheels["nin-edge"])
-    assert {"nin_edge_runtime/py.typed", "nin_edge_runtime/models/nin-cifar10.int8.onnx"} <= runtime
+    assert {
+        "nin_edge_runtime/py.typed",
+        "nin_edge_runtime/models/nin-cifar10.int8.onnx",
+        "nin_edge_runtime/pyinstaller/hook-nin_edge_runtime.py",
+    } <= runtime
     assert {
         "nin_edge/py.typed",
         "nin_edge/cli/run.py",

@@ -186,3 +186,39 @@ def test_hanging_camera_does_not_hold_up_its_caller(
     assert not camera.released.is_set()  # it is in use
     go_on.set()
     assert camera.released.wait(PATIENCE)
+
+
+JETSON = "nvarguscamerasrc sensor-id=0 ! nvvidconv ! videoconvert ! appsink"
+NETWORK = (
+    "rtspsrc location=rtsp://me:secret@10.0.0.9/live ! decodebin ! appsink drop=1 max-buffers=1"
+)
+
+
+@pytest.mark.parametrize("pipeline", [JETSON, NETWORK, f"{'videotestsrc ! ' * 40}appsink"])
+def test_pipeline_goes_to_gstreamer_and_is_a_camera(
+    monkeypatch: pytest.MonkeyPatch, pipeline: str
+) -> None:
+    import cv2
+
+    class Opened(Camera):
+        def isOpened(self) -> bool:  # noqa: N802
+            return True
+
+        def set(self, *_: object) -> None:
+            pass
+
+    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *given: opened.append(given) or Opened(0.005, count=3)
+    )
+    with pytest.raises(ImageError, match="gives no more frames") as caught:
+        list(frames(pipeline))
+    assert opened == [(pipeline, cv2.CAP_GSTREAMER)]
+    assert "secret" not in str(caught.value)
+
+
+def test_pipeline_that_does_not_open_is_one_clear_error() -> None:
+    with pytest.raises(ImageError, match=r"cannot be opened; (this OpenCV is built without|does)"):
+        next(frames("nothinglikethis ! videoconvert ! appsink"))
+    with pytest.raises(ImageError, match="no such file; a GStreamer pipeline ends in ! appsink"):
+        frames("videotestsrc ! autovideosink")

@@ -260,7 +260,7 @@ class TestUrl:
 class TestErrors:
     @pytest.mark.parametrize("every", [0, -1])
     def test_every_out_of_its_range_is_a_value_error(self, every: int) -> None:
-        with pytest.raises(ValueError, match=f"every is {every}: expected at least 1") as caught:
+        with pytest.raises(ValueError, match=f"every is {every}: .* at least 1") as caught:
             frames(0, every=every)
         assert not isinstance(caught.value, NinEdgeError)
 

@@ -221,5 +221,5 @@ def provenance(report: Report) -> str:
     return (
         section("How it was made", terms(rows))
         + f"\n<footer>Made by nin-edge {__version__}; the same figures as numbers are in "
-        "<code>report.json</code>.</footer>"
+        f"<code>{text(report.name)}.report.json</code>.</footer>"
     )

@@ -46,8 +46,8 @@ def test_export_writes_models_that_run_takes_and_compares_them_on_real_images(
     assert "top-1 agreement with PyTorch 100.00% on 6 images" in result.stdout
     models = {"birds.fp32.onnx", "birds.fp16.onnx", "birds.int8.onnx"}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {*models, "report.json", "report.html"}
-    for name in (*models, "report.html"):
+    assert names == {*models, "birds.report.json", "birds.report.html"}
+    for name in (*models, "birds.report.html"):
         assert str(tmp_path / "out" / name) in result.stdout
     picture = tmp_path / "data" / "circle" / "0.png"
     assert _run("run", picture, "--model", tmp_path / "out" / "birds.int8.onnx").exit_code == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nin_edge.data import decode, open_dataset
+from nin_edge.data import DatasetError, decode, open_dataset
 from nin_edge.data.decode import Decoder, ImageData
 
 
@@ -61,3 +62,16 @@ def test_what_is_sent_at_a_time_is_bounded_in_bytes(side: int) -> None:
     for chunk in chunks:
         assert len(chunk) * side * side * 3 <= decode._CHUNK_BYTES
         assert sum(len(data) for _, data in chunk) <= decode._CHUNK_BYTES
+
+
+def test_a_killed_process_is_one_clear_error(encoded: bytes) -> None:
+    def images() -> Iterator[tuple[str, bytes]]:
+        for index in range(4000):
+            if index == 2000:
+                for child in multiprocessing.active_children():
+                    child.kill()
+            yield f"{index}.png", encoded
+
+    with pytest.raises(DatasetError, match=r"was killed.*NIN_EDGE_THREADS=1"):
+        for _ in Decoder(16, 3, workers=2)(images(), total=4000):
+            pass

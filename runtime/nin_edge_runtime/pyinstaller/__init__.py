@@ -1,0 +1,1 @@
+"""What PyInstaller needs to put this package into a program of one file."""
