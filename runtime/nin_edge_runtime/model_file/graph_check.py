@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from nin_edge_runtime.model_file.limits import MAX_SIDE, MAX_TENSOR, Work, convolution_work
 from nin_edge_runtime.model_file.operators import (
@@ -23,6 +23,7 @@ from nin_edge_runtime.model_file.operators import (
     OPERATORS,
     TAKES_WEIGHTS,
     TYPES,
+    Operator,
     Tensor,
     Value,
 )
@@ -53,7 +54,8 @@ _MIN_OPSET: Final = 18
 _MAX_RANK: Final = 4
 _MAX_UNSIZED: Final = 8  # tensors before the resize, at the size of the image
 _FLOAT, _UINT8, _INT64 = 1, 2, 7  # element types
-_DATA_FIELDS: Final = ("float_data", "int32_data", "int64_data", "raw_data")
+_DATA_FIELDS: Final = frozenset(("float_data", "int32_data", "int64_data", "raw_data"))
+_RAW_DATA: Final = frozenset(("raw_data",))
 _ATTRIBUTE_TYPES: Final = {"i": 2, "s": 3, "ints": 7}  # AttributeProto.AttributeType
 
 
@@ -162,23 +164,28 @@ def _add_constants(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor
     """Add each initializer to the known tensors, by name, once it is checked."""
     for span in spans:
         tensor = message(data, span, TENSOR, "initializer")
-        title = called(data, tensor, "initializer")
-        if tensor.get("data_location", 0):  # some tools write the 0, for "in this file"
-            raise ValueError(f"{title} has external data, expected all data in this file")
-        element_type = tensor.get("data_type", 0)
-        dims = tuple(signed(dim) for dim in tensor.get("dims", ()))
-        if element_type not in TYPES:
-            raise ValueError(f"{title} is of type {element_type}, expected one of {sorted(TYPES)}")
-        count = math.prod(dims)
-        if len(dims) > _MAX_RANK or any(dim < 1 for dim in dims):
-            raise ValueError(
-                f"{title} has the shape {dims[:8]}, expected at most {_MAX_RANK} sides"
-            )
-        held = _elements_held(data, tensor, *TYPES[element_type])
-        if held != count:
-            raise ValueError(f"{title} holds {held} elements, expected {count}, as its shape says")
-        integers = _integers(data, tensor, count, title) if element_type == _INT64 else ()
-        _define(data, tensor.get("name", (0, 0)), known, Tensor(dims, True, integers))
+        try:
+            constant = _constant(data, tensor)
+        except ValueError as error:
+            raise ValueError(f"{called(data, tensor, 'initializer')} {error}") from None
+        _define(data, tensor.get("name", (0, 0)), known, constant)
+
+
+def _constant(data: bytes, tensor: Mapping[str, Any]) -> Tensor:
+    """An initializer, checked."""
+    if tensor.get("data_location", 0):  # some tools write the 0, for "in this file"
+        raise ValueError("has external data, expected all data in this file")
+    element_type = tensor.get("data_type", 0)
+    dims = tuple(map(signed, tensor.get("dims", ())))
+    if element_type not in TYPES:
+        raise ValueError(f"is of type {element_type}, expected one of {sorted(TYPES)}")
+    count = math.prod(dims)
+    if len(dims) > _MAX_RANK or (dims and min(dims) < 1):
+        raise ValueError(f"has the shape {dims[:8]}, expected at most {_MAX_RANK} sides")
+    held = _elements_held(data, tensor, *TYPES[element_type])
+    if held != count:
+        raise ValueError(f"holds {held} elements, expected {count}, as its shape says")
+    return Tensor(dims, True, _integers(data, tensor, count) if element_type == _INT64 else ())
 
 
 def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor) -> None:
@@ -191,40 +198,41 @@ def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor)
 
 def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: str) -> float:
     """Number of elements in a tensor's data; NaN if it is in two fields or in another type's."""
-    holders = [name for name in _DATA_FIELDS if name in tensor]
-    if holders == ["raw_data"]:
+    holders = tensor.keys() & _DATA_FIELDS
+    if holders == _RAW_DATA:
         start, end = tensor["raw_data"]
-        return float(end - start) / width
-    if holders != [field]:
+        return (end - start) / width  # type: ignore[no-any-return]
+    if holders != {field}:
         return math.nan
     if field == "float_data":
         return float(sum(end - start for start, end in tensor[field])) / width
     return sum(count_varints(data, span) for span in tensor[field])
 
 
-def _integers(data: bytes, tensor: Mapping[str, Any], count: int, title: str) -> tuple[int, ...]:
+def _integers(data: bytes, tensor: Mapping[str, Any], count: int) -> tuple[int, ...]:
     """Axes, sizes or divisors, bounded: one of them is the size that `Resize` makes an image of."""
     start, end = tensor.get("raw_data", (0, 0))
     if count > MAX_SMALL or end - start != 8 * count:
-        raise ValueError(f"{title}: expected at most {MAX_SMALL} integers, as raw data")
+        raise ValueError(f"has {count} integers, expected at most {MAX_SMALL}, as raw data")
     values = tuple(
         int.from_bytes(data[position : position + 8], "little", signed=True)
         for position in range(start, end, 8)
     )
     if max(map(abs, values)) > MAX_SIDE:
-        raise ValueError(f"{title} holds {max(values, key=abs)}, expected at most {MAX_SIDE}")
+        raise ValueError(f"holds {max(values, key=abs)}, expected at most {MAX_SIDE}")
     return values
 
 
 def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size: int) -> Work:
     """Add what the nodes compute to the known tensors, and sum up the work of one run."""
     multiply_adds = largest = total = convolutions = resizes = unsized = 0
-    parsed: dict[bytes, tuple[str, Value]] = {}  # a whole graph has a dozen different attributes
+    parsed = _Parsed({}, {})
     for span in spans:
         node = message(data, span, NODE, "node")
-        operator, output = _computed(data, node, known, parsed)
-        if len(node.get("output", ())) != 1:
-            raise ValueError(f"{called(data, node, 'node')}: expected one output")
+        try:
+            operator, output = _computed(data, node, known, parsed)
+        except ValueError as error:
+            raise ValueError(f"{called(data, node, 'node')}: {error}") from None
         _define(data, node["output"][0], known, output)
         elements = math.prod(output.shape)
         largest, total = max(largest, elements), total + elements
@@ -241,7 +249,7 @@ def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size
             resizes += 1
             if resizes > 1 or output.shape[1:3] != (size, size):
                 raise ValueError(
-                    f"{called(data, node, 'node')} resizes to {output.shape[1:3]}, "
+                    f"{called(data, node, 'node')}: resizes to {output.shape[1:3]}, "
                     f"expected the only one, to {size} x {size}"
                 )
         if unsized > _MAX_UNSIZED:
@@ -251,63 +259,79 @@ def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size
     return Work(multiply_adds, largest, total, convolutions)
 
 
+class _Parsed(NamedTuple):
+    """Attributes that were checked before: a whole graph has a dozen different ones."""
+
+    single: dict[bytes, tuple[str, Value]]
+    """By their bytes: name and value."""
+    nodes: dict[tuple[bytes, ...], Mapping[str, Value]]
+    """By operator and bytes: all attributes of a node."""
+
+
 def _computed(
-    data: bytes,
-    node: Mapping[str, Any],
-    known: Mapping[bytes, Tensor],
-    parsed: dict[bytes, tuple[str, Value]],
+    data: bytes, node: Mapping[str, Any], known: Mapping[bytes, Tensor], parsed: _Parsed
 ) -> tuple[bytes, Tensor]:
     """The operator of a node and its output, once its attributes and inputs are checked."""
-    code, domain = (data[slice(*node.get(key, (0, 0)))] for key in ("op_type", "domain"))
+    start, end = node.get("op_type", (0, 0))
+    code, domain = data[start:end], data[slice(*node.get("domain", (0, 0)))]
     operator = OPERATORS.get(code)
     if operator is None or domain not in (b"", b"ai.onnx"):
         shown = ".".join(part[:80].decode("utf-8", "replace") for part in (domain, code))
         raise ValueError(
-            f"{called(data, node, 'node')} is of the operator {shown.lstrip('.')!r}, "
-            "expected one that nin-edge exports"
+            f"is of the operator {shown.lstrip('.')!r}, expected one that nin-edge exports"
         )
-    attributes: dict[str, Value] = {}
-    for start, end in node.get("attribute", ()):
-        if (coded := data[start:end]) not in parsed:
-            parsed[coded] = _attribute(data, (start, end), called(data, node, "node"))
-        name, value = parsed[coded]
-        allowed = operator.attributes.get(name, ())
-        if name in attributes or (allowed is not None and value not in allowed):
-            raise ValueError(
-                f"{called(data, node, 'node')}: attribute {name[:80]!r} is {str(value)[:80]}, "
-                "expected one that nin-edge exports, once"
-            )
-        attributes[name] = value
+    if len(node.get("output", ())) != 1:
+        raise ValueError("has no output or several, expected one output")
+    spans = node.get("attribute", ())
+    key = (code, *[data[start:end] for start, end in spans])
+    if key not in parsed.nodes:
+        parsed.nodes[key] = _attributes(data, spans, operator, parsed.single)
     inputs = []
     for start, end in node.get("input", ()):
         tensor = known.get(data[start:end])
         if tensor is None and end > start:
             raise ValueError(
-                f"{called(data, node, 'node')} takes {text(data, (start, end))[:80]!r}, "
-                "expected what is computed before it"
+                f"takes {text(data, (start, end))[:80]!r}, expected what is computed before it"
             )
         inputs.append(tensor)
     fewest, most = operator.inputs
     if not fewest <= len(inputs) <= most:
-        raise ValueError(
-            f"{called(data, node, 'node')} has {len(inputs)} inputs, expected {fewest} to {most}"
-        )
-    if code not in TAKES_WEIGHTS and any(tensor and tensor.is_weight for tensor in inputs):
-        # Two weights could be broadcast against each other, to the product of their sizes.
-        raise ValueError(
-            f"{called(data, node, 'node')} takes weights, expected them only in convolutions"
-        )
-    try:
-        return code, operator.rule(inputs, attributes)
-    except ValueError as error:
-        raise ValueError(f"{called(data, node, 'node')} {error}") from None
+        raise ValueError(f"has {len(inputs)} inputs, expected {fewest} to {most}")
+    if code not in TAKES_WEIGHTS:
+        for tensor in inputs:
+            if tensor and tensor.constant and tensor.is_weight:
+                # Two could be broadcast against each other, to the product of their sizes.
+                raise ValueError("takes weights, expected them only in convolutions")
+    return code, operator.rule(inputs, parsed.nodes[key])
 
 
-def _attribute(data: bytes, span: Span, node: str) -> tuple[str, Value]:
+def _attributes(
+    data: bytes,
+    spans: Iterable[Span],
+    operator: Operator,
+    parsed: dict[bytes, tuple[str, Value]],
+) -> Mapping[str, Value]:
+    """The attributes of a node by name, each with a value that the operator may have."""
+    attributes: dict[str, Value] = {}
+    for start, end in spans:
+        if (coded := data[start:end]) not in parsed:
+            parsed[coded] = _attribute(data, (start, end))
+        name, value = parsed[coded]
+        allowed = operator.attributes.get(name, ())
+        if name in attributes or (allowed is not None and value not in allowed):
+            raise ValueError(
+                f"attribute {name[:80]!r} is {str(value)[:80]}, "
+                "expected one that nin-edge exports, once"
+            )
+        attributes[name] = value
+    return attributes
+
+
+def _attribute(data: bytes, span: Span) -> tuple[str, Value]:
     """Name and value of an attribute: a bounded integer, a list of them, or text."""
-    attribute = message(data, span, ATTRIBUTE, f"{node}: attribute")
-    title = called(data, attribute, f"{node}: attribute")
-    ints = tuple(signed(value) for value in attribute.get("ints", ()))
+    attribute = message(data, span, ATTRIBUTE, "attribute")
+    title = called(data, attribute, "attribute")
+    ints = tuple(map(signed, attribute.get("ints", ())))
     integer = signed(attribute.get("i", 0))
     for number in (*ints, integer):
         if abs(number) > MAX_SIDE:

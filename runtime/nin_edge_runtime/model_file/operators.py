@@ -77,9 +77,10 @@ def _same(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 def _scaled(inputs: Inputs, attributes: Attributes) -> Tensor:
     first = _given(inputs)
-    if not all(tensor and tensor.constant for tensor in inputs[1:]):
-        raise ValueError("has a computed scale, expected a constant one")
-    return Tensor(first.shape, first.constant, unsized=first.unsized)
+    for tensor in inputs[1:]:
+        if not (tensor and tensor.constant):
+            raise ValueError("has a computed scale, expected a constant one")
+    return Tensor(first.shape, first.constant, (), first.unsized)
 
 
 def _combined(inputs: Inputs, attributes: Attributes) -> Tensor:

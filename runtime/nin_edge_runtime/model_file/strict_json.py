@@ -21,30 +21,35 @@ def loads(text: str) -> Any:
     Raises:
         ValueError: not strict JSON.
     """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    def bounded_integer(digits: str) -> int:
-        if len(digits) > _MAX_DIGITS:
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
-    def finite(digits: str) -> float:
-        value = float(digits)
-        if math.isinf(value):
-            raise ValueError(f"the number {digits[:40]} is beyond float64")
-        return value
-
     try:
-        value = json.loads(
-            text, parse_constant=refuse, parse_int=bounded_integer, parse_float=finite
-        )
+        value = _DECODER.decode(text)
         if "\\u" in text:  # a lone surrogate cannot be encoded, and so not printed
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:40]} is beyond float64")
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_constant=_refuse, parse_int=_bounded_integer, parse_float=_finite
+)
 
 
 def number(value: object) -> float:
