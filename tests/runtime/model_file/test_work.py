@@ -48,7 +48,7 @@ def constant(model: ModelProto, name: str, shape: tuple[int, ...]) -> str:
 
 
 def append(model: ModelProto, operator: str, inputs: list[str], **attributes: object) -> str:
-    """A node at the end, which nothing uses; ONNX Runtime runs it all the same at loading."""
+    """A node at the end, whose output nothing uses."""
     name = f"added.{len(model.graph.node)}"
     model.graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
     return name
