@@ -24,6 +24,7 @@ from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors
 from nin_edge.trained_scores import TrainedScores
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.model_file.limits import MAX_LABEL
 from nin_edge_runtime.model_file.strict_json import JsonObject, array, shortened, string
 from nin_edge_runtime.preprocessing import Preprocessing
 
@@ -153,6 +154,10 @@ class Checkpoint:
 
     def _check_fields(self) -> None:
         """Raise ValueError where two fields of the header contradict each other."""
+        if (longest := max(map(len, self.labels), default=0)) > MAX_LABEL:
+            raise ValueError(
+                f"a label of {longest:,} characters, expected at most {MAX_LABEL:,} characters"
+            )
         different = len(set(self.labels))
         if not different == len(self.labels) == self.config.classes:
             raise ValueError(f"{different} different labels for {self.config.classes} classes")

@@ -239,6 +239,7 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(labels='["circle", "square"]'), "2 different labels for 3 classes"),
         (put(labels='["circle", "square", "circle"]'), "2 different labels for 3 classes"),
         (put(labels='"abc"'), "labels"),
+        (put(labels=json.dumps(["a", "b", "x" * 1001])), "a label of 1,001 characters"),
         (put(labels="[1, 2, 3]"), "labels"),
         (put(metrics="null"), "metrics"),
         (put(metrics='{"test_top1": "high"}'), "test_top1: 'high', expected a number"),

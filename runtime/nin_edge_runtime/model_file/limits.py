@@ -19,6 +19,9 @@ MAX_SIDE: Final = 512
 MAX_CLASSES: Final = 65_536
 """Most classes of a network."""
 
+MAX_LABEL: Final = 1000
+"""Most characters of a label; most are names of folders, which have at most 255 bytes."""
+
 MAX_KERNEL: Final = 31
 """Largest side of a kernel, unless it covers the whole map, as a fully connected layer does."""
 

@@ -17,6 +17,7 @@ from nin_edge_runtime.model_file.limits import (
     MAX_CLASSES,
     MAX_GOLDEN,
     MAX_GOLDEN_SCALE,
+    MAX_LABEL,
     MAX_SIDE,
     MIN_SIDE,
 )
@@ -31,7 +32,6 @@ from nin_edge_runtime.model_file.strict_json import (
 )
 from nin_edge_runtime.preprocessing import Preprocessing
 
-_MAX_LABEL: Final = 1000  # characters; most are names of folders, which have at most 255 bytes
 _MAX_DEPTH: Final = 3  # of lists and objects within the parts of the metadata for people
 
 
@@ -83,10 +83,10 @@ def _parse_labels(value: object) -> tuple[str, ...]:
     ):
         raise ValueError("expected at least two different labels")
     longest = max(map(len, labels))
-    if len(labels) > MAX_CLASSES or longest > _MAX_LABEL:
+    if len(labels) > MAX_CLASSES or longest > MAX_LABEL:
         raise ValueError(
             f"{len(labels)} labels of up to {longest} characters, "
-            f"expected at most {MAX_CLASSES:,} of at most {_MAX_LABEL:,}"
+            f"expected at most {MAX_CLASSES:,} of at most {MAX_LABEL:,}"
         )
     return labels
 
