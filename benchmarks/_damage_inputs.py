@@ -12,11 +12,8 @@ import numpy as np
 from PIL import Image, features
 
 from nin_edge_runtime.golden import golden_image
-from nin_edge_runtime.model_file.protobuf import fields, tag
-from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 PHOTO: Final = Path(__file__).parent.parent / "examples" / "cat.jpg"
-_GRAPH, _INITIALIZER, _RAW_DATA = tag(7), tag(5), tag(9)  # of ModelProto, GraphProto, TensorProto
 
 Item: TypeAlias = tuple[str, bytes]
 """What an input is called, and its bytes."""
@@ -106,50 +103,6 @@ def damaged(whole: Sequence[Item], count: int, rng: np.random.Generator) -> list
             broken[rng.integers(0, end)] ^= 1 << int(rng.integers(8))
         items.append((f"{name}, flipped", bytes(broken)))
     return items
-
-
-def resealed(model: bytes, count: int, rng: np.random.Generator) -> list[Item]:
-    """Models with 1 to 4 flipped bits and a new, valid SHA-256, as a forger would make them.
-
-    All flips lie in the graph. In every second file they spare the weights, and hit nodes,
-    attributes, names and shapes.
-    """
-    digits = find_sha256(model)
-    assert digits is not None
-    graph = next((start, end) for key, start, end in fields(model, 0, len(model)) if key == _GRAPH)
-    structure = _outside_weights(model, graph)
-    items = []
-    for index in range(count):
-        broken = bytearray(model)
-        for _ in range(rng.integers(1, 5)):
-            position = int(rng.choice(structure) if index % 2 else rng.integers(*graph))
-            broken[position] ^= 1 << int(rng.integers(8))
-        try:
-            place = find_sha256(bytes(broken))
-        except ValueError:
-            place = None
-        if place is None:  # the outermost fields are broken: refused without a look at the digits
-            place = digits
-        digest = file_sha256(bytes(broken), place).encode()
-        name = "all but weights" if index % 2 else "anywhere"
-        items.append((name, bytes(broken[: place.start]) + digest + bytes(broken[place.stop :])))
-    return items
-
-
-def _outside_weights(model: bytes, graph: tuple[int, int]) -> np.ndarray:
-    """Positions of the graph's bytes that are not weights."""
-    weights = [
-        part[1:]
-        for tensor in fields(model, *graph)
-        if tensor[0] == _INITIALIZER
-        for part in fields(model, *tensor[1:])
-        if part[0] == _RAW_DATA
-    ]
-    inside = np.zeros(len(model), bool)
-    inside[slice(*graph)] = True
-    for start, end in weights:
-        inside[start:end] = False
-    return np.flatnonzero(inside)
 
 
 def archived(archive: Path, suffix: str) -> Iterator[Item]:

@@ -237,7 +237,7 @@ TABLES: Final[Mapping[str, Table]] = {
             ("input", "{input}"),
             ("number", "{count:,}"),
             ("predictions", "{predictions:,}"),
-            ("`ImageError` or `ModelFileError`", "{errors:,}"),
+            ("errors of ours", "{errors:,}"),
             ("unexpected", "{unexpected:,}"),
             ("slowest", "{slowest_seconds:.2f} s"),
         ),

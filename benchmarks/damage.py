@@ -1,6 +1,7 @@
-"""What do odd images, damaged images and damaged models lead to?
+"""What do odd images, damaged images, and damaged or hostile models and archives lead to?
 
-    python -m benchmarks.damage [--data FOLDER] [--images 2000] [--models 200] [--seed 0]
+    python -m benchmarks.damage [--data FOLDER] [--images 2000] [--models 200] [--hostile 3000]
+                                [--seed 0]
 
 FOLDER has `pngsuite.tar.xz` and `exif-orientation.tar`; NIN_EDGE_TEST_DATA if not given, and these
 rows are left out if that is not set. All damage is drawn from the seed. Every input is tried in a
@@ -13,6 +14,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +26,17 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks._damage_inputs import PHOTO, Item, archived, damaged, resealed, whole_images
+from benchmarks._damage_archives import hostile_archives
+from benchmarks._damage_inputs import PHOTO, Item, archived, damaged, whole_images
+from benchmarks._damage_models import MUTATIONS, flipped, mutated
 from benchmarks._result import Row, answer, parser
 from nin_edge_runtime import DEFAULT_MODEL, Classifier, ImageError, ModelFileError, read_model
 
 LIMIT: Final = 10.0  # seconds for one image or model
 OF_IMAGES: Final = ("prediction", "ImageError")
-CHUNK: Final = 50  # images in a child process; a model has one of its own
+OF_MODELS: Final = ("prediction", "ModelFileError")
+OF_ARCHIVES: Final = ("data set", "DatasetError")
+CHUNK: Final = 50  # inputs in a child process
 
 Attempt = Callable[[bytes], tuple[str, str, tuple[float, ...]]]
 """Tries an input; gives the result's type, its label or message, and its probabilities."""
@@ -75,6 +81,20 @@ def try_model(data: bytes) -> tuple[str, str, tuple[float, ...]]:
     except ModelFileError as error:
         return "ModelFileError", str(error), ()
     return "prediction", prediction.label, tuple(prediction.probabilities.tolist())
+
+
+def try_archive(data: bytes) -> tuple[str, str, tuple[float, ...]]:
+    """Read an archive as a data set."""
+    from nin_edge.data import DatasetError, open_dataset
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data")
+        path.write_bytes(data)
+        try:
+            dataset = open_dataset(path, size=16, workers=1, cache=Path(folder, "cache"))
+        except DatasetError as error:
+            return "DatasetError", str(error), ()
+        return "data set", f"{len(dataset.names)} images", ()
 
 
 def _child(pipe: Connection, attempt: Attempt, items: Sequence[Item]) -> None:
@@ -131,8 +151,8 @@ def row(title: str, outcomes: Sequence[Outcome], expected: Sequence[str]) -> Row
     return {
         "input": title,
         "count": len(outcomes),
-        "predictions": results["prediction"],
-        "errors": results["ImageError"] + results["ModelFileError"],
+        "predictions": results["prediction"] + results["data set"],
+        "errors": sum(results[name] for name in ("ImageError", "ModelFileError", "DatasetError")),
         "unexpected": len(unexpected),
         "slowest_seconds": max(outcome.seconds for outcome in outcomes),
         "peak_mb": max(outcome.memory for outcome in outcomes),
@@ -204,23 +224,30 @@ def real_images(folder: Path) -> tuple[list[Row], list[str]]:
     return rows, exif_notes(turned)
 
 
-def damaged_models(count: int, rng: np.random.Generator) -> tuple[list[Row], list[str]]:
+def damaged_models(
+    count: int, hostile: int, rng: np.random.Generator
+) -> tuple[list[Row], list[str]]:
     """Damaged copies of the default model, and copies with a valid SHA-256."""
     model = DEFAULT_MODEL.read_bytes()
-    plain = list(outcomes_of(try_model, damaged([("model", model)], count, rng), 1))
-    forged = list(outcomes_of(try_model, resealed(model, count, rng), 1))
+    plain = list(outcomes_of(try_model, damaged([("model", model)], count, rng), CHUNK))
+    forged = list(outcomes_of(try_model, flipped(model, hostile, rng), CHUNK))
+    changed = list(outcomes_of(try_model, mutated(model, hostile, rng), CHUNK))
     (whole,) = outcomes_of(try_model, [("whole", model)], 1)
     labels = read_model(model)[1].labels
     predicted = [outcome.text for outcome in forged if outcome.result == "prediction"]
     notes = [
         refusals("Damaged models", plain),
-        refusals("Re-sealed models", forged),
-        f"Re-sealed models that load: {predicted.count(whole.text)} of {len(predicted)} predict "
-        f"the whole file's label, {sum(label in labels for label in predicted)} one of its labels.",
+        refusals("Models with flipped bits, re-sealed", forged),
+        refusals("Models with another structure, re-sealed", changed),
+        f"Models with flipped bits that load: {predicted.count(whole.text)} of {len(predicted)} "
+        f"predict the whole file's label, "
+        f"{sum(label in labels for label in predicted)} one of its labels.",
     ]
     rows = rows_by_ending("models", plain, ("cut", "flipped"), ["ModelFileError"])
-    endings, expected = ("anywhere", "all but weights"), ["prediction", "ModelFileError"]
-    return rows + rows_by_ending("models, re-sealed", forged, endings, expected), notes
+    endings = ("anywhere", "all but weights")
+    rows += rows_by_ending("models, bits flipped, re-sealed", forged, endings, OF_MODELS)
+    rows += rows_by_ending("models, re-sealed", changed, tuple(MUTATIONS), OF_MODELS)
+    return rows, notes
 
 
 def main() -> None:
@@ -229,6 +256,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=os.environ.get("NIN_EDGE_TEST_DATA"))
     arguments.add_argument("--images", type=int, default=2000)
     arguments.add_argument("--models", type=int, default=200)
+    arguments.add_argument("--hostile", type=int, default=3000)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -236,8 +264,12 @@ def main() -> None:
     items = damaged(list(whole_images()), options.images, rng)
     outcomes = list(outcomes_of(try_image, items, CHUNK))
     rows += rows_by_ending("images", outcomes, ("cut", "flipped"), OF_IMAGES)
-    model_rows, model_notes = damaged_models(options.models, rng)
+    model_rows, model_notes = damaged_models(options.models, options.hostile, rng)
     rows += model_rows
+    archives = list(outcomes_of(try_archive, list(hostile_archives()), CHUNK))
+    rows += rows_by_ending(
+        "hostile archives", archives, (" tar", "gz", "bz2", "xz", "zip"), OF_ARCHIVES
+    )
     answer(
         "damage",
         rows,

@@ -7,7 +7,6 @@ scores and library versions.
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,8 @@ from nin_edge.quantised_points import ActivationRange
 from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors
 from nin_edge.trained_scores import TrainedScores
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.model_file.limits import MAX_LABEL
+from nin_edge_runtime.model_file.strict_json import JsonObject, array, shortened, string
 from nin_edge_runtime.preprocessing import Preprocessing
 
 _RANGES: Final = "ranges/"  # prefix of the tensors that are activation ranges
@@ -40,6 +41,16 @@ class DataSource:
     """A note on the licence of its images."""
     fingerprint: str = ""
     """SHA-256 of its pixels, labels and splits, in hexadecimal; empty if unknown."""
+
+    @classmethod
+    def from_json(cls, stored: object) -> Self:
+        """Read what a header or a run's configuration has of it.
+
+        Raises:
+            ValueError: a field is missing or is no text.
+        """
+        fields = JsonObject("data", stored)
+        return cls(*map(fields.string, ("name", "licence", "fingerprint")))
 
 
 def library_versions() -> dict[str, str]:
@@ -122,29 +133,31 @@ class Checkpoint:
                 weights={
                     name: value for name, value in tensors.items() if not name.startswith(_RANGES)
                 },
-                labels=tuple(_expect(header, "labels", list)),
+                labels=read_labels(header["labels"]),
                 preprocessing=read_preprocessing(header["preprocessing"]),
-                data=DataSource(**header["data"]),
+                data=DataSource.from_json(header["data"]),
                 ranges={
-                    name.removeprefix(_RANGES): ActivationRange(*value.tolist())
+                    name.removeprefix(_RANGES): _read_range(name, value)
                     for name, value in tensors.items()
                     if name.startswith(_RANGES)
                 },
-                temperature=header["temperature"],
-                trained_scores=TrainedScores.from_json(_expect(header, "metrics", dict)),
-                versions=_expect(header, "versions", dict),
+                temperature=JsonObject("header", header).optional_number("temperature"),
+                trained_scores=TrainedScores.from_json(header["metrics"]),
+                versions=_read_versions(JsonObject("versions", header["versions"])),
             )
             checkpoint._check_fields()
             checkpoint._check_weights()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            fault = f"the header lacks {error}" if isinstance(error, KeyError) else str(error)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            fault = f"the header lacks {error}" if isinstance(error, KeyError) else shortened(error)
             raise ModelFileError(f"{path}: a damaged checkpoint: {fault}") from error
         return checkpoint
 
     def _check_fields(self) -> None:
         """Raise ValueError where two fields of the header contradict each other."""
-        if not all(isinstance(label, str) for label in self.labels):
-            raise ValueError(f"labels {self.labels}, expected text")
+        if (longest := max(map(len, self.labels), default=0)) > MAX_LABEL:
+            raise ValueError(
+                f"a label of {longest:,} characters, expected at most {MAX_LABEL:,} characters"
+            )
         different = len(set(self.labels))
         if not different == len(self.labels) == self.config.classes:
             raise ValueError(f"{different} different labels for {self.config.classes} classes")
@@ -156,11 +169,11 @@ class Checkpoint:
                 f"{preprocessing} in its preprocessing"
             )
         temperature = self.temperature
-        if temperature is not None and not 0 < temperature < math.inf:
+        if temperature is not None and temperature <= 0:
             raise ValueError(f"temperature {temperature}, expected a positive number")
 
     def _check_weights(self) -> None:
-        """Raise ValueError unless the weights have the names and shapes of the network."""
+        """Raise ValueError unless the weights have the network's names, shapes and types."""
         with torch.device("meta"):  # shapes only, no memory
             network = NiN(self.config).state_dict()
         expected = {name: tuple(value.shape) for name, value in network.items()}
@@ -170,6 +183,12 @@ class Checkpoint:
                 raise ValueError(
                     f"tensor {name!r} has shape {shapes.get(name, 'none (it is missing)')}, "
                     f"the network in the header has {expected.get(name, 'no such tensor')}"
+                )
+            weight = self.weights[name]
+            if weight.dtype != network[name].dtype or not weight.isfinite().all():
+                raise ValueError(
+                    f"tensor {name!r} is of {weight.dtype} or not finite, "
+                    f"expected finite numbers of {network[name].dtype}"
                 )
 
 
@@ -196,8 +215,26 @@ def read_preprocessing(stored: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
 
 
-def _expect(header: Mapping[str, Any], key: str, expected: type) -> Any:
-    """A header's value, which has to be of the expected type."""
-    if not isinstance(header[key], expected):
-        raise ValueError(f"{key} {header[key]!r}, expected a {expected.__name__}")
-    return header[key]
+def read_labels(stored: object) -> tuple[str, ...]:
+    """Labels from JSON.
+
+    Raises:
+        ValueError: they are no list of texts.
+    """
+    try:
+        return tuple(map(string, array(stored)))
+    except ValueError as error:
+        raise ValueError(f"labels: {error}") from None
+
+
+def _read_range(name: str, stored: Tensor) -> ActivationRange:
+    if stored.shape != (4,) or not stored.is_floating_point() or not stored.isfinite().all():
+        raise ValueError(f"tensor {name!r} is {stored.shape}, expected four finite numbers")
+    span = ActivationRange(*stored.tolist())
+    if not span.minimum <= span.low <= span.high <= span.maximum:
+        raise ValueError(f"tensor {name!r} is {span}, expected minimum, low, high, maximum to rise")
+    return span
+
+
+def _read_versions(stored: JsonObject) -> dict[str, str]:
+    return {name: stored.string(name) for name in stored.all()}

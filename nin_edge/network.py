@@ -20,8 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from nin_edge.kernels import AveragePool, ReLU
+from nin_edge_runtime.model_file.limits import (
+    MAX_CLASSES,
+    MAX_KERNEL,
+    MAX_SIDE,
+    MAX_STRIDE,
+    MIN_SIDE,
+    Work,
+    convolution_work,
+)
 
-SIZES: Final = range(16, 513)
+SIZES: Final = range(MIN_SIDE, MAX_SIDE + 1)
 """Sides of the square input, in pixels, that the network takes."""
 
 
@@ -66,37 +75,51 @@ class NetworkConfig:
         Raises:
             ValueError: a field is out of its range; the message names it and the range.
         """
-        if self.classes < 2:
-            raise ValueError(f"classes is {self.classes}: a classifier needs at least 2")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels is {self.channels}: expected 1 (grey) or 3 (RGB)")
-        if self.size not in SIZES:
+        if not isinstance(self.preset, str):
+            raise ValueError(f"preset is {self.preset!r}: expected a name")
+        if not _is_whole(self.classes, 2, MAX_CLASSES):
             raise ValueError(
-                f"size is {self.size}: expected {SIZES.start} to {SIZES.stop - 1} pixels"
+                f"classes is {self.classes!r}: a classifier needs at least 2, at most {MAX_CLASSES}"
             )
-        if not 0 < self.width <= 8:
-            raise ValueError(f"width is {self.width}: expected a multiplier above 0, at most 8")
+        if not _is_whole(self.channels, 1, 3) or self.channels == 2:
+            raise ValueError(f"channels is {self.channels!r}: expected 1 (grey) or 3 (RGB)")
+        if not _is_whole(self.size, MIN_SIDE, MAX_SIDE):
+            raise ValueError(f"size is {self.size!r}: expected {MIN_SIDE} to {MAX_SIDE} pixels")
+        if not _is_number(self.width) or not 0 < self.width <= 8:
+            raise ValueError(f"width is {self.width!r}: expected a multiplier above 0, at most 8")
         for name in ("dropout", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected a probability below 1")
-        for name, known in (("block", ("mlpconv", "linear")), ("head", ("gap", "fc"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}: expected {' or '.join(known)}"
-                )
-        if not 1 <= self.stride <= 8:
-            raise ValueError(f"stride is {self.stride}: expected 1 to 8 pixels")
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}: expected a probability below 1")
+        for name, known in (
+            ("block", ("mlpconv", "linear")),
+            ("head", ("gap", "fc")),
+            ("batch_norm", (False, True)),
+            ("last_relu", (False, True)),
+        ):
+            value = getattr(self, name)
+            if value not in known or type(value) is not type(known[0]):
+                raise ValueError(f"{name} is {value!r}: expected {' or '.join(map(str, known))}")
+        if not _is_whole(self.stride, 1, MAX_STRIDE):
+            raise ValueError(f"stride is {self.stride!r}: expected 1 to {MAX_STRIDE} pixels")
         self._check_blocks()
+        self.work().check()
 
     def _check_blocks(self) -> None:
         """Refuse blocks that do not fit together."""
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
-            raise ValueError(f"kernels are {self.kernels}: expected odd sides")
+        if not all(_is_whole(kernel, 1, MAX_KERNEL) and kernel % 2 for kernel in self.kernels):
+            raise ValueError(f"kernels are {self.kernels}: expected odd sides, 1 to {MAX_KERNEL}")
         if len(self.blocks) != len(self.kernels) or not all(self.blocks):
             raise ValueError(
                 f"{len(self.blocks)} blocks, {len(self.kernels)} kernels: expected a kernel each"
             )
-        if len(self.pools) != len(self.blocks) - 1 or not set(self.pools) <= {"max", "avg"}:
+        if not all(
+            _is_whole(channels, 1, MAX_CLASSES) for block in self.blocks for channels in block
+        ):
+            raise ValueError(f"blocks are {self.blocks}: expected 1 to {MAX_CLASSES} channels each")
+        if len(self.pools) != len(self.blocks) - 1 or not all(
+            pool in ("max", "avg") for pool in self.pools
+        ):
             raise ValueError(
                 f"pools are {self.pools}: expected max or avg between the {len(self.blocks)} blocks"
             )
@@ -146,13 +169,46 @@ class NetworkConfig:
 
     def multiply_adds(self) -> int:
         """Multiply-adds of all convolutions for one image, without bias, pooling and softmax."""
-        sides = self.map_sides()
-        total = sum(
-            inputs * outputs * kernel**2 * side**2
-            for shapes, side in zip(self.layer_shapes(), sides, strict=True)
+        return self.work().multiply_adds
+
+    def work(self, batch: int = 1) -> Work:
+        """What one run costs, at most and in every precision: the check of model files bounds it.
+
+        Args:
+            batch: images of the run.
+        """
+        layers = [
+            convolution_work(inputs, outputs, kernel**2, side**2)
+            for shapes, side in zip(self.layer_shapes(), self.map_sides(), strict=True)
             for inputs, outputs, kernel in shapes
+        ]
+        if self.head == "fc":
+            layers.append(
+                convolution_work(self.classes, self.classes, self.map_sides()[-1] ** 2, 1)
+            )
+        weights = [
+            inputs * outputs * kernel**2
+            for shapes in self.layer_shapes()
+            for inputs, outputs, kernel in shapes
+        ]
+        pixels = self.size**2
+        return Work(
+            multiply_adds=batch * sum(layer.multiply_adds for layer in layers),
+            largest=max(*weights, batch * max(3 * pixels, *(layer.largest for layer in layers))),
+            # A layer has up to five tensors (casts around its ReLU, a pooling), preprocessing less
+            # than 32 values a pixel.
+            total=batch * (32 * pixels + 5 * sum(layer.total for layer in layers)) + sum(weights),
+            convolutions=len(layers),
         )
-        return total + (self.classes**2 * sides[-1] ** 2 if self.head == "fc" else 0)
+
+
+def _is_whole(value: object, low: int, high: int) -> bool:
+    """Whether a value, maybe from a file, is an integer in a range."""
+    return type(value) is int and low <= value <= high
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
 
 
 def count_parameters(config: NetworkConfig) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from nin_edge._version import __version__
 from nin_edge.files import write_atomically
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.model_file import strict_json
 
 FORMAT_VERSION: Final = 1
 """Version of the header's layout; files of a newer version are refused."""
@@ -68,10 +69,10 @@ def read_tensors(path: Path, content: Content) -> tuple[dict[str, Tensor], dict[
         tensors = safetensors.torch.load(data)
         # The library checks the header's length and JSON, but returns the tensors only.
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        metadata = strict_json.loads(data[8 : 8 + length].decode()).get("__metadata__") or {}
         _check(path, content, tensors, metadata)
         header = {
-            key: json.loads(value)
+            key: strict_json.loads(value)
             for key, value in metadata.items()
             if not key.startswith("nin_edge.")
         }
@@ -79,7 +80,8 @@ def read_tensors(path: Path, content: Content) -> tuple[dict[str, Tensor], dict[
         raise
     except (safetensors.SafetensorError, ValueError, TypeError, OSError) as error:
         raise ModelFileError(
-            f"{path}: not a readable {content}, truncated or foreign ({error})"
+            f"{path}: not a readable {content}, truncated or foreign "
+            f"({strict_json.shortened(error)})"
         ) from error
     return tensors, header
 

@@ -13,6 +13,13 @@ def printable(text: str) -> str:
     )
 
 
+def shortened(text: str, limit: int = 200) -> str:
+    """Text of a file from anywhere: control characters escaped, the rest of a long one counted."""
+    if len(text) <= limit:
+        return printable(text)
+    return f"{printable(text[:limit])}... ({len(text):,} characters)"
+
+
 def list_some(names: Sequence[str], limit: int = 10) -> str:
     """Names with commas between them, the rest of a long list as a number."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

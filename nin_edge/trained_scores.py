@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from nin_edge.metrics import THRESHOLDS, Threshold
-
-_Number = TypeVar("_Number", int, float)
+from nin_edge_runtime.model_file.strict_json import JsonObject, number
 
 
 @dataclass(frozen=True)
@@ -69,47 +65,54 @@ class TrainedScores:
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> TrainedScores:
+    def from_json(cls, values: object) -> TrainedScores:
         """Read what `to_json` wrote; names it does not know are ignored.
 
         Raises:
-            ValueError: a value is not a number.
+            ValueError: a value is not a number of its range.
         """
+        stored = JsonObject("metrics", values)
         thresholds = []
         for min_score in THRESHOLDS:
-            coverage = _optional(stored, f"holdout_coverage_at_{min_score:g}", float)
+            coverage = stored.optional(f"holdout_coverage_at_{min_score:g}", _share)
             if coverage is not None:
-                top1 = _optional(stored, f"holdout_top1_at_{min_score:g}", float)
+                top1 = stored.optional(f"holdout_top1_at_{min_score:g}", _share)
                 thresholds.append(Threshold(min_score, coverage, top1))
         return cls(
-            epoch=_optional(stored, "epoch", int),
-            holdout_loss=_optional(stored, "holdout_loss", float),
-            train_images=_optional(stored, "train_images", int),
-            train_seconds=_optional(stored, "train_seconds", float),
-            epochs=_optional(stored, "epochs", int),
+            epoch=stored.optional_integer("epoch"),
+            holdout_loss=stored.optional("holdout_loss", _amount),
+            train_images=stored.optional_integer("train_images"),
+            train_seconds=stored.optional("train_seconds", _amount),
+            epochs=stored.optional_integer("epochs"),
             holdout=_split_scores(stored, "holdout"),
             test=_split_scores(stored, "test"),
             thresholds=tuple(thresholds),
         )
 
 
-def _split_scores(stored: Mapping[str, object], split: str) -> SplitScores | None:
-    top1 = _optional(stored, f"{split}_top1", float)
+def _split_scores(stored: JsonObject, split: str) -> SplitScores | None:
+    top1 = stored.optional(f"{split}_top1", _share)
     if top1 is None:
         return None
     return SplitScores(
         top1=top1,
-        images=_optional(stored, f"{split}_images", int),
-        ece=_optional(stored, f"{split}_ece", float),
-        ece_uncalibrated=_optional(stored, f"{split}_ece_uncalibrated", float),
+        images=stored.optional_integer(f"{split}_images"),
+        ece=stored.optional(f"{split}_ece", _share),
+        ece_uncalibrated=stored.optional(f"{split}_ece_uncalibrated", _share),
     )
 
 
-def _optional(stored: Mapping[str, object], name: str, number: type[_Number]) -> _Number | None:
-    """A stored number, or None where there is none."""
-    value = stored.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} {value!r}, expected a number")
-    return number(value)
+def _share(value: object) -> float:
+    """A number from 0 to 1."""
+    share = number(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share}, expected a number from 0 to 1")
+    return share
+
+
+def _amount(value: object) -> float:
+    """A number of at least 0."""
+    amount = number(value)
+    if amount < 0:
+        raise ValueError(f"{amount}, expected a number of at least 0")
+    return amount

@@ -34,7 +34,7 @@ from nin_edge_export.int8.budget import Int8Plan, plan_int8
 from nin_edge_export.int8.quantize import quantize
 from nin_edge_export.parity import Progress, pytorch_probabilities, session_probabilities
 from nin_edge_export.seal import describe, seal
-from nin_edge_runtime import ModelInfo, NinEdgeError, read_model
+from nin_edge_runtime import GateError, ModelFileError, ModelInfo, NinEdgeError, read_model
 from nin_edge_runtime.model_file import EMBEDDED, PRECISIONS
 from nin_edge_runtime.model_file.certificate import FITTED_BEFORE, FITTED_HERE, Quantization
 from nin_edge_runtime.session import ModelSession
@@ -124,7 +124,8 @@ def export_models(
         progress: called with what is being done, the images done and their total.
 
     Raises:
-        GateError: a file is too far from PyTorch, or int8's budget cannot be met.
+        GateError: a file is too far from PyTorch or outputs no probabilities, or int8's budget
+            cannot be met.
         DatasetError: a data set's labels are not the model's, or its images too few.
         NinEdgeError: int8 without ranges, or a largest drop without a data set to measure it on.
     """
@@ -138,11 +139,14 @@ def export_models(
     info = describe(checkpoint, precision="fp32", embedded=options.embedded, golden=golden)
     job = _Job(checkpoint, options, info, evaluation, calibration, progress)
     graph = build_graph(checkpoint, options.embedded, opset=options.opset, batch=options.batch)
-    return [
-        export(job, graph)
-        for precision, export in _EXPORTERS.items()
-        if precision in options.precisions
-    ]
+    try:
+        return [
+            export(job, graph)
+            for precision, export in _EXPORTERS.items()
+            if precision in options.precisions
+        ]
+    except ModelFileError as error:  # a graph that overflows, whose outputs no device would accept
+        raise GateError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,11 +60,13 @@ def build_graph(
         Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32.
 
     Raises:
-        ValueError: the opset or the batch is out of its range.
+        ValueError: the opset is out of its range, or a run of the batch is more work than a model
+            file may ask for.
         RuntimeError: torch's exporter gave other operators than the network's modules.
     """
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
+    checkpoint.config.work(batch or 1).check()
     image, last = build_input(checkpoint.preprocessing, embedded, batch)
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)

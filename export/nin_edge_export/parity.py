@@ -43,7 +43,7 @@ def session_probabilities(
         (N, K).
 
     Raises:
-        GateError: a probability is NaN.
+        ModelFileError: the outputs are no probabilities.
     """
     parts: list[NDArray[np.float32]] = []
     done = 0
@@ -52,10 +52,7 @@ def session_probabilities(
         done += len(pixels)
         if progress:
             progress(title, done, len(indices))
-    probabilities = np.concatenate(parts)
-    if np.isnan(probabilities).any():
-        raise GateError(f"{session.name} outputs NaN")
-    return probabilities
+    return np.concatenate(parts)
 
 
 def pytorch_probabilities(

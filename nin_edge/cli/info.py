@@ -6,14 +6,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nin_edge.cli._common import PATH, printable
+from nin_edge.cli._common import PATH
+from nin_edge.text import list_some, shortened
 
 if TYPE_CHECKING:
     from nin_edge_runtime.model_file import Certificate, ModelInfo
+
+
+_MAX_ROW: Final = 4000  # characters of a line; --json has all of it
+_MAX_ITEMS: Final = 100  # labels, versions, rows of a table
 
 
 @click.command("info", short_help="Print MODEL's metadata and certificate.")
@@ -31,7 +36,7 @@ def command(model: Path, as_json: bool) -> None:
     rows = [*_metadata(model, len(data), info), *_certificate(info.certificate)]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
-        click.echo(f"{name.ljust(width)}  {printable(text)}")
+        click.echo(f"{name.ljust(width)}  {shortened(text, _MAX_ROW)}")
 
 
 def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str]]:
@@ -50,7 +55,7 @@ def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str
         "head": "fully connected layer; its class maps are 1 x 1"
         if architecture.get("head") == "fc"
         else "global average pooling of the class maps",
-        "labels": f"{len(info.labels)}: {', '.join(info.labels)}",
+        "labels": f"{len(info.labels)}: {list_some(info.labels, _MAX_ITEMS)}",
         "input": graph_input,
         "network sees": f"centre square at {steps.size} x {steps.size}, "
         f"{'RGB' if steps.channels == 3 else 'luma'}",
@@ -62,7 +67,9 @@ def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str
         "golden samples": f"{len(info.golden.images)}, formula {info.golden.formula}; "
         "`nin-edge verify` replays them",
         "data": f"{info.data.get('name')} (licence: {info.data.get('licence')})",
-        "versions": ", ".join(f"{name} {value}" for name, value in info.versions.items()),
+        "versions": list_some(
+            [f"{name} {value}" for name, value in info.versions.items()], _MAX_ITEMS
+        ),
         "sha256": f"{info.sha256} (checked)",
     }
     yield from rows.items()
@@ -83,9 +90,12 @@ def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:
             continue
         fields = [(key, item) for key, item in value.items() if not _is_table(item)]
         yield f"certificate {_words(name)}", _fields(fields)
-        for row in (row for item in value.values() if _is_table(item) for row in item):
-            first, *others = row.items()
-            yield f"certificate {_fields([first])}", _fields(others)
+        for table in filter(_is_table, value.values()):
+            for row in table[:_MAX_ITEMS]:
+                first, *others = row.items()
+                yield f"certificate {_fields([first])}", _fields(others)
+            if len(table) > _MAX_ITEMS:
+                yield f"certificate {_words(name)}", f"{len(table) - _MAX_ITEMS:,} rows more"
 
 
 def _is_table(value: Any) -> bool:
@@ -114,5 +124,5 @@ def _shown(value: Any, key: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.2%}" if "top1" in key or key == "coverage" else f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        return list_some(list(map(str, value)), _MAX_ITEMS) or "none"
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,7 +1,8 @@
 """Tar and zip archives as sources of files.
 
 An archive is read in place and never unpacked to the disk. Its own checksums are verified to the
-end, and members that could reach outside it are refused.
+end, and members that could reach outside it are refused. What it may unpack to is bounded: a few
+kilobytes can claim, or become, any number of bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import gzip
 import lzma
 import tarfile
 import zipfile
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,21 @@ _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 """What decompresses a file that starts with these bytes."""
+
+MAX_MEMBER: Final = 256 << 20
+"""Most bytes of a file that is read as a whole, in an archive or a folder."""
+
+MAX_UNPACKED: Final = 4 << 30
+"""Bytes that any compressed archive may unpack to; a large one may unpack to more."""
+
+MAX_RATIO: Final = 200
+"""Bytes that a compressed archive may unpack to for each of its own."""
+
+_MAX_HEADER: Final = 1 << 20  # bytes of the long names and attributes of a member in a tar
+_EXTENDED: Final = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,20 @@ class _Archive:
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
             raise DatasetError(
                 f"{self.path}: member {name!r} has a path outside the archive; refused"
+            )
+
+    def _check_size(self, name: str, size: int) -> None:
+        if size > MAX_MEMBER:
+            raise DatasetError(
+                f"{self.path}: member {name!r} has {size:,} bytes, "
+                f"expected at most {MAX_MEMBER:,}; refused"
+            )
+
+    def _check_total(self, total: int) -> None:
+        if total > (limit := max(MAX_UNPACKED, MAX_RATIO * self.path.stat().st_size)):
+            raise DatasetError(
+                f"{self.path}: unpacks to more than {limit:,} bytes, "
+                f"{MAX_UNPACKED:,} or {MAX_RATIO} times its size; refused"
             )
 
     @contextmanager
@@ -76,7 +106,17 @@ class TarArchive(_Archive):
             for member, tar in members:
                 file = tar.extractfile(member) if member.name in names else None
                 if file is not None:
+                    self._check_size(member.name, member.size)
                     yield member.name, file.read()
+
+    def check_start(self) -> None:
+        """Check that this is a tar, by its first header.
+
+        Raises:
+            tarfile.TarError, OSError, EOFError: it is none.
+        """
+        with self._opened(tarfile.BLOCKSIZE):
+            pass
 
     @contextmanager
     def members(self) -> Iterator[Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]]:
@@ -85,40 +125,84 @@ class TarArchive(_Archive):
         The checksum of a compressed archive follows the last member. tarfile does not verify it, so
         corrupted bytes would pass as data.
         """
-        with self._reading(), self.path.open("rb") as packed:
+        with self._reading(), self._opened() as (unpacked, tar):
+            yield self._checked(tar, compressed=unpacked is not None)
+            while unpacked and unpacked.read(1 << 20):
+                pass
+
+    @contextmanager
+    def _opened(self, buffer: int = 1 << 18) -> Iterator[tuple[_Unpacked | None, tarfile.TarFile]]:
+        """The unpacked bytes, if it is compressed, and the tar; only its first header is read."""
+        with self.path.open("rb") as packed:
             start = packed.read(6)
             packed.seek(0)
             decompress = next(
                 (opener for magic, opener in _DECOMPRESSORS.items() if start.startswith(magic)),
                 None,
             )
-            with (
-                decompress(packed) if decompress else packed as file,
-                tarfile.open(
-                    fileobj=file, mode="r|", tarinfo=_StrictHeader, bufsize=1 << 18
-                ) as tar,
-            ):
-                yield self._checked(tar)
-                while decompress and file.read(1 << 20):
-                    pass
+            with decompress(packed) if decompress else packed as file:
+                unpacked = _Unpacked(file, self._check_total) if decompress else None
+                stream: Any = unpacked or file  # of which tarfile only calls `read`
+                with tarfile.open(
+                    fileobj=stream, mode="r|", tarinfo=_StrictHeader, bufsize=buffer
+                ) as tar:
+                    yield unpacked, tar
 
-    def _checked(self, tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    def _checked(
+        self, tar: tarfile.TarFile, *, compressed: bool
+    ) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+        end = self.path.stat().st_size
         for member in tar:
-            self._check(member.name, link=not (member.isfile() or member.isdir()))
+            self._check(
+                member.name, link=member.issparse() or not (member.isfile() or member.isdir())
+            )
+            if compressed:
+                self._check_size(member.name, member.size)
+            elif member.offset_data + member.size > end:
+                raise tarfile.ReadError(
+                    f"member {member.name!r} claims {member.size:,} bytes, beyond the file's end"
+                )
+            # A stream does not need the earlier members, and there may be millions.
+            tar.members = []  # type: ignore[attr-defined]  # typeshed lacks it
             yield member, tar
 
 
+class _Unpacked:
+    """The unpacked bytes of a compressed file, as far as their number is allowed."""
+
+    def __init__(self, file: Any, check: Callable[[int], None]) -> None:
+        """Take a file, and what raises for a number of bytes that is too large."""
+        self._file, self._check, self._total = file, check, 0
+
+    def read(self, size: int) -> bytes:
+        """Up to that many bytes; none at the end."""
+        data: bytes = self._file.read(size)
+        self._total += len(data)
+        self._check(self._total)
+        return data
+
+
 class _StrictHeader(tarfile.TarInfo):
-    """Treats a torn or missing header as an error; tarfile takes it for the archive's end."""
+    """Treats a torn or missing header as an error; tarfile takes it for the archive's end.
+
+    Headers that tarfile would read to any length are refused before it does.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"no end mark: {error}") from error
+        if header.type in _EXTENDED and header.size > _MAX_HEADER:
+            raise tarfile.ReadError(
+                f"a header of {header.size:,} bytes, expected at most {_MAX_HEADER:,}"
+            )
+        if header.type == tarfile.GNUTYPE_SPARSE:  # a few bytes can stand for any number of zeros
+            raise tarfile.ReadError(f"member {header.name!r} is sparse")
+        return header
 
 
 @lru_cache(maxsize=1)
@@ -147,5 +231,14 @@ class ZipArchive(_Archive):
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
-            for name in sorted(names):
-                yield name, archive.read(name)
+            members = [archive.getinfo(name) for name in sorted(names)]
+            self._check_total(sum(member.file_size for member in members))
+            for member in members:
+                self._check_size(member.filename, member.file_size)
+                # The other decompressors give all bytes at once, whatever the member claims.
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DatasetError(
+                        f"{self.path}: member {member.filename!r} is compressed by method "
+                        f"{member.compress_type}, expected deflate"
+                    )
+                yield member.filename, archive.read(member)

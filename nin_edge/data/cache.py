@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,10 +76,13 @@ class Index:
         Raises:
             ValueError: it is something else, or was altered.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError("JSON that is nested too deeply") from None
         if not isinstance(values, dict) or values.pop("checksum", "") != _checksum(values):
             raise ValueError("not an index, or altered")
-        return cls(
+        index = cls(
             labels=tuple(values["labels"]),
             names=tuple(values["names"]),
             splits=tuple(values["splits"]),
@@ -88,6 +92,25 @@ class Index:
             duplicates=tuple((test, train) for test, train in values["duplicates"]),
             fingerprint=values["fingerprint"],
         )
+        index.check()
+        return index
+
+    def check(self) -> None:
+        """Refuse what does not fit together: anyone can compute a checksum.
+
+        Raises:
+            ValueError: a list has another length, or a value another type or range.
+        """
+        count, texts = len(self.names), (*self.labels, *self.names, *self.splits)
+        if not (
+            len(self.shape) == 4
+            and all(type(side) is int and side > 0 for side in self.shape)
+            and self.shape[0] == count == len(self.splits) == len(self.targets)
+            and all(type(target) is int for target in self.targets)
+            and 0 <= min(self.targets) <= max(self.targets) < len(self.labels)
+            and all(isinstance(text, str) for text in texts)
+        ):
+            raise ValueError("its parts do not fit together")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,16 +168,40 @@ def cache_key(source: Source, official: str | None, size: int, channels: int) ->
     ).hexdigest()[:20]
 
 
-def load_cache(folder: Path) -> Cached | None:
-    """Open a cache; None where it is missing, torn or altered."""
+def load_cache(folder: Path, *, built_here: bool = False) -> Cached | None:
+    """Open a cache; None where it is missing, torn, altered, or not of this user alone.
+
+    Args:
+        folder: of the cache.
+        built_here: it was just built by this process. Some file systems, as of USB sticks, know no
+            owners.
+    """
+    if not built_here and not _is_private(folder):
+        return None
     try:
         index = Index.from_json((folder / _INDEX).read_text("utf-8"))
         if (folder / _PIXELS).stat().st_size != math.prod(index.shape):
             return None
         images = _mapped(folder / _PIXELS, index.shape)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Cached(index, images) if _fingerprint(images, index) == index.fingerprint else None
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether only this user could have written a cache: `XDG_CACHE_HOME` may be shared."""
+    if not hasattr(os, "getuid"):  # Windows has lists of permissions instead
+        return True
+    try:
+        found = [path.lstat() for path in (folder, folder / _PIXELS, folder / _INDEX)]
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found[0].st_mode)
+        and all(stat.S_ISREG(file.st_mode) for file in found[1:])
+        and all(entry.st_uid == os.getuid() for entry in found)
+        and not found[0].st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
 
 
 def build_cache(
@@ -188,6 +235,8 @@ def build_cache(
         shape = (len(readable), decoder.size, decoder.size, decoder.channels)
         index = _index(_mapped(part / _PIXELS, shape), contents, readable, unreadable)
         (part / _INDEX).write_text(index.to_json(), "utf-8")
+        if folder.is_symlink():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)  # stale or torn: never trusted
         try:
             part.rename(folder)

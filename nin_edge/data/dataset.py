@@ -119,7 +119,7 @@ def open_dataset(
         decoder = Decoder(size, channels, workers or usable_threads())
         with cache_errors(cache):
             build_cache(folder, location.path, contents, decoder, progress)
-        cached = load_cache(folder)
+        cached = load_cache(folder, built_here=True)
         if cached is None:
             raise DatasetError(
                 f"{folder}: the cache cannot be read back right after it was written"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import stat
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +31,8 @@ _ATTEMPTS: Final = 3  # in a row without another byte
 _BLOCK: Final = 1 << 16
 _PAUSE: Final = 1.0  # seconds between attempts
 _SECONDS: Final = 30.0
+_SLOWEST: Final = 10_000  # bytes a second, on average: slower than that is no download
+_MAX_DIGITS: Final = 15  # of a length that a server states
 
 
 class DownloadError(NinEdgeError, OSError):
@@ -46,6 +49,8 @@ class Remote:
 
     urls: tuple[str, ...]
     """Its addresses; the later ones are tried when the earlier ones fail."""
+    size: int
+    """Its length in bytes."""
     md5: str
     """MD5 that its publisher states, in hexadecimal."""
 
@@ -55,15 +60,15 @@ class Remote:
         return urlsplit(self.urls[0]).path.rsplit("/", 1)[-1]
 
 
-def _idx(folders: Sequence[str], checksums: Sequence[str]) -> tuple[Remote, ...]:
+def _idx(folders: Sequence[str], *files: tuple[int, str]) -> tuple[Remote, ...]:
     names = (
         f"{split}-{what}-ubyte.gz"
         for split in ("train", "t10k")
         for what in ("images-idx3", "labels-idx1")
     )
     return tuple(
-        Remote(tuple(f"{folder}/{name}" for folder in folders), md5)
-        for name, md5 in zip(names, checksums, strict=True)
+        Remote(tuple(f"{folder}/{name}" for folder in folders), size, md5)
+        for name, (size, md5) in zip(names, files, strict=True)
     )
 
 
@@ -71,12 +76,14 @@ CATALOGUE: Final = {
     "cifar10": (
         Remote(
             ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            170_052_171,
             "c32a1d4ab5d03f1284b67883e8d87530",
         ),
     ),
     "cifar100": (
         Remote(
             ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+            168_513_733,
             "03b5dce01913d631647c71ecec9e9cb8",
         ),
     ),
@@ -87,22 +94,18 @@ CATALOGUE: Final = {
             "https://ossci-datasets.s3.amazonaws.com/mnist",
             "https://storage.googleapis.com/cvdf-datasets/mnist",
         ),
-        (
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
+        (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+        (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+        (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
     # The address that its authors state is without TLS; their repository has the same files.
     "fashion-mnist": _idx(
         ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",),
-        (
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
+        (26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        (29_515, "25c81989df183df01b3e8a0aad5dffbe"),
+        (4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
+        (5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
 }
 """The files of each official data set."""
@@ -159,8 +162,8 @@ def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | No
 
 @contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
-    """Open the unfinished file for this process alone."""
-    with part.open("ab+", buffering=0) as file:
+    """Open the unfinished file for this process alone; one that leads elsewhere is refused."""
+    with _opened(part) as file:
         if not try_lock(file):
             raise DownloadError(f"{part}: another process is downloading it")
         try:
@@ -168,6 +171,24 @@ def _locked(part: Path) -> Iterator[FileIO]:
         finally:
             if part.exists() and not part.stat().st_size:
                 part.unlink()
+
+
+def _opened(part: Path) -> FileIO:
+    """Open a plain file to append to it, and no link: it would be another file that is written."""
+    flags = getattr(os, "O_NOFOLLOW", 0)
+    try:
+        file: FileIO = open(  # noqa: SIM115  # the caller closes it; Path.open has no opener
+            part, "ab+", buffering=0, opener=lambda name, mode: os.open(name, mode | flags, 0o666)
+        )
+    except OSError as error:
+        if not part.is_symlink():
+            raise
+        raise DownloadError(f"{part}: a link, expected a plain file; remove it") from error
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or part.is_symlink():
+        file.close()
+        raise DownloadError(f"{part}: a link or a device, expected a plain file; remove it")
+    return file
 
 
 def _fetch_from(
@@ -180,10 +201,11 @@ def _fetch_from(
 ) -> None:
     """Finish the file, in as many attempts as make progress."""
     failures, resumed = 0, part.stat().st_size > 0
+    deadline = time.monotonic() + timeout + remote.size / _SLOWEST
     while True:
         before = part.stat().st_size
         try:
-            _continue(url, remote.name, file, timeout, progress)
+            _continue(url, remote, file, timeout, deadline, progress)
         except _BrokenError as error:
             failures = failures + 1 if part.stat().st_size <= before else 1
             if failures < _ATTEMPTS:
@@ -203,7 +225,14 @@ def _fetch_from(
         resumed = False  # the old part may be of another file: once more, from the start
 
 
-def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progress | None) -> None:
+def _continue(
+    url: str,
+    remote: Remote,
+    file: FileIO,
+    timeout: float,
+    deadline: float,
+    progress: Progress | None,
+) -> None:
     """Request the missing bytes and append them; all of them if the server knows no ranges.
 
     Raises:
@@ -228,17 +257,29 @@ def _continue(url: str, name: str, file: FileIO, timeout: float, progress: Progr
         if start and response.status != 206:
             start = 0
             file.truncate(0)
-        total = start + int(length) if length.isdecimal() else 0
+        known = length.isascii() and length.isdecimal() and len(length) <= _MAX_DIGITS
         done = start
+        total = start + int(length) if known else 0
         while True:
+            if max(done, total) > remote.size:
+                file.truncate(0)
+                raise DownloadError(
+                    f"{url}: at least {max(done, total):,} bytes, "
+                    f"the published file has {remote.size:,}"
+                )
+            if time.monotonic() > deadline:
+                raise DownloadError(
+                    f"{url}: slower than {_SLOWEST / 1000:g} kB/s; {done:,} bytes are kept, "
+                    "the next attempt resumes there"
+                )
             with _network_errors(url, timeout):
-                block = response.read(_BLOCK)
+                block = response.read1(_BLOCK)  # `read` waits for a whole block, however slow
             if not block:
                 break
             _append(file, block)
             done += len(block)
             if progress:
-                progress(name, done, total or done + 1)
+                progress(remote.name, done, total or done + 1)
     if done < total:
         raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")
 

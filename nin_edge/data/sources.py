@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import zipfile
 from collections import deque
 from collections.abc import Iterator, Set
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nin_edge.data.archives import TarArchive, ZipArchive
+from nin_edge.data.archives import MAX_MEMBER, TarArchive, ZipArchive
 from nin_edge.data.errors import DatasetError
 
 
@@ -51,7 +50,8 @@ class Folder:
         """See `Source.read`."""
         for name in sorted(names):
             try:
-                yield name, (self.path / name).read_bytes()
+                path = self.path / name
+                yield name, path.read_bytes() if path.stat().st_size <= MAX_MEMBER else b""
             except OSError:
                 yield name, b""  # reported as unreadable with the others
 
@@ -88,10 +88,13 @@ def open_source(path: Path) -> Source:
         )
     if zipfile.is_zipfile(path):
         return ZipArchive(path)
+    archive = TarArchive(path)
     try:
-        with tarfile.open(path, "r|*"):
-            return TarArchive(path)
-    except (tarfile.TarError, OSError, EOFError) as error:
+        archive.check_start()
+        return archive
+    except DatasetError:
+        raise
+    except Exception as error:  # lzma.LZMAError and zlib.error have no common base
         raise DatasetError(
             f"{path}: neither a folder nor a readable .tar (.gz, .bz2, .xz) or .zip ({error})"
         ) from error

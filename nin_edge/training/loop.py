@@ -31,6 +31,7 @@ from nin_edge.training.recipe import Recipe
 from nin_edge.training.setup import Machine, Setup
 from nin_edge.training.state import TrainingState
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.model_file.strict_json import shortened
 
 _STATE_SECONDS = 180.0  # between training states within an epoch: what a power cut can cost
 _REPORT_STEPS: Final = 10  # between reports: reading the loss waits for the GPU
@@ -145,13 +146,19 @@ class _Loop:
         folder, config = self.folder, self.setup.config
         if self.setup.resumes:
             state, tensors = folder.read_state(config)
+            steps = self.plan.steps_per_epoch
+            if state.step > self.plan.steps or len(state.history) != state.step // steps:
+                raise ModelFileError(
+                    f"{folder.state}: a damaged training state (step {state.step} with "
+                    f"{len(state.history)} epochs of {steps} steps)"
+                )
             # A folder that was copied to another machine may be older there.
             self.workers.check_same({"training state": state.to_json()})
             try:
                 self.learner.restore(tensors, state.scaler)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise ModelFileError(
-                    f"{folder.state}: a damaged training state ({error})"
+                    f"{folder.state}: a damaged training state ({shortened(error)})"
                 ) from error
             self.state = state
         if self.workers.is_main:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,10 +97,18 @@ class Recipe:
         Raises:
             ValueError: a field is out of its range; the message names it and the range.
         """
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}: expected {low} to {high}")
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            default: Any = field.default
+            # An integer is a number, too; but True, which Python counts as an integer, is neither.
+            accepted: Any = (int, float) if isinstance(default, float) else type(default)
+            low, high = RANGES.get(field.name, (False, True))  # without a range: a switch
+            if (
+                not isinstance(value, accepted)
+                or isinstance(value, bool) != isinstance(default, bool)
+                or not low <= value <= high
+            ):
+                raise ValueError(f"{field.name} is {value!r}: expected {low} to {high}")
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both on: expected one of them")
 

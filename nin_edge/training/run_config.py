@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from nin_edge._version import __version__
-from nin_edge.checkpoint import DataSource, read_config, read_preprocessing
+from nin_edge.checkpoint import DataSource, read_config, read_labels, read_preprocessing
 from nin_edge.data import Location
 from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.recipe import Recipe
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.model_file import strict_json
+from nin_edge_runtime.model_file.strict_json import JsonObject
 from nin_edge_runtime.preprocessing import Preprocessing
 
 FORMAT_VERSION: Final = 1
@@ -30,6 +32,16 @@ class WeightsUsed:
     """Their path, or a name of `nin_edge.weights.WEIGHTS`."""
     sha256: str
     """Their fingerprint (`Checkpoint.fingerprint`), in hexadecimal."""
+
+    @classmethod
+    def from_json(cls, stored: object) -> WeightsUsed:
+        """Read what a configuration has of them.
+
+        Raises:
+            ValueError: a field is missing or is no text.
+        """
+        fields = JsonObject("weights", stored)
+        return cls(fields.string("weights"), fields.string("sha256"))
 
 
 @dataclass(frozen=True)
@@ -68,16 +80,16 @@ class RunConfig:
         version = stored["format_version"]
         if version != FORMAT_VERSION:
             raise ValueError(f"format version {version}, expected {FORMAT_VERSION}")
-        location, init = stored["location"], stored["init"]
+        run = JsonObject("config", stored)
         return cls(
             network=read_config(stored["network"]),
             recipe=Recipe(**stored["recipe"]),
             preprocessing=read_preprocessing(stored["preprocessing"]),
-            labels=tuple(stored["labels"]),
-            data=DataSource(**stored["data"]),
-            location=location and Location(**{**location, "path": Path(location["path"])}),
-            init=init and WeightsUsed(**init),
-            teachers=tuple(WeightsUsed(**teacher) for teacher in stored["teachers"]),
+            labels=read_labels(stored["labels"]),
+            data=DataSource.from_json(stored["data"]),
+            location=run.optional("location", _read_location),
+            init=run.optional("init", WeightsUsed.from_json),
+            teachers=tuple(map(WeightsUsed.from_json, run.array("teachers"))),
         )
 
     @classmethod
@@ -88,11 +100,12 @@ class RunConfig:
             ModelFileError: the file is missing or not a run's configuration.
         """
         try:
-            return cls.from_json(json.loads(path.read_text("utf-8")))
+            return cls.from_json(strict_json.loads(path.read_text("utf-8")))
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            fault = f"{error} is missing" if isinstance(error, KeyError) else error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            missing = " is missing" if isinstance(error, KeyError) else ""
+            fault = f"{strict_json.shortened(error)}{missing}"
             raise ModelFileError(
                 f"{path}: not a run's configuration that nin-edge {__version__} reads ({fault})"
             ) from error
@@ -135,3 +148,10 @@ class RunConfig:
         for name, value in json.loads(json.dumps(self.fixed())).items():
             if wanted[name] != value and not (name == "init" and other.init is None):
                 raise TrainingError(f"{path}: was trained with different {name}: expected {value}")
+
+
+def _read_location(stored: object) -> Location:
+    fields = JsonObject("location", stored)
+    return Location(
+        Path(fields.string("path")), fields.string("name"), fields.optional_string("official")
+    )

@@ -23,6 +23,7 @@ from nin_edge.training.errors import TrainingError
 from nin_edge.training.run_config import RunConfig
 from nin_edge.training.state import TrainingState
 from nin_edge_runtime import ModelFileError, NinEdgeError
+from nin_edge_runtime.model_file.strict_json import shortened
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,10 @@ class RunFolder:
         tensors, header = read_tensors(self.state, "training state")
         try:
             same, state = header["config_sha256"], TrainingState.from_json(header["state"])
-        except (KeyError, TypeError) as error:
-            raise ModelFileError(f"{self.state}: a damaged training state ({error})") from error
+        except (KeyError, ValueError) as error:
+            raise ModelFileError(
+                f"{self.state}: a damaged training state ({shortened(error)})"
+            ) from error
         if same != config.digest():
             raise ModelFileError(
                 f"{self.state}: does not belong to {self.config.name} beside it, which was changed "

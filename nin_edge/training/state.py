@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nin_edge.metrics import Epoch
+from nin_edge_runtime.model_file.strict_json import JsonObject
 
 
 @dataclass
@@ -29,11 +29,29 @@ class TrainingState:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> TrainingState:
+    def from_json(cls, stored: object) -> TrainingState:
         """Read what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: it is not a state.
+            ValueError: it is not a state; the message names the field.
         """
-        history = [Epoch(**epoch) for epoch in stored["history"]]
-        return cls(**{**stored, "history": history})
+        state = JsonObject("state", stored)
+        scaler = JsonObject("scaler", state.get("scaler"))
+        return cls(
+            step=state.integer("step"),
+            loss_sum=state.number("loss_sum"),
+            seconds=state.number("seconds"),
+            scaler={name: scaler.number(name) for name in scaler.all()},
+            history=[_read_epoch(JsonObject("history", row)) for row in state.array("history")],
+        )
+
+
+def _read_epoch(row: JsonObject) -> Epoch:
+    return Epoch(
+        epoch=row.integer("epoch"),
+        loss=row.number("loss"),
+        holdout_top1=row.number("holdout_top1"),
+        holdout_loss=row.number("holdout_loss"),
+        images_per_second=row.number("images_per_second"),
+        seconds=row.number("seconds"),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from nin_edge_runtime.arguments import probability, whole_number
-from nin_edge_runtime.errors import ImageError, ModelFileError
+from nin_edge_runtime.errors import ImageError
 from nin_edge_runtime.image import MAX_PIXELS, ImageSource
 from nin_edge_runtime.model_file.read import model_name, read_model
 from nin_edge_runtime.preprocessing import center_crop_box
@@ -268,8 +267,6 @@ class Classifier:
         for row, (height, width) in enumerate(sizes):
             best = int(probabilities[row].argmax())
             score = float(probabilities[row, best])
-            if math.isnan(score):  # argmax stops at the first NaN
-                raise ModelFileError(f"{self.name}: outputs NaN; its weights are broken")
             predictions.append(
                 Prediction(
                     label=labels[best],

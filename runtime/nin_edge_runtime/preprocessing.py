@@ -54,9 +54,9 @@ class Preprocessing:
         Raises:
             ValueError: a count or a range is off.
         """
-        if self.channels not in (1, 3):
+        if type(self.channels) is not int or self.channels not in (1, 3):
             raise ValueError(f"preprocessing: {self.channels} channels, expected 1 or 3")
-        if not 1 <= self.size <= 4096:
+        if type(self.size) is not int or not 1 <= self.size <= 4096:
             raise ValueError(f"preprocessing: size {self.size}, expected 1 to 4096 pixels")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(

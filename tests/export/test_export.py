@@ -236,6 +236,21 @@ def test_file_that_differs_from_pytorch_is_refused(
         export_models(checkpoint, ExportOptions(precisions=("fp32",)))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_graph_that_outputs_no_probabilities_is_refused(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    build = export.build_graph
+
+    def broken(given: Checkpoint, embedded: str, **options: Any) -> ModelProto:
+        model = build(given, embedded, **options)
+        return _changed(model, "stages.6.6.weight", lambda values: values * np.float32(value))
+
+    monkeypatch.setattr(export, "build_graph", broken)
+    with pytest.raises(GateError, match="the fp32 model: outputs NaN"):
+        export_models(checkpoint, ExportOptions(precisions=("fp32",)))
+
+
 def _changed(model: ModelProto, name: str, change: Any) -> ModelProto:
     """A copy of a model, one of its weights changed."""
     copy = ModelProto()

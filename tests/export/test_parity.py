@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -57,16 +55,3 @@ def test_sessions_and_pytorch_answer_for_the_chosen_images(
     found = session_probabilities(session, dataset.images, chosen)
     expected = pytorch_probabilities(checkpoint, checkpoint.network(), dataset.images, chosen)
     assert np.allclose(found, expected, rtol=0, atol=TOLERANCES["fp32"])
-
-
-def test_nan_is_refused() -> None:
-    def run(pixels: Any) -> tuple[Any, None]:
-        return np.full((len(pixels), 3), np.nan, np.float32), None
-
-    class Broken:
-        name = "the int8 model"
-
-    Broken.run = staticmethod(run)  # type: ignore[attr-defined]
-    broken: Any = Broken()
-    with pytest.raises(GateError, match="the int8 model outputs NaN"):
-        session_probabilities(broken, np.zeros((4, 16, 16, 3), np.uint8), np.arange(4))

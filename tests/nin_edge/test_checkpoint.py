@@ -194,6 +194,22 @@ def shorten_range(tensors: Tensors, _: Header) -> None:
     tensors["ranges/input"] = torch.zeros(3)
 
 
+def falling_range(tensors: Tensors, _: Header) -> None:
+    tensors["ranges/input"] = torch.tensor([1.0, -1.0, 0.0, 0.0])
+
+
+def range_with_nan(tensors: Tensors, _: Header) -> None:
+    tensors["ranges/input"] = torch.tensor([0.0, 1.0, math.nan, 1.0])
+
+
+def not_finite(tensors: Tensors, _: Header) -> None:
+    tensors["stages.0.0.weight"] = torch.full_like(tensors["stages.0.0.weight"], math.inf)
+
+
+def of_integers(tensors: Tensors, _: Header) -> None:
+    tensors["stages.0.0.weight"] = tensors["stages.0.0.weight"].long()
+
+
 def forget_labels(_: Tensors, header: Header) -> None:
     del header["labels"]
 
@@ -223,20 +239,47 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(labels='["circle", "square"]'), "2 different labels for 3 classes"),
         (put(labels='["circle", "square", "circle"]'), "2 different labels for 3 classes"),
         (put(labels='"abc"'), "labels"),
+        (put(labels=json.dumps(["a", "b", "x" * 1001])), "a label of 1,001 characters"),
         (put(labels="[1, 2, 3]"), "labels"),
         (put(metrics="null"), "metrics"),
-        (put(metrics='{"test_top1": "high"}'), "test_top1 'high', expected a number"),
-        (put(metrics='{"epoch": true}'), "epoch True, expected a number"),
+        (put(metrics='{"test_top1": "high"}'), "test_top1: 'high', expected a number"),
+        (put(metrics='{"epoch": true}'), "epoch: True, expected an integer"),
         (edit("network", pools=None), "damaged checkpoint"),
+        (edit("network", blocks=[[-8, 8], [8], [8]]), "blocks are"),
+        (edit("network", blocks=["abc", "d", "e"]), "blocks are"),
+        (edit("network", blocks=[[10**19], [8], [8]]), "blocks are"),
+        (edit("network", kernels=[5.0, 5, 3]), "kernels are"),
+        (edit("network", kernels=[5, 5, 511]), "kernels are"),
+        (edit("network", classes=True), "classes is True"),
+        (edit("network", size="16"), "size is '16'"),
+        (edit("network", width="1"), "width is '1'"),
+        (edit("network", preset=["nin"]), "preset is"),
+        (edit("network", batch_norm="yes"), "batch_norm is 'yes'"),
+        (edit("network", classes=60_000, size=512), "expected at most"),
+        (edit("preprocessing", size=16.0), "size 16.0"),
+        (edit("preprocessing", mean="abc"), "damaged"),
+        (put(data='{"name": 3, "licence": "", "fingerprint": ""}'), "name: 3, expected a string"),
+        (put(data='{"name": "a"}'), "licence is missing"),
+        (put(data="[1]"), "data: expected an object"),
+        (put(metrics='{"test_top1": -0.5}'), "0 to 1"),
+        (put(metrics='{"test_top1": 1e999}'), "1e999"),
+        (put(metrics='{"train_images": -3}'), "at least 0"),
+        (put(metrics="[" * 5000 + "]" * 5000), "nested"),
         (put(versions="[]"), "versions"),
-        (put(temperature="0"), "temperature 0, expected a positive number"),
+        (put(versions='{"torch": 2}'), "torch: 2, expected a string"),
+        (put(temperature="0"), "temperature 0.0, expected a positive number"),
         (put(temperature="-1.5"), "temperature -1.5, expected a positive number"),
-        (put(temperature="Infinity"), "temperature inf, expected a positive number"),
+        (put(temperature="Infinity"), "Infinity is not JSON"),
+        (put(temperature="true"), "temperature: True, expected a number"),
+        (not_finite, "not finite"),
+        (of_integers, "of torch.int64 or not finite"),
+        (falling_range, "to rise"),
+        (range_with_nan, "four finite numbers"),
         (put(temperature='"hot"'), "damaged"),
         (drop, r"tensor 'stages\.0\.0\.weight' has shape none \(it is missing\)"),
         (add, r"tensor 'stages\.9\.weight' .* has no such tensor"),
         (reshape, r"tensor 'stages\.0\.0\.weight' has shape \(8, 3, 3, 3\), .* \(8, 3, 5, 5\)"),
-        (shorten_range, "damaged checkpoint: .*high"),
+        (shorten_range, "damaged checkpoint: .*four finite numbers"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(

@@ -65,6 +65,51 @@ def test_graph_that_fails_is_named(session: ModelSession) -> None:
         session.run(np.zeros((1, 16, 16, 4), np.uint8)[..., :2])
 
 
+NO_PROBABILITIES = {
+    "percent": [204.8, -3.0, 0.0],
+    "negative": [1.5, -0.5, 0.0],
+    "infinite": [float("inf"), 0.0, 0.0],
+    "NaN first": [float("nan"), 0.5, 0.5],
+    "NaN last": [0.5, 0.5, float("nan")],
+    "too much": [0.5, 0.5, 0.02],
+    "too little": [0.5, 0.48, 0.0],
+    "nothing": [0.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("row", NO_PROBABILITIES.values(), ids=NO_PROBABILITIES)
+def test_outputs_that_are_no_probabilities_are_never_answered(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, row: list[float]
+) -> None:
+    classify = Classifier(tiny_model, provider="cpu", threads=1)
+    good = np.array([[0.2, 0.3, 0.505]], np.float32)  # int8 may miss 1 by a little
+    maps = np.zeros((2, 3, 4, 4), np.float32)
+    outputs = [np.concatenate([good, good]), maps]
+    fake = SimpleNamespace(run=lambda *_: outputs)
+    monkeypatch.setattr(classify._session, "_session", fake)
+    image = golden_image(0, 20, 30)
+    assert len(classify.batch([image, image])) == 2
+    outputs[0] = np.concatenate([good, np.array([row], np.float32)])
+    for call in (
+        lambda: classify.batch([image, image]),
+        lambda: classify.graph_probabilities(image),
+    ):
+        with pytest.raises(ModelFileError, match=r"outputs (NaN|.* as the smallest probability)"):
+            call()
+    with pytest.raises(ModelFileError, match="outputs"):
+        list(classify.stream([image, image], batch_size=2))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_class_maps_that_are_not_finite_are_refused_when_the_model_starts(
+    session: ModelSession, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    outputs = [np.full((1, 3), 1 / 3, np.float32), np.full((1, 3, 4, 4), value, np.float32)]
+    monkeypatch.setattr(session, "_session", SimpleNamespace(run=lambda *_: outputs))
+    with pytest.raises(ModelFileError, match="class maps with NaN or infinity"):
+        session._warm_up()
+
+
 class TestSettings:
     @pytest.mark.parametrize("threads", [0, -2, 1025, 2**31, 1.5, "2"])
     def test_threads_are_a_whole_number_in_range(self, tiny_model: Path, threads: Any) -> None:

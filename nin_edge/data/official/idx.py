@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nin_edge.data.archives import MAX_MEMBER
 from nin_edge.data.official.files import (
     FileSet,
     OfficialData,
@@ -29,7 +30,6 @@ _LABELS: Final = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
-_LARGEST: Final = 1 << 31  # bytes that a file may claim to unpack to
 
 
 def read_idx(official: str, file_set: FileSet, files: OfficialFiles) -> OfficialData:
@@ -67,8 +67,8 @@ def _read_array(data: bytes, dimensions: int) -> NDArray[np.uint8]:
         raise ValueError("truncated in its header")
     shape = [int(side) for side in np.frombuffer(header, ">u4")]
     count = math.prod(shape)
-    if count > _LARGEST:
-        raise ValueError(f"claims the shape {tuple(shape)}, more than 2 GiB")
+    if count > MAX_MEMBER:
+        raise ValueError(f"claims the shape {tuple(shape)}, more than {MAX_MEMBER:,} bytes")
     values = file.read(count + 1)  # one more: gzip verifies its checksum only behind the last byte
     if len(values) != count:
         length = "more" if len(values) > count else f"{len(values):,}"

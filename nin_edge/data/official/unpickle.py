@@ -2,7 +2,8 @@
 
 A pickle is a program: it may name any function and have it called. These hold dictionaries, lists,
 numbers, texts and uint8 arrays. The four names that make an array are mapped to plain records here,
-any other is refused, and the arrays are made from the records afterwards.
+any other is refused, and the arrays are made from the records afterwards. Before it is run, the
+program is read: nine bytes of it can claim any amount of memory.
 """
 
 from __future__ import annotations
@@ -10,10 +11,28 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_OPCODES: Final = frozenset(
+    (
+        *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+        *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+    )
+)
+_PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
+_MAX_OPCODES: Final = 2_000_000  # CIFAR-100's training images take 200,000
+_MAX_TUPLES: Final = 1_000  # an array has a few; deep ones overflow the stack when they are hashed
 
 
 class _StoredArray:
@@ -70,6 +89,7 @@ def load(data: bytes) -> dict[str, Any]:
         ValueError: it is broken, is of something else, or names anything but an array.
     """
     try:
+        _scan(data)
         entries = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except ValueError:
         raise
@@ -78,6 +98,39 @@ def load(data: bytes) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise ValueError(f"a pickle of {type(entries).__name__}, expected a dictionary")
     return {text(key): value for key, value in entries.items()}
+
+
+def _scan(data: bytes) -> None:
+    """Read the opcodes without running them.
+
+    Lengths beyond the data are found by `pickletools`. The memo is an array as long as the largest
+    index, so an index may only be the next one.
+
+    Raises:
+        ValueError: one of them is not for data, or there are too many.
+    """
+    puts = tuples = 0
+    for count, (opcode, argument, _) in enumerate(_opcodes(data)):
+        name = opcode.name
+        if name not in _OPCODES:
+            raise ValueError(f"its pickle has the opcode {name}; refused")
+        if name in _PUTS:
+            puts += 1
+            if not isinstance(argument, int) or not 0 <= argument <= puts:
+                raise ValueError(f"its pickle stores a value at {argument}, expected {puts}")
+        tuples += "TUPLE" in name
+        if count >= _MAX_OPCODES or tuples > _MAX_TUPLES:
+            raise ValueError(
+                f"its pickle has more than {_MAX_OPCODES:,} opcodes or {_MAX_TUPLES:,} tuples"
+            )
+
+
+def _opcodes(data: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    """The opcodes with their arguments and places."""
+    try:
+        yield from pickletools.genops(data)
+    except Exception as error:
+        raise ValueError(f"a broken pickle ({error})") from error
 
 
 def text(value: Any) -> str:

@@ -3,8 +3,10 @@
 A valid SHA-256 shows that a file is whole, not who made it. ONNX Runtime trusts a file: it reads
 other files that the graph names, runs loops, and allocates what shapes ask for. So everything that
 the contract (docs/artifact.md) does not need is refused here, by lists of what is allowed:
-operators, fields, element types, and numbers that fit the network. Nothing is left to recurse into:
-subgraphs, functions, and tensors outside of the initializers are refused where they begin.
+fields, element types, operators with their attributes (`operators.py`). The shapes are followed
+from node to node, so that the work of a run is known and bounded (`limits.py`). Nothing is left to
+recurse into: subgraphs, functions, and tensors outside of the initializers are refused where they
+begin.
 
 Weights are skipped, not read: the time depends on the number of nodes, not on the file's size.
 """
@@ -13,130 +15,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from nin_edge_runtime.model_file.limits import MAX_SIDE, MAX_TENSOR, Work, convolution_work
+from nin_edge_runtime.model_file.operators import (
+    MAX_SMALL,
+    OPERATORS,
+    TAKES_WEIGHTS,
+    TYPES,
+    Operator,
+    Tensor,
+    Value,
+)
 from nin_edge_runtime.model_file.protobuf import (
-    FIXED32,
     MAX_FIELDS,
-    VARINT,
-    Schema,
     Span,
     called,
     count_varints,
     message,
     signed,
-    tag,
     text,
 )
-
-OPERATORS: Final = frozenset(
-    (
-        *(b"Add", b"AveragePool", b"Cast", b"Conv", b"DequantizeLinear", b"Div", b"MaxPool"),
-        *(b"Mul", b"QuantizeLinear", b"ReduceMean", b"ReduceMin", b"ReduceSum", b"Relu"),
-        *(b"Resize", b"Shape", b"Slice", b"Softmax", b"Sub", b"Transpose"),
-    )
+from nin_edge_runtime.model_file.schema import (
+    ATTRIBUTE,
+    DIMENSION,
+    GRAPH,
+    MODEL,
+    NODE,
+    OPSET,
+    SHAPE,
+    TENSOR,
+    TENSOR_TYPE,
+    TYPE,
+    VALUE,
 )
-"""All operators of an exported graph, in every precision and mode (docs/artifact.md)."""
-
-MAX_SIDE: Final = 512
-"""Largest side of the network's input, and so of any kernel, padding, stride or size in a graph."""
 
 _MIN_OPSET: Final = 18
-_MAX_ELEMENTS: Final = 100_000_000  # input pixels, or class map values, of one run
-_MAX_SMALL: Final = 16  # elements of a constant that is not a weight: axes, a size, a scale
 _MAX_RANK: Final = 4
-
-# ONNX's element types: number -> (bytes of an element, field that holds it if raw_data does not)
-_FLOAT, _UINT8, _INT64 = 1, 2, 7
-_TYPES: Final = {
-    _FLOAT: (4, "float_data"),
-    _UINT8: (1, "int32_data"),
-    3: (1, "int32_data"),  # int8
-    6: (4, "int32_data"),
-    _INT64: (8, "int64_data"),
-    10: (2, "int32_data"),  # float16
-}
-_DATA_FIELDS: Final = ("float_data", "int32_data", "int64_data", "raw_data")
-
-# The fields that messages may have, as in onnx.proto. Those with None are refused by name, all
-# others by number. A test compares them with the onnx package.
-MODEL: Final[Schema] = {
-    tag(1, VARINT): ("ir_version", False),
-    tag(2): ("producer_name", False),
-    tag(3): ("producer_version", False),
-    tag(4): ("domain", False),
-    tag(5, VARINT): ("model_version", False),
-    tag(6): ("doc_string", False),
-    tag(7): ("graph", False),
-    tag(8): ("opset_import", True),
-    tag(14): ("metadata_props", True),
-    tag(20): ("training information", None),
-    tag(25): ("functions of its own", None),
-}
-OPSET: Final[Schema] = {tag(1): ("domain", False), tag(2, VARINT): ("version", False)}
-GRAPH: Final[Schema] = {
-    tag(1): ("node", True),
-    tag(2): ("name", False),
-    tag(5): ("initializer", True),
-    tag(10): ("doc_string", False),
-    tag(11): ("input", True),
-    tag(12): ("output", True),
-    tag(13): ("value_info", True),
-    tag(15): ("a sparse initializer", None),
-    tag(16): ("metadata_props", True),
-}
-NODE: Final[Schema] = {
-    tag(1): ("input", True),
-    tag(2): ("output", True),
-    tag(3): ("name", False),
-    tag(4): ("op_type", False),
-    tag(5): ("attribute", True),
-    tag(6): ("doc_string", False),
-    tag(7): ("domain", False),
-    tag(9): ("metadata_props", True),
-}
-ATTRIBUTE: Final[Schema] = {
-    tag(1): ("name", False),
-    tag(2, FIXED32): ("f", False),
-    tag(3, VARINT): ("i", False),
-    tag(4): ("s", False),
-    tag(8, VARINT): ("ints", True),
-    tag(13): ("doc_string", False),
-    tag(20, VARINT): ("type", False),
-    tag(5): ("a tensor", None),
-    tag(6): ("a subgraph", None),
-    tag(10): ("tensors", None),
-    tag(11): ("subgraphs", None),
-    tag(22): ("a sparse tensor", None),
-    tag(23): ("sparse tensors", None),
-}
-TENSOR: Final[Schema] = {
-    tag(1, VARINT): ("dims", True),
-    tag(2, VARINT): ("data_type", False),
-    tag(4): ("float_data", True),
-    tag(5): ("int32_data", True),
-    tag(7): ("int64_data", True),
-    tag(8): ("name", False),
-    tag(9): ("raw_data", False),
-    tag(12): ("doc_string", False),
-    tag(13): ("external data, in another file", None),
-    tag(14, VARINT): ("data_location", False),
-    tag(16): ("metadata_props", True),
-}
-VALUE: Final[Schema] = {
-    tag(1): ("name", False),
-    tag(2): ("type", False),
-    tag(3): ("doc_string", False),
-    tag(4): ("metadata_props", True),
-}
-TYPE: Final[Schema] = {tag(1): ("tensor_type", False), tag(6): ("denotation", False)}
-TENSOR_TYPE: Final[Schema] = {tag(1, VARINT): ("elem_type", False), tag(2): ("shape", False)}
-SHAPE: Final[Schema] = {tag(1): ("dim", True)}
-DIMENSION: Final[Schema] = {
-    tag(1, VARINT): ("dim_value", False),
-    tag(2): ("dim_param", False),
-    tag(3): ("denotation", False),
-}
+_MAX_UNSIZED: Final = 8  # tensors before the resize, at the size of the image
+_FLOAT, _UINT8, _INT64 = 1, 2, 7  # element types
+_DATA_FIELDS: Final = frozenset(("float_data", "int32_data", "int64_data", "raw_data"))
+_RAW_DATA: Final = frozenset(("raw_data",))
+_ATTRIBUTE_TYPES: Final = {"i": 2, "s": 3, "ints": 7}  # AttributeProto.AttributeType
 
 
 def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded: str) -> None:
@@ -159,22 +79,21 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     graph = message(data, model["graph"], GRAPH, "the graph", MAX_FIELDS)
     inputs, outputs = (_declared(data, graph.get(end, ())) for end in ("input", "output"))
     batch = inputs.get("image", (0, (None,)))[1][0]
-    # Strides and poolings leave a quarter of the side (a 32nd in nin-imagenet), a fully connected
-    # layer leaves 1.
-    side = outputs.get("class_maps", (0, (0, 0, 0, 1)))[1][-1]
-    if side not in (1, -(-size // 4), -(-size // 32)):
-        side = -(-size // 4)
-    most = (batch or 1) * max(size * size, classes * side * side)
-    if most > _MAX_ELEMENTS:
+    rows = batch or 1
+    if rows * size * size > MAX_TENSOR:
         raise ValueError(
-            f"{batch or 1:,} images per run of {size} x {size} pixels and {classes:,} classes, "
-            f"expected at most {_MAX_ELEMENTS:,} pixels and values of class maps"
+            f"{rows:,} images per run of {size} x {size} pixels, "
+            f"expected at most {MAX_TENSOR:,} pixels"
         )
-    image = {
-        "full": (_UINT8, (batch, None, None, 3)),
-        "normalize": (_UINT8, (batch, size, size, 3)),
-        "none": (_FLOAT, (batch, channels, size, size)),
+    image, shape = {
+        "full": ((_UINT8, (batch, None, None, 3)), (rows, size, size, 3)),
+        "normalize": ((_UINT8, (batch, size, size, 3)), (rows, size, size, 3)),
+        "none": ((_FLOAT, (batch, channels, size, size)), (rows, channels, size, size)),
     }[embedded]
+    known = {b"image": Tensor(shape, unsized=embedded == "full")}
+    _add_constants(data, graph.get("initializer", ()), known)
+    _follow(data, graph.get("node", ()), known, size).check()
+    side = known.get(b"class_maps", Tensor((rows, classes, 1, 1))).shape[-1]
     results = {
         "probabilities": (_FLOAT, (batch, classes)),
         "class_maps": (_FLOAT, (batch, classes, side, side)),
@@ -185,7 +104,10 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     ):
         if declared != expected:
             raise ValueError(f"{end} {_described(declared)}, expected {_described(expected)}")
-    _check_nodes(data, graph.get("node", ()), _constants(data, graph.get("initializer", ())))
+    for name, (_, sides) in results.items():
+        expected_sides = (rows, *sides[1:])
+        if (found := known.get(name.encode())) is None or found.shape != expected_sides:
+            raise ValueError(f"{name} is computed as {found and found.shape}, not as {sides}")
 
 
 def _check_opset(data: bytes, spans: Iterable[Span]) -> None:
@@ -238,98 +160,188 @@ def _described(values: Mapping[str, _Declared]) -> str:
     return "; ".join(parts)[:400] or "none"
 
 
-def _constants(data: bytes, spans: Iterable[Span]) -> dict[bytes, tuple[int, int]]:
-    """Element type and number of elements of each initializer, by name, once it is checked."""
-    constants: dict[bytes, tuple[int, int]] = {}
+def _add_constants(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor]) -> None:
+    """Add each initializer to the known tensors, by name, once it is checked."""
     for span in spans:
         tensor = message(data, span, TENSOR, "initializer")
-        title = called(data, tensor, "initializer")
-        if tensor.get("data_location", 0):  # some tools write the 0, for "in this file"
-            raise ValueError(f"{title} has external data, expected all data in this file")
-        element_type = tensor.get("data_type", 0)
-        dims = [signed(dim) for dim in tensor.get("dims", ())]
-        if element_type not in _TYPES:
-            raise ValueError(f"{title} is of type {element_type}, expected one of {sorted(_TYPES)}")
-        count = math.prod(dims)
-        if len(dims) > _MAX_RANK or any(dim < 1 for dim in dims):
-            raise ValueError(
-                f"{title} has the shape {dims[:8]}, expected at most {_MAX_RANK} sides"
-            )
-        held = _elements_held(data, tensor, *_TYPES[element_type])
-        if held != count:
-            raise ValueError(f"{title} holds {held} elements, expected {count}, as its shape says")
-        if element_type == _INT64:
-            _check_integers(data, tensor, count, title)
-        constants[data[slice(*tensor.get("name", (0, 0)))]] = (element_type, count)
-    return constants
+        try:
+            constant = _constant(data, tensor)
+        except ValueError as error:
+            raise ValueError(f"{called(data, tensor, 'initializer')} {error}") from None
+        _define(data, tensor.get("name", (0, 0)), known, constant)
+
+
+def _constant(data: bytes, tensor: Mapping[str, Any]) -> Tensor:
+    """An initializer, checked."""
+    if tensor.get("data_location", 0):  # some tools write the 0, for "in this file"
+        raise ValueError("has external data, expected all data in this file")
+    element_type = tensor.get("data_type", 0)
+    dims = tuple(map(signed, tensor.get("dims", ())))
+    if element_type not in TYPES:
+        raise ValueError(f"is of type {element_type}, expected one of {sorted(TYPES)}")
+    count = math.prod(dims)
+    if len(dims) > _MAX_RANK or (dims and min(dims) < 1):
+        raise ValueError(f"has the shape {dims[:8]}, expected at most {_MAX_RANK} sides")
+    held = _elements_held(data, tensor, *TYPES[element_type])
+    if held != count:
+        raise ValueError(f"holds {held} elements, expected {count}, as its shape says")
+    return Tensor(dims, True, _integers(data, tensor, count) if element_type == _INT64 else ())
+
+
+def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor) -> None:
+    """Add a tensor by a name that is not taken yet."""
+    coded = data[slice(*name)]
+    if coded in known:
+        raise ValueError(f"{text(data, name)[:80]!r} is there twice, expected one tensor")
+    known[coded] = tensor
 
 
 def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: str) -> float:
     """Number of elements in a tensor's data; NaN if it is in two fields or in another type's."""
-    holders = [name for name in _DATA_FIELDS if name in tensor]
-    if holders == ["raw_data"]:
+    holders = tensor.keys() & _DATA_FIELDS
+    if holders == _RAW_DATA:
         start, end = tensor["raw_data"]
-        return float(end - start) / width
-    if holders != [field]:
+        return (end - start) / width  # type: ignore[no-any-return]
+    if holders != {field}:
         return math.nan
     if field == "float_data":
         return float(sum(end - start for start, end in tensor[field])) / width
     return sum(count_varints(data, span) for span in tensor[field])
 
 
-def _check_integers(data: bytes, tensor: Mapping[str, Any], count: int, title: str) -> None:
-    """Bound axes, sizes and divisors: one of them is the size that `Resize` makes an image of."""
+def _integers(data: bytes, tensor: Mapping[str, Any], count: int) -> tuple[int, ...]:
+    """Axes, sizes or divisors, bounded: one of them is the size that `Resize` makes an image of."""
     start, end = tensor.get("raw_data", (0, 0))
-    if count > _MAX_SMALL or end - start != 8 * count:
-        raise ValueError(f"{title}: expected at most {_MAX_SMALL} integers, as raw data")
-    for position in range(start, end, 8):
-        value = int.from_bytes(data[position : position + 8], "little", signed=True)
-        if abs(value) > MAX_SIDE:
-            raise ValueError(f"{title} holds {value}, expected at most {MAX_SIDE}")
+    if count > MAX_SMALL or end - start != 8 * count:
+        raise ValueError(f"has {count} integers, expected at most {MAX_SMALL}, as raw data")
+    values = tuple(
+        int.from_bytes(data[position : position + 8], "little", signed=True)
+        for position in range(start, end, 8)
+    )
+    if max(map(abs, values)) > MAX_SIDE:
+        raise ValueError(f"holds {max(values, key=abs)}, expected at most {MAX_SIDE}")
+    return values
 
 
-def _check_nodes(
-    data: bytes, spans: Iterable[Span], constants: Mapping[bytes, tuple[int, int]]
-) -> None:
-    """Check that operators, their attributes and their constants are those of a network."""
-    weights = {name for name, (_, count) in constants.items() if count > _MAX_SMALL}
-    checked: set[bytes] = set()  # a whole graph has a dozen different attributes
-    nodes = []
+def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size: int) -> Work:
+    """Add what the nodes compute to the known tensors, and sum up the work of one run."""
+    multiply_adds = largest = total = convolutions = resizes = unsized = 0
+    parsed = _Parsed({}, {})
     for span in spans:
         node = message(data, span, NODE, "node")
-        operator, domain = (data[slice(*node.get(key, (0, 0)))] for key in ("op_type", "domain"))
-        if operator not in OPERATORS or domain not in (b"", b"ai.onnx"):
-            shown = ".".join(part[:80].decode("utf-8", "replace") for part in (domain, operator))
+        try:
+            operator, output = _computed(data, node, known, parsed)
+        except ValueError as error:
+            raise ValueError(f"{called(data, node, 'node')}: {error}") from None
+        _define(data, node["output"][0], known, output)
+        elements = math.prod(output.shape)
+        largest, total = max(largest, elements), total + elements
+        unsized += output.unsized
+        if operator == b"Conv":
+            weight = known[data[slice(*node["input"][1])]].shape
+            rows, outputs, *sides = output.shape
+            work = convolution_work(weight[1], outputs, math.prod(weight[2:]), math.prod(sides))
+            multiply_adds += rows * work.multiply_adds
+            largest = max(largest, rows * work.largest)
+            total += rows * (work.total - outputs * math.prod(sides))
+            convolutions += 1
+        elif operator == b"Resize":
+            resizes += 1
+            if resizes > 1 or output.shape[1:3] != (size, size):
+                raise ValueError(
+                    f"{called(data, node, 'node')}: resizes to {output.shape[1:3]}, "
+                    f"expected the only one, to {size} x {size}"
+                )
+        if unsized > _MAX_UNSIZED:
             raise ValueError(
-                f"{called(data, node, 'node')} is of the operator {shown.lstrip('.')!r}, "
-                "expected one that nin-edge exports"
+                f"more than {_MAX_UNSIZED} nodes at the image's size, expected a resize before"
             )
-        for start, end in node.get("attribute", ()):
-            if (coded := data[start:end]) not in checked:
-                _check_attribute(data, (start, end), called(data, node, "node"))
-                checked.add(coded)
-        inputs = [data[start:end] for start, end in node.get("input", ())]
-        nodes.append((operator, inputs, node))
-        if operator == b"DequantizeLinear" and not weights.isdisjoint(inputs):
-            weights.update(data[start:end] for start, end in node.get("output", ()))
-    for operator, inputs, node in nodes:
-        if operator == b"Resize" and (
-            len(inputs) != 4 or inputs[1] or inputs[2] or constants.get(inputs[3]) != (_INT64, 2)
-        ):
-            raise ValueError(f"{called(data, node, 'node')}: expected a constant height and width")
-        activations = inputs[:1] if operator == b"Conv" else inputs
-        if operator != b"DequantizeLinear" and not weights.isdisjoint(activations):
-            # Two weights could be broadcast against each other, to the product of their sizes.
-            raise ValueError(
-                f"{called(data, node, 'node')} takes weights, expected them only in convolutions"
-            )
+    return Work(multiply_adds, largest, total, convolutions)
 
 
-def _check_attribute(data: bytes, span: Span, node: str) -> None:
-    attribute = message(data, span, ATTRIBUTE, f"{node}: attribute")
-    for value in (*attribute.get("ints", ()), attribute.get("i", 0)):
-        if abs(signed(value)) > MAX_SIDE:
+class _Parsed(NamedTuple):
+    """Attributes that were checked before: a whole graph has a dozen different ones."""
+
+    single: dict[bytes, tuple[str, Value]]
+    """By their bytes: name and value."""
+    nodes: dict[tuple[bytes, ...], Mapping[str, Value]]
+    """By operator and bytes: all attributes of a node."""
+
+
+def _computed(
+    data: bytes, node: Mapping[str, Any], known: Mapping[bytes, Tensor], parsed: _Parsed
+) -> tuple[bytes, Tensor]:
+    """The operator of a node and its output, once its attributes and inputs are checked."""
+    start, end = node.get("op_type", (0, 0))
+    code, domain = data[start:end], data[slice(*node.get("domain", (0, 0)))]
+    operator = OPERATORS.get(code)
+    if operator is None or domain not in (b"", b"ai.onnx"):
+        shown = ".".join(part[:80].decode("utf-8", "replace") for part in (domain, code))
+        raise ValueError(
+            f"is of the operator {shown.lstrip('.')!r}, expected one that nin-edge exports"
+        )
+    if len(node.get("output", ())) != 1:
+        raise ValueError("has no output or several, expected one output")
+    spans = node.get("attribute", ())
+    key = (code, *[data[start:end] for start, end in spans])
+    if key not in parsed.nodes:
+        parsed.nodes[key] = _attributes(data, spans, operator, parsed.single)
+    inputs = []
+    for start, end in node.get("input", ()):
+        tensor = known.get(data[start:end])
+        if tensor is None and end > start:
             raise ValueError(
-                f"{called(data, attribute, f'{node}: attribute')} is {signed(value)}, "
-                f"expected at most {MAX_SIDE}"
+                f"takes {text(data, (start, end))[:80]!r}, expected what is computed before it"
             )
+        inputs.append(tensor)
+    fewest, most = operator.inputs
+    if not fewest <= len(inputs) <= most:
+        raise ValueError(f"has {len(inputs)} inputs, expected {fewest} to {most}")
+    if code not in TAKES_WEIGHTS:
+        for tensor in inputs:
+            if tensor and tensor.constant and tensor.is_weight:
+                # Two could be broadcast against each other, to the product of their sizes.
+                raise ValueError("takes weights, expected them only in convolutions")
+    return code, operator.rule(inputs, parsed.nodes[key])
+
+
+def _attributes(
+    data: bytes,
+    spans: Iterable[Span],
+    operator: Operator,
+    parsed: dict[bytes, tuple[str, Value]],
+) -> Mapping[str, Value]:
+    """The attributes of a node by name, each with a value that the operator may have."""
+    attributes: dict[str, Value] = {}
+    for start, end in spans:
+        if (coded := data[start:end]) not in parsed:
+            parsed[coded] = _attribute(data, (start, end))
+        name, value = parsed[coded]
+        allowed = operator.attributes.get(name, ())
+        if name in attributes or (allowed is not None and value not in allowed):
+            raise ValueError(
+                f"attribute {name[:80]!r} is {str(value)[:80]}, "
+                "expected one that nin-edge exports, once"
+            )
+        attributes[name] = value
+    return attributes
+
+
+def _attribute(data: bytes, span: Span) -> tuple[str, Value]:
+    """Name and value of an attribute: a bounded integer, a list of them, or text."""
+    attribute = message(data, span, ATTRIBUTE, "attribute")
+    title = called(data, attribute, "attribute")
+    ints = tuple(map(signed, attribute.get("ints", ())))
+    integer = signed(attribute.get("i", 0))
+    for number in (*ints, integer):
+        if abs(number) > MAX_SIDE:
+            raise ValueError(f"{title} is {number}, expected at most {MAX_SIDE}")
+    fields = [field for field in _ATTRIBUTE_TYPES if field in attribute]
+    if len(fields) != 1 or "f" in attribute or attribute.get("type") != _ATTRIBUTE_TYPES[fields[0]]:
+        raise ValueError(f"{title} has {fields or 'no value'}, expected one value of its type")
+    values: dict[str, Value] = {
+        "i": integer,
+        "ints": ints,
+        "s": data[slice(*attribute.get("s", (0, 0)))],
+    }
+    return text(data, attribute.get("name", (0, 0))), values[fields[0]]

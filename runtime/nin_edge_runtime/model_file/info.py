@@ -59,7 +59,7 @@ class ModelInfo:
     """Trained parameters of the network."""
     multiply_adds: int
     """Multiply-adds of all convolutions for one image."""
-    data: Mapping[str, Any]
+    data: Mapping[str, str]
     """Name and licence note of the data set that the network was trained on."""
     versions: Mapping[str, str]
     """Libraries and processor that made the file."""

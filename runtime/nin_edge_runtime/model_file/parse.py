@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from nin_edge_runtime.golden import FORMULA
 from nin_edge_runtime.model_file.certificate import Certificate
-from nin_edge_runtime.model_file.graph_check import MAX_SIDE
 from nin_edge_runtime.model_file.info import (
     EMBEDDED,
     PRECISIONS,
-    PREFIX,
     GoldenSamples,
     ModelInfo,
 )
-from nin_edge_runtime.model_file.strict_json import JsonObject, array, integer, number
+from nin_edge_runtime.model_file.limits import (
+    MAX_CLASSES,
+    MAX_GOLDEN,
+    MAX_GOLDEN_SCALE,
+    MAX_LABEL,
+    MAX_SIDE,
+    MIN_SIDE,
+)
+from nin_edge_runtime.model_file.strict_json import (
+    JsonObject,
+    array,
+    boolean,
+    integer,
+    number,
+    plain,
+    string,
+)
 from nin_edge_runtime.preprocessing import Preprocessing
 
-_MAX_LABELS: Final = 65_536
-_MAX_LABEL: Final = 1000  # characters; most are names of folders, which have at most 255 bytes
-_MIN_SIDE: Final = 16
-_MAX_GOLDEN: Final = 64
-_MAX_GOLDEN_SIDE: Final = 4096  # pixels
+_MAX_DEPTH: Final = 3  # of lists and objects within the parts of the metadata for people
 
 
 def parse_info(values: Mapping[str, Any]) -> ModelInfo:
@@ -44,9 +54,6 @@ def parse_info(values: Mapping[str, Any]) -> ModelInfo:
     temperature = number(values["temperature"])
     if temperature <= 0:
         raise ValueError(f"temperature {temperature}, expected a positive number")
-    for key in ("architecture", "data", "versions"):
-        if not isinstance(values[key], dict):
-            raise ValueError(f"{PREFIX}{key}: expected an object")
     return ModelInfo(
         format_version=values["format_version"],
         labels=labels,
@@ -54,13 +61,15 @@ def parse_info(values: Mapping[str, Any]) -> ModelInfo:
         embedded=embedded,
         precision=values["precision"],
         temperature=temperature,
-        architecture=values["architecture"],
+        architecture=_parse_architecture(values["architecture"]),
         parameters=integer(values["parameters"]),
         multiply_adds=integer(values["multiply_adds"]),
-        data=values["data"],
-        versions=values["versions"],
+        data=_parse_strings("data", values["data"], ("name", "licence", "fingerprint")),
+        versions=_parse_strings("versions", values["versions"]),
         certificate=Certificate.from_json(values["certificate"]),
-        golden=_parse_golden(JsonObject("golden samples", values["golden"]), len(labels)),
+        golden=_parse_golden(
+            JsonObject("golden samples", values["golden"]), len(labels), preprocessing.size
+        ),
         sha256=values["sha256"],
     )
 
@@ -74,10 +83,10 @@ def _parse_labels(value: object) -> tuple[str, ...]:
     ):
         raise ValueError("expected at least two different labels")
     longest = max(map(len, labels))
-    if len(labels) > _MAX_LABELS or longest > _MAX_LABEL:
+    if len(labels) > MAX_CLASSES or longest > MAX_LABEL:
         raise ValueError(
             f"{len(labels)} labels of up to {longest} characters, "
-            f"expected at most {_MAX_LABELS:,} of at most {_MAX_LABEL:,}"
+            f"expected at most {MAX_CLASSES:,} of at most {MAX_LABEL:,}"
         )
     return labels
 
@@ -91,9 +100,9 @@ def _parse_preprocessing(value: object) -> tuple[Preprocessing, str]:
         mean=tuple(map(number, steps.array("mean"))),
         std=tuple(map(number, steps.array("std"))),
     )
-    if not _MIN_SIDE <= preprocessing.size <= MAX_SIDE:
+    if not MIN_SIDE <= preprocessing.size <= MAX_SIDE:
         raise ValueError(
-            f"input size {preprocessing.size}, expected {_MIN_SIDE} to {MAX_SIDE} pixels"
+            f"input size {preprocessing.size}, expected {MIN_SIDE} to {MAX_SIDE} pixels"
         )
     embedded = steps.get("embedded")
     if embedded not in EMBEDDED:
@@ -103,19 +112,57 @@ def _parse_preprocessing(value: object) -> tuple[Preprocessing, str]:
     return preprocessing, embedded
 
 
-def _parse_golden(golden: JsonObject, classes: int) -> GoldenSamples:
+def _parse_architecture(value: object) -> Mapping[str, Any]:
+    """The network's configuration: fields that are known have their type, others are plain."""
+    fields = JsonObject("architecture", value)
+    plain(fields.all(), _MAX_DEPTH)
+    for key, check in _ARCHITECTURE.items():
+        fields.optional(key, check)
+    return fields.all()
+
+
+def _filled_list(check: Callable[[object], object]) -> Callable[[object], object]:
+    """A check of a list that is not empty, by the check of an item."""
+
+    def checked(value: object) -> list[Any]:
+        items = array(value)
+        if not items:
+            raise ValueError("an empty list, expected values")
+        return [check(item) for item in items]
+
+    return checked
+
+
+_ARCHITECTURE: Final[Mapping[str, Callable[[object], object]]] = {
+    **dict.fromkeys(("preset", "block", "head"), string),
+    **dict.fromkeys(("classes", "channels", "size", "stride"), integer),
+    **dict.fromkeys(("width", "dropout", "head_dropout"), number),
+    **dict.fromkeys(("batch_norm", "last_relu"), boolean),
+    "blocks": _filled_list(_filled_list(integer)),
+    "kernels": _filled_list(integer),
+    "pools": lambda value: [string(item) for item in array(value)],
+}
+
+
+def _parse_strings(name: str, value: object, keys: Iterable[str] = ()) -> Mapping[str, str]:
+    """An object of strings: all of its fields, or those of the given names."""
+    fields = JsonObject(name, value)
+    return {key: fields.string(key) for key in fields.all() if key in keys or not keys}
+
+
+def _parse_golden(golden: JsonObject, classes: int, size: int) -> GoldenSamples:
     images = tuple(
         (integer(seed), integer(height), integer(width))
         for seed, height, width in golden.array("images")
     )
-    if not 1 <= len(images) <= _MAX_GOLDEN:
-        raise ValueError(f"golden samples: {len(images)}, expected 1 to {_MAX_GOLDEN} images")
+    largest = MAX_GOLDEN_SCALE * size
+    if not 1 <= len(images) <= MAX_GOLDEN:
+        raise ValueError(f"golden samples: {len(images)}, expected 1 to {MAX_GOLDEN} images")
     if not all(
-        0 <= seed < 2**31 and 1 <= min(sides) <= max(sides) <= _MAX_GOLDEN_SIDE
-        for seed, *sides in images
+        0 <= seed < 2**31 and 1 <= min(sides) <= max(sides) <= largest for seed, *sides in images
     ):
         raise ValueError(
-            f"golden samples: expected seeds of 31 bits and sizes of 1 to {_MAX_GOLDEN_SIDE} pixels"
+            f"golden samples: expected seeds of 31 bits and sizes of 1 to {largest} pixels"
         )
     formula = golden.integer("formula")
     if formula != FORMULA:

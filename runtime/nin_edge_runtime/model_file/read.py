@@ -21,7 +21,6 @@ from nin_edge_runtime.model_file.protobuf import Schema, fields, message, tag
 
 _MAX_BYTES: Final = 2**31 - 1  # protobuf's own limit for one message
 _MAX_METADATA: Final = 16_000_000  # bytes: a thousand classes take 200,000
-_MAX_MESSAGE: Final = 300  # characters of an error that quotes the file
 
 # Fields of ONNX's ModelProto and StringStringEntryProto (onnx.proto).
 _GRAPH, _METADATA = tag(7), tag(14)
@@ -157,7 +156,7 @@ def _parse_values(name: str, properties: dict[str, str]) -> dict[str, Any]:
         if type(version) is not int or version < 1:
             raise ValueError(f"format version {version!r}, expected a positive integer")
     except ValueError as error:
-        raise ModelFileError(f"{name}: damaged metadata: {_shortened(error)}") from None
+        raise ModelFileError(f"{name}: damaged metadata: {strict_json.shortened(error)}") from None
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{name}: model format {version}, "
@@ -174,10 +173,4 @@ def _parse_info(name: str, values: dict[str, Any]) -> ModelInfo:
             f"{name}: damaged metadata: the key {PREFIX}{error.args[0]} is missing"
         ) from None
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{name}: damaged metadata: {_shortened(error)}") from None
-
-
-def _shortened(error: Exception) -> str:
-    """An error's text on one line; one that quotes the file could be as long as the file."""
-    line = " ".join(str(error).split())
-    return line if len(line) <= _MAX_MESSAGE else f"{line[:_MAX_MESSAGE]}..."
+        raise ModelFileError(f"{name}: damaged metadata: {strict_json.shortened(error)}") from None

@@ -15,28 +15,41 @@ _Value = TypeVar("_Value")
 def loads(text: str) -> Any:
     """Parse JSON, and refuse what the standard library's parser lets through.
 
-    That is NaN, Infinity, lone surrogates and, in Python before 3.10.7, integers of any length,
-    which take time that grows with the square of it.
+    That is NaN, Infinity, numbers beyond float64 (`1e999`), lone surrogates and, in Python before
+    3.10.7, integers of any length, which take time that grows with the square of it.
 
     Raises:
         ValueError: not strict JSON.
     """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    def bounded_integer(digits: str) -> int:
-        if len(digits) > _MAX_DIGITS:
-            raise ValueError(f"an integer of {len(digits)} digits")
-        return int(digits)
-
     try:
-        value = json.loads(text, parse_constant=refuse, parse_int=bounded_integer)
+        value = _DECODER.decode(text)
         if "\\u" in text:  # a lone surrogate cannot be encoded, and so not printed
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:40]} is beyond float64")
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_constant=_refuse, parse_int=_bounded_integer, parse_float=_finite
+)
 
 
 def number(value: object) -> float:
@@ -73,6 +86,17 @@ def string(value: object) -> str:
     return value
 
 
+def boolean(value: object) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r}, expected true or false")
+    return value
+
+
 def array(value: object) -> list[Any]:
     """A list.
 
@@ -82,6 +106,25 @@ def array(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"{value!r}, expected a list")
     return value
+
+
+def plain(value: object, depth: int) -> None:
+    """Check that lists and objects are nested at most `depth` deep.
+
+    Raises:
+        ValueError: they are nested deeper.
+    """
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if items and not depth:
+        raise ValueError("JSON that is nested too deeply")
+    for item in items:
+        plain(item, depth - 1)
+
+
+def shortened(error: object, limit: int = 300) -> str:
+    """An error's text on one line; one that quotes a file could be as long as the file."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= limit else f"{line[:limit]}..."
 
 
 class JsonObject:
@@ -100,6 +143,14 @@ class JsonObject:
         """A field of any type; None where it is missing."""
         return self._fields.get(key)
 
+    def all(self) -> dict[str, Any]:
+        """All fields, of any types."""
+        return self._fields
+
+    def optional(self, key: str, check: Callable[[object], _Value]) -> _Value | None:
+        """A field as `check` gives it; None where it is null or missing."""
+        return None if self.get(key) is None else self._checked(key, check)
+
     def number(self, key: str) -> float:
         """A finite number."""
         return self._checked(key, number)
@@ -112,21 +163,25 @@ class JsonObject:
         """A string."""
         return self._checked(key, string)
 
+    def boolean(self, key: str) -> bool:
+        """True or False."""
+        return self._checked(key, boolean)
+
     def array(self, key: str) -> list[Any]:
         """A list."""
         return self._checked(key, array)
 
     def optional_number(self, key: str) -> float | None:
         """A finite number; None where it is null or missing."""
-        return None if self.get(key) is None else self.number(key)
+        return self.optional(key, number)
 
     def optional_integer(self, key: str) -> int | None:
         """An integer of at least 0; None where it is null or missing."""
-        return None if self.get(key) is None else self.integer(key)
+        return self.optional(key, integer)
 
     def optional_string(self, key: str) -> str | None:
         """A string; None where it is null or missing."""
-        return None if self.get(key) is None else self.string(key)
+        return self.optional(key, string)
 
     def _checked(self, key: str, check: Callable[[object], _Value]) -> _Value:
         if key not in self._fields:

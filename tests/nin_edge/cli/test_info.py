@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
+from onnx import ModelProto
 
 from nin_edge.cli import main
 from nin_edge_runtime import DEFAULT_MODEL, read_model
+from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 
 def _info(*options: str, model: Path = DEFAULT_MODEL) -> str:
@@ -56,3 +59,59 @@ def test_info_says_what_was_not_measured(tiny_model: Path) -> None:
         assert lines[f"certificate {part}"].endswith("not measured")
     assert lines["certificate float layers"].endswith("all")
     assert not any("budget" in name or "quantization" in name for name in lines)
+
+
+def resealed(data: bytes, metadata: dict[str, object]) -> bytes:
+    """A model file with other metadata and a SHA-256 that fits, as a forger would make it."""
+    model = ModelProto.FromString(data)
+    for entry in model.metadata_props:
+        key = entry.key.removeprefix("nin_edge.")
+        if key in metadata:
+            entry.value = json.dumps(metadata[key])
+    forged: bytes = model.SerializeToString()
+    digits = find_sha256(forged)
+    assert digits is not None
+    return forged[: digits.start] + file_sha256(forged, digits).encode() + forged[digits.stop :]
+
+
+ESCAPE = "\x1b]0;title\x07\r\nlabels  forged"
+ACCURACY = {"images": 9, "measured_with": "this file", "top1": 0.5}
+ROWS = [{"min_score": 0.5, "coverage": 1.0, "top1": None}] * 5_000
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"data": {"name": ESCAPE, "licence": ESCAPE}},
+        {"versions": {ESCAPE: ESCAPE}},
+        {"versions": {"x" * 500_000: "1"}},
+        {"versions": {f"library {number}": "x" * 1000 for number in range(5_000)}},
+        {"data": {"name": "x" * 500_000}},
+        {"architecture": {"preset": ESCAPE, "width": 1}},
+        {"architecture": {"blocks": [[8] * 50_000]}},
+        {"certificate": {"accuracy": {"data": ESCAPE * 50_000, **ACCURACY}}},
+        {"certificate": {"float_layers": [ESCAPE] * 100_000, ESCAPE: ESCAPE}},
+        {
+            "certificate": {
+                "thresholds": {
+                    **dict.fromkeys(("data", "split", "measured_with", "temperature"), "x"),
+                    "images": 1,
+                    "answers": ROWS,
+                }
+            }
+        },
+    ],
+    ids=lambda metadata: str(metadata)[:30],
+)
+def test_info_prints_little_of_a_strangers_text_and_nothing_raw(
+    tiny_model: Path, tmp_path: Path, metadata: dict[str, object]
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(resealed(tiny_model.read_bytes(), metadata))
+    text = _info(model=model)
+    lines = text.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) < 140
+    assert len(text) < 60_000
+    assert sum(line.startswith("labels") for line in lines) == 1
+    assert len(_info("--json", model=model)) < 40_000_000

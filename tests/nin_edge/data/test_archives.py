@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nin_edge.data import Dataset, DatasetError, open_dataset
+from nin_edge.data import Dataset, DatasetError, archives, open_dataset
 
 ARCHIVES = ["data.tar", "data.tar.gz", "data.tar.bz2", "data.tar.xz", "data.zip"]
 
@@ -163,3 +166,92 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
         DatasetError, match=r"data\.tar: (neither a folder nor|a truncated or broken)"
     ):
         read(tmp_path / "data.tar")
+
+
+# --- archives that become, or claim, any number of bytes ------------------------------------------
+
+
+def header(name: str, size: int, member_type: bytes = tarfile.REGTYPE) -> bytes:
+    """The header of a tar's member, which claims a size."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, member_type
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(size: int | str) -> bytes:
+    """A member whose size stands in an extended header."""
+    record = f" size={size}\n"
+    record = f"{len(record) + 2}{record}"
+    return header("pax", len(record), tarfile.XHDTYPE) + record.encode().ljust(512, b"\0")
+
+
+HUGE_TARS = {
+    "a member of 2^44 bytes": header("a/2.png", 1 << 44),
+    "a member beyond the end": header("a/2.png", 4096) + bytes(1024),
+    "a member of 2^44 bytes in pax": pax(1 << 44) + header("a/2.png", 0),
+    "a long name of 2^44 bytes": header("x", 1 << 44, tarfile.GNUTYPE_LONGNAME),
+    "a long link of 2^44 bytes": header("x", 1 << 44, tarfile.GNUTYPE_LONGLINK),
+    "a pax header of 2^44 bytes": header("x", 1 << 44, tarfile.XHDTYPE),
+    "a global header of 2 MB": header("x", 2 << 20, tarfile.XGLTYPE) + bytes(2 << 20),
+    "a sparse member": header("a/2.png", 512, tarfile.GNUTYPE_SPARSE) + bytes(512),
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("tail", HUGE_TARS.values(), ids=HUGE_TARS)
+@pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
+def test_a_tar_that_claims_more_than_it_has_is_refused_at_once(
+    tmp_path: Path, encoded: bytes, tail: bytes, ending: str, first: bool
+) -> None:
+    body = b"" if first else header("a/0.png", len(encoded)) + encoded.ljust(1024, b"\0")
+    pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[ending]
+    path = tmp_path / f"evil.tar{ending}"
+    path.write_bytes(pack(body + tail + bytes(1024)))
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=r"truncated or broken|nor a readable|refused") as caught:
+        read(path)
+    assert time.monotonic() - started < 2
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ARCHIVES[1:])
+def test_a_compressed_archive_that_becomes_too_large_is_refused(
+    pair: Path,
+    tmp_path: Path,
+    pack: Callable[[Path, Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    path = pack(pair, tmp_path / name)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 5_000)
+    monkeypatch.setattr(archives, "MAX_RATIO", 0)
+    with pytest.raises(DatasetError, match=r"unpacks to more than 5,000 bytes.*refused"):
+        read(path)
+    monkeypatch.setattr(archives, "MAX_RATIO", 200)
+    read(path)
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_member_that_is_too_large_is_refused(
+    pair: Path,
+    tmp_path: Path,
+    pack: Callable[[Path, Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBER", 100)
+    with pytest.raises(
+        DatasetError, match=r"member '.*png' has [\d,]+ bytes, expected at most 100;"
+    ):
+        read(pack(pair, tmp_path / name))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_unpacked_without_a_bound_is_refused(
+    tmp_path: Path, encoded: bytes, method: int
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for name in ("a/0.png", "b/0.png"):
+            archive.writestr(name, encoded)
+    with pytest.raises(DatasetError, match=rf"compressed by method {method}, expected deflate"):
+        read(tmp_path / "a.zip")

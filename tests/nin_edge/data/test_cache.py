@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nin_edge.data import Dataset, open_dataset
-from nin_edge.data.cache import Index
+from nin_edge.data.cache import Index, _checksum
 
 
 def read(path: Path, **options: Any) -> Dataset:
@@ -141,6 +141,67 @@ def test_a_damaged_cache_is_rebuilt(
     np.testing.assert_array_equal(after.images, images)
     assert (after.fingerprint, after.labels) == (before.fingerprint, before.labels)
     assert [entry.name for entry in private_cache.iterdir()] == [folder.name]
+
+
+def forge_index(**changes: object) -> Callable[[Path], None]:
+    """A change of entries of the index, with a checksum that fits."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / "index.json").read_text()) | changes
+        del values["checksum"]
+        (folder / "index.json").write_text(json.dumps(values | {"checksum": _checksum(values)}))
+
+    return change
+
+
+def replace_by_link(folder: Path) -> None:
+    folder.rename(folder.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        forge_index(targets=[2] * 20),
+        forge_index(targets=[-1] * 20),
+        forge_index(targets=["a"] * 20),
+        forge_index(targets=[0] * 19),
+        forge_index(splits=[None] * 20),
+        forge_index(labels=[1, 2]),
+        forge_index(shape=[20, -16, -16, 3]),
+        forge_index(shape=[20, 16, 48]),
+        forge_index(names=5),
+        lambda folder: (folder / "index.json").write_text("[" * 100_000),
+        lambda folder: folder.chmod(0o777),
+        replace_by_link,
+    ],
+    ids=[
+        *("a class too many", "a negative class", "a text as class", "too few classes"),
+        *("no splits", "numbers as labels", "negative sides", "three sides", "a number as names"),
+        *("deep JSON", "writable by others", "a link"),
+    ],
+)
+def test_a_cache_that_others_could_have_made_is_not_taken(
+    pair: Path, private_cache: Path, attack: Callable[[Path], None]
+) -> None:
+    before = read(pair, cache=private_cache)
+    fingerprint, targets = before.fingerprint, before.targets.tolist()
+    (folder,) = private_cache.iterdir()
+    attack(folder)
+    progress = Counted()
+    after = read(pair, cache=private_cache, progress=progress)
+    assert progress.calls
+    assert (after.fingerprint, after.targets.tolist()) == (fingerprint, targets)
+
+
+def test_a_cache_of_another_user_is_not_taken(
+    pair: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(pair, cache=private_cache)
+    monkeypatch.setattr(os, "getuid", lambda: 12_345)
+    progress = Counted()
+    read(pair, cache=private_cache, progress=progress)  # taken, though it seems another user's now
+    assert progress.calls
 
 
 def test_an_index_survives_its_json() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import resource
 import socket
 import threading
 import time
@@ -34,6 +36,8 @@ class Server(ThreadingHTTPServer):
         self.tears: list[int] = []  # bytes after which the next answers break off
         self.status = 200
         self.silent = False
+        self.length: str | None = None  # the Content-Length it states; none if empty
+        self.pause = 0.0  # seconds between bytes
         self.release = threading.Event()  # ends silences
         self.asked: list[str | None] = []  # the Range of each request
         self.paths: list[str] = []
@@ -66,11 +70,17 @@ class Handler(BaseHTTPRequestHandler):
                 return
         self.send_response(206 if start else 200)
         body = server.content[start:]
-        self.send_header("Content-Length", str(len(body)))
+        if server.length != "":
+            self.send_header("Content-Length", server.length or str(len(body)))
         if start:
             whole = len(server.content)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         self.end_headers()
+        if server.pause:
+            for byte in body[:100]:
+                self.wfile.write(bytes([byte]))
+                server.release.wait(server.pause)
+            return
         self.wfile.write(body[: server.tears.pop(0)] if server.tears else body)
 
     def log_message(self, *args: Any) -> None:
@@ -92,7 +102,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def remote(*urls: str, content: bytes = CONTENT) -> Remote:
-    return Remote(urls, hashlib.md5(content).hexdigest())
+    return Remote(urls, len(CONTENT), hashlib.md5(content).hexdigest())
 
 
 def fetch(folder: Path, *remotes: Remote, **options: Any) -> None:
@@ -233,9 +243,13 @@ def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_no_fault_of_the_network(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.tar.gz.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left") as caught:
-        fetch(tmp_path, remote(server.url()))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            fetch(tmp_path, remote(server.url()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.filename == str(tmp_path / "data.tar.gz.part")
     assert len(server.asked) == 1
 
@@ -263,3 +277,56 @@ def test_everything_in_the_catalogue_is_over_https() -> None:
             assert all(url.startswith("https://") for url in one.urls)
             assert {url.rsplit("/", 1)[-1] for url in one.urls} == {one.name}
             assert len(bytes.fromhex(one.md5)) == 16
+            assert 0 < one.size < 1 << 30
+
+
+# --- hostile servers and folders ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-5", "many"])
+def test_a_length_that_is_none_is_ignored(server: Server, tmp_path: Path, length: str) -> None:
+    server.length = length
+    fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {"data.tar.gz": CONTENT}
+
+
+@pytest.mark.parametrize("length", [None, "", "300001", "99999999999999"])
+def test_more_bytes_than_were_published_are_not_stored(
+    server: Server, tmp_path: Path, length: str | None
+) -> None:
+    server.content, server.length = CONTENT * 20, length
+    with pytest.raises(DownloadError, match="bytes, the published file has 300,000"):
+        fetch(tmp_path, remote(server.url()))
+    assert held(tmp_path) == {}
+
+
+def test_a_trickle_is_not_waited_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_SLOWEST", 3_000_000)
+    server.pause = 0.05
+    with pytest.raises(DownloadError, match=r"slower than 3000 kB/s; \d+ bytes are kept"):
+        fetch(tmp_path, remote(server.url()), timeout=0.2)
+    assert CONTENT.startswith(held(tmp_path)["data.tar.gz.part"])
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe"])
+def test_an_unfinished_file_that_leads_elsewhere_is_not_written_to(
+    server: Server, tmp_path: Path, kind: str
+) -> None:
+    mine, folder = tmp_path / "mine.txt", tmp_path / "data"
+    folder.mkdir()
+    part = folder / "data.tar.gz.part"
+    if kind != "dangling link":
+        mine.write_bytes(b"mine")
+    if kind == "hard link":
+        part.hardlink_to(mine)
+    elif kind == "pipe":
+        os.mkfifo(part)
+    else:
+        part.symlink_to(mine)
+    with pytest.raises(DownloadError, match=r"\.part: a link.*expected a plain file"):
+        fetch(folder, remote(server.url()))
+    assert mine.exists() == (kind != "dangling link")
+    assert not mine.exists() or mine.read_bytes() == b"mine"
+    assert not server.asked

@@ -172,7 +172,7 @@ def mnist(
     """MNIST's files in small, and the names of those that were fetched."""
     files = official.idx_files(digits)
     remotes = tuple(
-        Remote((f"https://host/{name}",), hashlib.md5(data).hexdigest())
+        Remote((f"https://host/{name}",), len(data), hashlib.md5(data).hexdigest())
         for name, data in files.items()
     )
     monkeypatch.setitem(CATALOGUE, "mnist", remotes)

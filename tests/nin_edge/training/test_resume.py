@@ -214,6 +214,9 @@ def test_resuming_with_other_settings_is_refused(
         "no step",
         "odd state",
         "no digest",
+        "a negative step",
+        "a step beyond the last",
+        "an epoch too many",
     ],
 )
 def test_a_damaged_state_is_refused_by_name(train_tiny: Train, stopped: Path, damage: str) -> None:
@@ -228,6 +231,13 @@ def test_a_damaged_state_is_refused_by_name(train_tiny: Train, stopped: Path, da
             header["state"] = {"steps": 1}
         elif damage == "odd state":
             header["state"] = ["step"]
+        elif damage == "a negative step":
+            header["state"]["step"] = -5
+        elif damage == "a step beyond the last":
+            header["state"]["step"] = 10**9
+        elif damage == "an epoch too many":
+            row = dict.fromkeys(("loss", "holdout_loss", "images_per_second", "seconds"), 1.0)
+            header["state"]["history"].append({"epoch": 1, "holdout_top1": 0.5, **row})
         elif damage == "no digest":
             del header["config_sha256"]
         else:

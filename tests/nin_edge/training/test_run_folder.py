@@ -10,6 +10,7 @@ from nin_edge.checkpoint import DataSource
 from nin_edge.data import Location
 from nin_edge.metrics import Epoch
 from nin_edge.network import NetworkConfig
+from nin_edge.tensorfile import write_tensors
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_config import RunConfig, WeightsUsed
@@ -62,6 +63,62 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
     state = TrainingState(3, 0.1, 2.5, {"scale": 8.0}, [Epoch(1, 0.5, 0.25, 0.125, 10.0, 2.0)])
     folder.write_state(CONFIG, state, {})
     assert folder.read_state(CONFIG) == (state, {})
+
+
+STATE = TrainingState(3, 0.1, 2.5, {}, [Epoch(1, 0.5, 0.25, 0.125, 10.0, 2.0)]).to_json()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"step": step} for step in (-5, 1.5, "3", None, True)),
+        *({"seconds": seconds} for seconds in ("1", [1.0])),
+        *(
+            {"history": history}
+            for history in (5, [3], [{}], [{**STATE["history"][0], "loss": "a"}])
+        ),
+        *({"scaler": scaler} for scaler in (None, [], {"scale": "high"})),
+    ],
+    ids=str,
+)
+def test_a_state_with_odd_values_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    folder = RunFolder(tmp_path)
+    header = {"config_sha256": CONFIG.digest(), "state": {**STATE, **changes}}
+    write_tensors(folder.state, "training state", {}, header)
+    with pytest.raises(ModelFileError, match=r"state\.safetensors: a damaged training state"):
+        folder.read_state(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": "ab"},
+        {"labels": [1, 2, 3]},
+        {"location": "here"},
+        {"location": {"path": 3, "name": "a", "official": None}},
+        {"init": ["nin"]},
+        {"teachers": {"weights": "a"}},
+        {"data": {"name": None}},
+        {"network": []},
+        {"recipe": {"epochs": 1.5}},
+        {"recipe": {"epochs": "3"}},
+        {"recipe": {"flip": "yes"}},
+        {"recipe": {"momentum": float("nan")}},
+    ],
+    ids=str,
+)
+def test_a_configuration_with_odd_values_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config(CONFIG)
+    stored = json.loads(folder.config.read_text()) | changes
+    folder.config.write_text(json.dumps(stored))
+    with pytest.raises(ModelFileError, match=r"config\.json: not a run's configuration") as error:
+        folder.read_config()
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("present", ["nothing", "a folder", "a file"])

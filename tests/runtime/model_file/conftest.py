@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from nin_edge.checkpoint import Checkpoint
 
 # Hostile files are made with the export stage, which the runtime is also tested without.
-_WITH_ONNX = ["test_contract.py", "test_graph_check.py", "test_protobuf.py"]
+_WITH_ONNX = [
+    *("test_contract.py", "test_graph_check.py", "test_protobuf.py", "test_work.py"),
+]
 collect_ignore = [] if find_spec("onnx") else _WITH_ONNX
 
 

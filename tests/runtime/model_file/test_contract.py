@@ -17,7 +17,8 @@ from nin_edge_export.graph import build_graph
 from nin_edge_export.int8.activation_ranges import recorded_ranges
 from nin_edge_export.int8.quantize import quantize
 from nin_edge_runtime import DEFAULT_MODEL, read_model
-from nin_edge_runtime.model_file import graph_check
+from nin_edge_runtime.model_file import graph_check, schema
+from nin_edge_runtime.model_file.operators import OPERATORS, TYPES
 from nin_edge_runtime.model_file.protobuf import (
     BYTES,
     FIXED32,
@@ -85,17 +86,17 @@ class TestOwnFiles:
 
 
 SCHEMAS: dict[str, Schema] = {
-    "ModelProto": graph_check.MODEL,
-    "OperatorSetIdProto": graph_check.OPSET,
-    "GraphProto": graph_check.GRAPH,
-    "NodeProto": graph_check.NODE,
-    "AttributeProto": graph_check.ATTRIBUTE,
-    "TensorProto": graph_check.TENSOR,
-    "ValueInfoProto": graph_check.VALUE,
-    "TypeProto": graph_check.TYPE,
-    "TypeProto.Tensor": graph_check.TENSOR_TYPE,
-    "TensorShapeProto": graph_check.SHAPE,
-    "TensorShapeProto.Dimension": graph_check.DIMENSION,
+    "ModelProto": schema.MODEL,
+    "OperatorSetIdProto": schema.OPSET,
+    "GraphProto": schema.GRAPH,
+    "NodeProto": schema.NODE,
+    "AttributeProto": schema.ATTRIBUTE,
+    "TensorProto": schema.TENSOR,
+    "ValueInfoProto": schema.VALUE,
+    "TypeProto": schema.TYPE,
+    "TypeProto.Tensor": schema.TENSOR_TYPE,
+    "TensorShapeProto": schema.SHAPE,
+    "TensorShapeProto.Dimension": schema.DIMENSION,
     "StringStringEntryProto": ENTRY,
 }
 
@@ -119,21 +120,21 @@ class TestFieldNumbers:
                 assert any(word.rstrip("s") in ours for word in theirs.name.split("_")), ours
 
     def test_element_types_are_those_of_the_onnx_package(self) -> None:
-        for kind, (width, holder) in graph_check._TYPES.items():
+        for kind, (width, holder) in TYPES.items():
             dtype = helper.tensor_dtype_to_np_dtype(kind)
             assert dtype.itemsize == width
             assert helper.tensor_dtype_to_field(kind) == holder
 
     def test_the_operators_are_those_that_the_contract_names(self) -> None:
         page = (Path(__file__).parents[3] / "docs" / "artifact.md").read_text("utf-8")
-        for operator in graph_check.OPERATORS:
+        for operator in OPERATORS:
             assert f"`{operator.decode()}`" in page
             assert onnx.defs.has(operator.decode())
-        assert f"the {len(graph_check.OPERATORS)} that this page names" in page
+        assert f"the {len(OPERATORS)} that this page names" in page
 
     def test_all_that_is_in_a_file_of_ours_is_in_the_lists(self, tiny_bytes: bytes) -> None:
         model = ModelProto.FromString(tiny_bytes)
-        found = message(tiny_bytes, (0, len(tiny_bytes)), graph_check.MODEL, "it", MAX_FIELDS)
-        inner = message(tiny_bytes, found["graph"], graph_check.GRAPH, "it", MAX_FIELDS)
+        found = message(tiny_bytes, (0, len(tiny_bytes)), schema.MODEL, "it", MAX_FIELDS)
+        inner = message(tiny_bytes, found["graph"], schema.GRAPH, "it", MAX_FIELDS)
         assert len(inner["node"]) == len(model.graph.node)
         assert len(inner["initializer"]) == len(model.graph.initializer)

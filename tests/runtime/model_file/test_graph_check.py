@@ -264,6 +264,20 @@ SENSELESS: dict[str, tuple[Change, str]] = {
     "Expand": (lambda model: add_node(model, "Expand"), "Expand"),
     "Loop": (loop, "Loop"),
     "no operator": (lambda model: add_node(model, ""), "operator ''"),
+    "an unknown tensor": (
+        lambda model: node(model, "Relu").input.__setitem__(0, "nowhere"),
+        "'nowhere', expected what is computed before",
+    ),
+    "a name twice": (
+        lambda model: (
+            add_node(model, "Relu") or model.graph.node[-1].output.__setitem__(0, "pixels")
+        ),
+        "twice",
+    ),
+    "an initializer in place of the image": (
+        lambda model: setattr(initializer(model), "name", "image"),
+        "twice",
+    ),
     "another domain's": (
         lambda model: add_node(model, "Conv", domain="com.microsoft"),
         r"com\.microsoft\.Conv",
@@ -370,7 +384,7 @@ class TestSenselessGraphs:
     def test_what_is_left_over_is_onnx_runtimes_to_refuse(
         self, graph: ModelProto, sealed: Callable[..., bytes]
     ) -> None:
-        node(graph, "Relu").input[0] = "nowhere"
+        node(graph, "Cast").attribute[0].i = TensorProto.FLOAT16  # before float32 constants
         with pytest.raises(ModelFileError, match="ONNX Runtime"):
             Classifier(sealed(graph), provider="cpu")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nin_edge_runtime import ModelFileError, read_model
-from nin_edge_runtime.model_file import FORMAT_VERSION, graph_check
+from nin_edge_runtime.model_file import FORMAT_VERSION
 
 SECONDS = 2.0
 """Longest that a refusal may take here."""
@@ -115,6 +115,7 @@ class TestFormat:
             {"images": [[2**31, 16, 16]] * 8},
             {"images": [[0, 0, 16]] * 8},
             {"images": [[0, 16, 100_000]] * 8},
+            {"images": [[0, 16, 81]] * 8},
             {"images": [[0, 16]] * 8},
             {"images": [0] * 8},
             {"pytorch": [[0.5, 0.5]] * 8},
@@ -186,19 +187,46 @@ class TestMetadata:
         with pytest.raises(ModelFileError, match="refused before it is run"):
             read_model(forge(tiny_bytes, changed))
 
-    def test_more_class_maps_than_fit_into_memory_are_refused(self, tiny_bytes: bytes) -> None:
-        with pytest.raises(ValueError, match="65,536 classes"):
-            graph_check.check_model(
-                tiny_bytes, classes=65_536, size=512, channels=3, embedded="full"
-            )
+    @pytest.mark.parametrize(
+        ("count", "side", "said"),
+        [(17, 16, "17, expected 1 to 16"), (1, 81, "1 to 80 pixels"), (8, 4096, "1 to 80 pixels")],
+    )
+    def test_golden_samples_that_take_long_are_refused(
+        self, tiny_bytes: bytes, forge: Callable[..., bytes], count: int, side: int, said: str
+    ) -> None:
+        rows = [[0.5, 0.25, 0.25]] * count
+        golden = {"formula": 1, "images": [[0, 16, side]] * count, "pytorch": rows, "file": rows}
+        with pytest.raises(ModelFileError, match=said):
+            read_model(forge(tiny_bytes, {"golden": json.dumps(golden)}))
 
-    def test_very_many_golden_samples_are_refused(
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            *(("architecture", value) for value in ('{"blocks": [1, 2]}', '{"blocks": [[]]}')),
+            *(("architecture", value) for value in ('{"blocks": 3}', '{"preset": ["nin"]}')),
+            *(("architecture", value) for value in ('{"width": "1"}', '{"batch_norm": 1}')),
+            ("architecture", '{"later": ' + "[" * 200 + "1" + "]" * 200 + "}"),
+            *(("data", value) for value in ('{"name": 3}', '{"name": ["a"]}', '{"licence": 1.5}')),
+            *(("versions", value) for value in ('{"python": 3.11}', '{"torch": {"a": 1}}')),
+            *((key, '{"later": 1e999}') for key in ("architecture", "data", "certificate")),
+            ("certificate", '{"later": -1E400}'),
+        ],
+        ids=lambda text: text[:30],
+    )
+    def test_odd_values_for_people_are_refused_as_well(
+        self, tiny_bytes: bytes, forge: Callable[..., bytes], key: str, value: str
+    ) -> None:
+        with pytest.raises(ModelFileError, match="damaged metadata") as error:
+            read_model(forge(tiny_bytes, {key: value}))
+        assert len(str(error.value)) < 500
+
+    def test_values_that_later_releases_may_add_are_taken(
         self, tiny_bytes: bytes, forge: Callable[..., bytes]
     ) -> None:
-        rows = [[0.5, 0.25, 0.25]] * 65
-        golden = {"formula": 1, "images": [[0, 4096, 4096]] * 65, "pytorch": rows, "file": rows}
-        with pytest.raises(ModelFileError, match="1 to 64 images"):
-            read_model(forge(tiny_bytes, {"golden": json.dumps(golden)}))
+        later = {"architecture": '{"blocks": [[8, 8]], "groups": [1, 2]}', "data": '{"name": "a"}'}
+        info = read_model(forge(tiny_bytes, later))[1]
+        assert info.architecture["groups"] == [1, 2]
+        assert info.data == {"name": "a"}
 
     def test_text_is_never_evaluated(
         self, tiny_bytes: bytes, forge: Callable[..., bytes], tmp_path: Path

@@ -102,7 +102,7 @@ TEST, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
         (TEST, cut(1), r"expected 15,680 bytes for \(20, 28, 28\), found 15,679"),
         (TEST, lambda data: data + b"x", "found more"),
         (TEST, lambda data: data[:10], "truncated in its header"),
-        (TEST, start(b"\0\0\x08\3" + b"\xff" * 12), "more than 2 GiB"),
+        (TEST, start(b"\0\0\x08\3" + b"\xff" * 12), "more than 268,435,456 bytes"),
         (TEST, lambda _: idx(0, 28, 28), "expected some with pixels"),
         (TEST_LABELS, lambda _: idx(19), "19 labels, but 20 images in t10k-"),
         (TEST_LABELS, lambda _: idx(20, value=11), "label 11 of image 0, expected"),

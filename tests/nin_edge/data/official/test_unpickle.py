@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -57,5 +58,36 @@ def test_a_data_set_with_a_foreign_object_is_refused(
     ],
 )
 def test_no_other_name_is_resolved(opcodes: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^(it names the foreign|a broken|unreg)"):
+    with pytest.raises(
+        ValueError, match=r"^(it names the foreign|its pickle has the opcode \w+; refused)"
+    ):
         unpickle.load(opcodes)
+
+
+BOMBS = {
+    "a memo of 2 GB": (b"\x80\x02]r\xff\xff\xff\x07.", "stores a value at 134217727, expected 1"),
+    "a memo by text": (b"]p2000000000\n.", "stores a value at 2000000000"),
+    "a negative memo": (b"]p-5\n.", "stores a value at -5"),
+    "8 EB of bytes": (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", "expected"),
+    "2 GB of text": (b"\x80\x02X\xff\xff\xff\x7f.", "expected"),
+    "a byte array": (b"\x80\x05\x96" + b"\xff" * 5 + b"\0\0\0.", "BYTEARRAY8|expected"),
+    "deep tuples as a key": (b"}(" + b")" + b"\x85" * 2000 + b"Nu.", "1,000 tuples"),
+    "an object": (b"(cnumpy\nndarray\no.", "opcode OBJ; refused"),
+    "no end": (b"\x80\x02]", "STOP|exhausted"),
+}
+
+
+@pytest.mark.parametrize(("bomb", "said"), BOMBS.values(), ids=BOMBS)
+def test_a_few_bytes_claim_no_memory(bomb: bytes, said: str) -> None:
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=said):
+        unpickle.load(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_long_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpickle, "_MAX_OPCODES", 100)
+    with pytest.raises(ValueError, match="more than 100 opcodes"):
+        unpickle.load(pickle.dumps({"a": list(range(200))}))
