@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
 import tarfile
 import zipfile
@@ -19,6 +20,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from nin_edge.data.errors import DatasetError
+from nin_edge.data.zip_names import member_names
+from nin_edge.text import list_some, printable
+
+_logger = logging.getLogger(__name__)
 
 _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -46,7 +51,8 @@ class _Archive:
                 f"{self.path}: member {name!r} is a link or a device, "
                 "expected only files and folders; refused"
             )
-        if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
             raise DatasetError(
                 f"{self.path}: member {name!r} has a path outside the archive; refused"
             )
@@ -138,14 +144,34 @@ class ZipArchive(_Archive):
 
     def names(self) -> list[str]:
         """See `Source.names`."""
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            for member in archive.infolist():
-                mode = member.external_attr >> 16
-                self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted({member.filename for member in archive.infolist()})  # folders end in /
+        return list(_zip_names(self, self.stamp()))
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
+            paths, _ = member_names(archive.infolist())
+            members = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
             for name in sorted(names):
-                yield name, archive.read(name)
+                yield name, archive.read(members[name])
+
+    def listed(self) -> tuple[str, ...]:
+        """The names, read anew."""
+        with self._reading(), zipfile.ZipFile(self.path) as archive:
+            names, guessed = member_names(archive.infolist())
+            for name, member in zip(names, archive.infolist(), strict=True):
+                mode = member.external_attr >> 16
+                self._check(member.filename, link=mode & 0o170000 == 0o120000)
+                self._check(name, link=False)
+        if guessed:
+            shown = list_some([name for name in names if not name.isascii()], 3)
+            _logger.warning(
+                "%s: does not state the encoding of its names, read as %s: %s",
+                *(self.path, guessed, printable(shown)),
+            )
+        return tuple(sorted(set(names)))  # folders end in /
+
+
+@lru_cache(maxsize=1)
+def _zip_names(archive: ZipArchive, stamp: str) -> tuple[str, ...]:
+    """Names in an archive with this stamp; kept, so that a warning comes once."""
+    return archive.listed()
