@@ -57,7 +57,7 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON can represent it."""
-        location = self.location and {**asdict(self.location), "path": str(self.location.path)}
+        location = self.location and self.location.to_json()
         return {"format_version": FORMAT_VERSION, **asdict(self), "location": location}
 
     @classmethod
@@ -77,7 +77,7 @@ class RunConfig:
             preprocessing=read_preprocessing(stored["preprocessing"]),
             labels=tuple(stored["labels"]),
             data=DataSource(**stored["data"]),
-            location=location and Location(**{**location, "path": Path(location["path"])}),
+            location=location and Location.from_json(location),
             init=init and WeightsUsed(**init),
             new_head=stored["new_head"],
             teachers=tuple(WeightsUsed(**teacher) for teacher in stored["teachers"]),
