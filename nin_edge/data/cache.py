@@ -245,7 +245,10 @@ def _check(
         raise DatasetError(f"{path}: no readable image; {name}: {reason}")
     filled = {member.split for member in readable}
     if empty := [split for split in contents.splits if split not in filled]:
-        raise DatasetError(f"{path}: no readable image in a class of its {empty[0]} split")
+        raise DatasetError(
+            f"{path}: no readable image in a class of its {empty[0]} split, expected "
+            f"{empty[0]}/<class>/*"
+        )
 
 
 def _index(

@@ -71,16 +71,6 @@ def test_a_test_split_is_taken_and_kept_by_the_run(split: Path, tmp_path: Path) 
     assert "test_split is 0.5: the run to resume was started with 0.25" in other.stderr
 
 
-def test_a_run_without_a_test_split_is_exported_by_its_validation_split(
-    split: Path, tmp_path: Path, quick_report: None
-) -> None:
-    run = tmp_path / "run"
-    assert invoke("train", split, *TINY, "-o", run).exit_code == 0
-    exported = invoke("export", run, "--precision", "fp32", "-o", tmp_path / "models")
-    assert exported.exit_code == 0, exported.output
-    assert "on 8 images of split (validation split)" in exported.stdout
-
-
 def test_a_table_of_labels_trains_and_resumes(
     tmp_path: Path, make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
