@@ -69,7 +69,7 @@ def _locked(path: Path, refusal: str) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab")
         except (FileNotFoundError, FileExistsError):
-            if path.parent.exists() and not path.parent.is_dir():
+            if path.parent.is_symlink() or (path.parent.exists() and not path.parent.is_dir()):
                 raise
             continue  # a holder that ended removed the folder in between
         with file:
