@@ -154,7 +154,8 @@ def evaluate(
         predictor: the model.
         dataset: images of its size, channels and classes.
         split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
-            split, or else the validation split, if None.
+            split, or else the validation split, if None; `all` of data without splits that lack a
+            class.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -169,7 +170,7 @@ def evaluate(
             f"{dataset.name}: images of shape {dataset.images.shape[1:]}, "
             f"the model expects {expected}"
         )
-    split = split or dataset.scored_split
+    split = split or dataset.default_split
     indices = dataset.indices(split)
     if not len(indices):
         raise DatasetError(

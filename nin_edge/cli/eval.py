@@ -39,8 +39,8 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "holdout", "train", "all"]),
-    help="Images to score; train is without the hold-out. The test split, or else the validation "
-    "split, if not given.",
+    help="Images to score; train is without the hold-out. If not given: the test split, or else "
+    "the validation split; all images of data without splits that lack a class.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -86,7 +86,7 @@ def command(
     )
     dataset = open_data(location, steps.size, steps.channels, predictor.labels)
     if split is None:
-        split = dataset.scored_split
+        split = dataset.default_split
         _explain_split(dataset)
     scores = evaluate(predictor, dataset, split, show_progress("evaluating images"))
     if as_json:
@@ -118,8 +118,10 @@ def command(
 
 def _explain_split(dataset: Dataset) -> None:
     """Print which images are scored, where that may surprise."""
-    if dataset.scored_split == "validation":
+    if dataset.default_split == "validation":
         click.echo("no test split: the validation split is scored", err=True)
+    elif dataset.default_split == "all":
+        click.echo("no splits in the data, and not all classes: every image is scored", err=True)
     elif not dataset.splits:
         click.echo(
             "no splits in the data: the fifth that training sets aside is scored; --split all "

@@ -76,13 +76,21 @@ class Dataset:
 
     @property
     def scored_split(self) -> str:
-        """Name of the split to score a model on: `test`, or `validation` where that is all."""
+        """Name of the split that export scores: `test`, or `validation` where that is all."""
         return "validation" if "validation" in self.splits and not len(self.test) else "test"
 
     @property
     def scored(self) -> NDArray[np.int64]:
         """Indices of the images of `scored_split`."""
         return self.indices(self.scored_split)
+
+    @property
+    def default_split(self) -> str:
+        """Name of the split that `evaluate` scores.
+
+        Data without splits that lack a class are no training data, so `all` of them are scored.
+        """
+        return "all" if self.missing and not self.splits else self.scored_split
 
     @property
     def missing(self) -> tuple[str, ...]:

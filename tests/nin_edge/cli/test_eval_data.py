@@ -64,7 +64,10 @@ def test_data_with_some_of_the_classes_are_scored(
     assert (answer["images"], answer["missing"]) == (10 * len(kept), missing)
     for label, row, full in zip(GOLDEN, answer["confusion"], whole["confusion"], strict=True):
         assert row == (full if label in kept else [0, 0, 0])
-    assert run(tiny_model, data).exit_code == 0  # the tables, too
+    default = run(tiny_model, data)  # with the tables
+    assert default.exit_code == 0, default.output
+    assert f"{10 * len(kept)} images of data (all)" in default.stdout
+    assert "not all classes: every image is scored" in default.stderr
 
 
 def test_the_order_of_the_models_labels_counts(
