@@ -140,8 +140,8 @@ def train(
     Linux, the C library keeps freed memory from then on, which makes steps faster.
 
     Args:
-        data: a folder or archive of <class>/* or train/<class>/* and test/<class>/*, or an official
-            data set, by path or by name.
+        data: a folder or archive of <class>/*, or of train/<class>/* beside validation/ or test/,
+            or an official data set, by path or by name.
         output: the run's folder; `runs/NAME` if None.
         init: weights to start from: a checkpoint, or a name such as `nin-cifar10`.
         preset: `nin-bn` (batch normalisation), `nin` (the paper's) or `nin-imagenet` (for photos);
@@ -188,7 +188,7 @@ def train(
         with workers.first_on_machine():
             if workers.is_main and not resume:
                 folder.check_unused()
-            location = _locate(data, settings, report)
+            location = _locate(data, start.data_settings(), report)
             size, channels = start.input_shape(location.native_shape)
             dataset = _open(location, size, channels, report)
         choices = start.choose(dataset, location.native_shape, workers.size)
@@ -296,7 +296,7 @@ def evaluate(
     model: Run | Data,
     data: Data | Location,
     *,
-    split: str = "test",
+    split: str | None = None,
     provider: str = "auto",
     on_progress: Callable[[Loading | Opened], None] | None = None,
 ) -> Scores:
@@ -305,13 +305,15 @@ def evaluate(
     Args:
         model: a run, its folder, a checkpoint (.safetensors), an exported model (.onnx), or the
             name of weights that ship.
-        data: images of the model's classes.
-        split: `test`, `holdout`, `train` (without the hold-out) or `all`.
+        data: images of the model's classes, or of some of them.
+        split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
+            split, or else the validation split, if None; `all` of data without splits that lack a
+            class.
         provider: `auto`, `cpu` or `cuda`.
         on_progress: called with what is being done.
 
     Raises:
-        DatasetError: the data cannot be read, have other classes, or no images in the split.
+        DatasetError: the data cannot be read, have unknown labels, or no images in the split.
         ModelFileError: there is no such model.
         ProviderError: the provider is not active.
     """
@@ -320,7 +322,7 @@ def evaluate(
     predictor = open_predictor(path, provider)
     steps = predictor.preprocessing
     location = data if isinstance(data, Location) else locate(data)
-    dataset = _open(location, steps.size, steps.channels, report)
+    dataset = _open(location, steps.size, steps.channels, report, predictor.labels)
     return predict.evaluate(predictor, dataset, split, _loading(report, "evaluating images"))
 
 
@@ -338,17 +340,26 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
     location = locate(
         data,
         official=settings.get("official"),
+        labels=settings.get("labels"),
+        test_split=settings.get("test_split"),
         download=settings.get("download", False),
         progress=lambda name, done, total: report(Loading(f"fetching {name}, bytes", done, total)),
     )
-    return replace(location, path=location.path.absolute())
+    table = location.labels and location.labels.absolute()
+    return replace(location, path=location.path.absolute(), labels=table)
 
 
 def _open(
-    location: Location, size: int, channels: int, report: Callable[[Loading | Opened], None]
+    location: Location,
+    size: int,
+    channels: int,
+    report: Callable[[Loading | Opened], None],
+    classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """Open a data set, and report it."""
-    dataset = open_dataset(location, size=size, channels=channels, progress=_loading(report))
+    """Open a data set, for a model of these classes if given, and report it."""
+    dataset = open_dataset(
+        location, size=size, channels=channels, classes=classes, progress=_loading(report)
+    )
     report(Opened(dataset))
     return dataset
 
@@ -358,7 +369,8 @@ def _open_for(
 ) -> Dataset:
     """Open a data set as a checkpoint's network takes its images."""
     location = data if isinstance(data, Location) else locate(data)
-    return _open(location, checkpoint.config.size, checkpoint.config.channels, report)
+    config = checkpoint.config
+    return _open(location, config.size, config.channels, report, checkpoint.labels)
 
 
 def _weights_of(model: Run | Data) -> tuple[Run | None, Path]:

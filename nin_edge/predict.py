@@ -145,7 +145,7 @@ class TorchPredictor:
 def evaluate(
     predictor: Predictor,
     dataset: Dataset,
-    split: str = "test",
+    split: str | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a model on a split of a data set.
@@ -153,7 +153,9 @@ def evaluate(
     Args:
         predictor: the model.
         dataset: images of its size, channels and classes.
-        split: `test`, `holdout`, `train` (without the hold-out) or `all`.
+        split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
+            split, or else the validation split, if None; `all` of data without splits that lack a
+            class.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -168,6 +170,7 @@ def evaluate(
             f"{dataset.name}: images of shape {dataset.images.shape[1:]}, "
             f"the model expects {expected}"
         )
+    split = split or dataset.default_split
     indices = dataset.indices(split)
     if not len(indices):
         raise DatasetError(

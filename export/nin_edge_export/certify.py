@@ -36,11 +36,11 @@ class Evaluation:
     """The data that every model of an export is measured on."""
 
     dataset: Dataset
-    """Its test split is for accuracy and agreement, its hold-out for `min_score`."""
+    """Its `scored` images are for accuracy and agreement, its hold-out for `min_score`."""
     name: str
     """The data set's name in certificates."""
     reference: NDArray[np.float64]
-    """PyTorch's probabilities (N, K) for the test split."""
+    """PyTorch's probabilities (N, K) for the `scored` images."""
     temperature: str
     """`FITTED_HERE` or `FITTED_BEFORE`: whether the temperature was fitted on its hold-out."""
 
@@ -66,7 +66,7 @@ class Measured:
     golden: GoldenSamples
     """With the model's own probabilities."""
     probabilities: NDArray[np.float32] | None
-    """Its probabilities (N, K) for the test split; None without data."""
+    """Its probabilities (N, K) for the `scored` images; None without data."""
 
 
 def certify(
@@ -97,12 +97,12 @@ def certify(
         thresholds = trained_thresholds(checkpoint)
     else:
         data, precision = evaluation.dataset, session.info.precision
-        targets = data.targets[data.test]
+        targets = data.targets[data.scored]
         probabilities = session_probabilities(
             session,
             data.images,
-            data.test,
-            title=f"{precision} on the test images",
+            data.scored,
+            title=f"{precision} on the {data.scored_split} images",
             progress=progress,
         )
         images = compare(probabilities, evaluation.reference, precision, evaluation.name)

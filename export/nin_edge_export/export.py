@@ -92,7 +92,7 @@ class ExportedModel:
     info: ModelInfo
     """Its metadata."""
     probabilities: NDArray[np.float32] | None
-    """Its probabilities (N, K) for the test split; None without a data set."""
+    """Its probabilities (N, K) for the data set's `scored` images; None without one."""
     reference: NDArray[np.float64] | None
     """PyTorch's probabilities (N, K) for the same images."""
     plan: Int8Plan | None = None
@@ -118,7 +118,8 @@ def export_models(
         checkpoint: the network to export.
         options: what to make; all precisions, as a device takes them, if None.
         dataset: int8's budget and an unfitted temperature are decided on its hold-out, then
-            accuracy and agreement are measured on its test split; without it, on no real images.
+            accuracy and agreement are measured on its test split, or else its validation split;
+            without it, on no real images.
         calibration: int8's ranges are measured on its training images; the ranges that training
             recorded, if None.
         progress: called with what is being done, the images done and their total.
@@ -202,7 +203,7 @@ def _check_data(
     for given in (dataset, calibration):
         if given is not None:
             check_labels(given, checkpoint.labels)
-    if dataset is not None and not (len(dataset.holdout) and len(dataset.test)):
+    if dataset is not None and not (len(dataset.holdout) and len(dataset.scored)):
         raise DatasetError(
             f"{dataset.name}: too few images for a hold-out and a test split, "
             "expected at least 3 a class"
@@ -212,7 +213,7 @@ def _check_data(
 def _prepare_evaluation(
     checkpoint: Checkpoint, network: NiN, dataset: Dataset
 ) -> tuple[Checkpoint, Evaluation]:
-    """Fit the temperature, if training did not, and run PyTorch over the test split."""
+    """Fit the temperature, if training did not, and run PyTorch over the images to score."""
     # The training data, recognised by its pixels; an empty fingerprint is of unknown data.
     trained_on = checkpoint.data.fingerprint
     same = trained_on != "" and dataset.fingerprint == trained_on
@@ -221,9 +222,11 @@ def _prepare_evaluation(
         logits = predict.logits(network, checkpoint.preprocessing, dataset.images, dataset.holdout)
         temperature = metrics.fit_temperature(logits, dataset.targets[dataset.holdout])
         checkpoint, fitted = replace(checkpoint, temperature=temperature), FITTED_HERE
-    reference = pytorch_probabilities(checkpoint, network, dataset.images, dataset.test)
+    reference = pytorch_probabilities(checkpoint, network, dataset.images, dataset.scored)
     # The training data keeps the name that training gave it.
     name = checkpoint.data.name if same else dataset.name
+    if dataset.scored_split != "test":
+        name = f"{name} ({dataset.scored_split} split)"
     return checkpoint, Evaluation(dataset, name, reference, fitted)
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli._common import on_terminal, printable
+from nin_edge.cli._common import PATH, NumberRange, on_terminal, printable
+from nin_edge.text import list_some
 
 if TYPE_CHECKING:
     from nin_edge.data import Dataset, Location
     from nin_edge.training.progress import Loading, Opened
 
+LARGEST_TEST_SPLIT: Final = 0.9
+"""That of `nin_edge.data.location`, too."""
+
 DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
 """`FOLDER` and the names in `OFFICIAL` of `nin_edge.data`, which the help must not import."""
 
 _EXAMPLES: Final = 3  # duplicates that are named
+_LEFT_OUT: Final = 10  # files left out that are named
 
 dataset_option = click.option(
     "--dataset",
@@ -30,21 +34,30 @@ download_option = click.option(
     is_flag=True,
     help="Fetch the official data set that DATA or --dataset names, if it is not there.",
 )
+labels_option = click.option(
+    "--labels",
+    type=PATH,
+    metavar="FILE.csv",
+    help="Take the classes from a table with the columns image and label, not from folders.",
+)
+test_split_option = click.option(
+    "--test-split",
+    type=NumberRange(0, LARGEST_TEST_SPLIT, min_open=True),
+    metavar="SHARE",
+    help="Take this part of each class's training images as the test split of data without one.",
+)
 
 
-def locate_data(data: Path, official: str | None, *, download: bool) -> Location:
-    """Find a data set, with the progress of its download."""
-    from nin_edge.data import locate
-
-    return locate(data, official=official, download=download, progress=_show_download)
-
-
-def open_data(location: Location, size: int, channels: int) -> Dataset:
-    """Open a data set, with the progress of its decoding, and describe it."""
+def open_data(location: Location, size: int, channels: int, classes: Sequence[str]) -> Dataset:
+    """Open a data set for a model of these classes, with its progress, and describe it."""
     from nin_edge.data import open_dataset
 
     dataset = open_dataset(
-        location, size=size, channels=channels, progress=show_progress("reading images")
+        *(location,),
+        size=size,
+        channels=channels,
+        classes=classes,
+        progress=show_progress("reading images"),
     )
     describe(dataset)
     return dataset
@@ -54,26 +67,45 @@ def describe(dataset: Dataset) -> None:
     """Print what is in a data set, what could not be read, and what is in it twice."""
     from nin_edge.data import OFFICIAL
 
-    for name, reason in dataset.unreadable:
+    for name, reason in dataset.unreadable[:_LEFT_OUT]:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
-        click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
+        click.echo(f"{len(dataset.unreadable):,} files left out", err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
+    held_out = "validation" if "validation" in dataset.splits else "hold-out"
     click.echo(
         f"{printable(dataset.name)}: {title}{len(dataset.labels)} classes, "
-        f"{len(dataset.train):,} training images, {len(dataset.holdout):,} hold-out, "
+        f"{len(dataset.train):,} training images, {len(dataset.holdout):,} {held_out}, "
         f"{len(dataset.test):,} test",
         err=True,
     )
+    click.echo(f"labels: {printable(list_some(dataset.labels))}", err=True)
+    if missing := dataset.missing:
+        click.echo(
+            f"no images of {len(missing):,} of the model's {len(dataset.labels):,} classes: "
+            f"{printable(list_some(missing))}",
+            err=True,
+        )
     if dataset.duplicates:
-        pairs = [f"{test} = {train}" for test, train in dataset.duplicates[:_EXAMPLES]]
-        more = ", ..." if len(dataset.duplicates) > _EXAMPLES else ""
         click.echo(
             f"warning: {len(dataset.duplicates):,} of {len(dataset.test):,} test images are also "
             "training images, pixel for pixel, which inflates the test accuracy "
-            f"({printable(', '.join(pairs))}{more})",
+            f"({_examples(dataset.duplicates)})",
             err=True,
         )
+    if dataset.contradictions:
+        click.echo(
+            f"warning: {len(dataset.contradictions):,} of {len(dataset.targets):,} images have the "
+            "pixels of an image of another class, so one of the labels is wrong "
+            f"({_examples(dataset.contradictions)})",
+            err=True,
+        )
+
+
+def _examples(pairs: Sequence[tuple[str, str]]) -> str:
+    """Some pairs of images with the same pixels."""
+    shown = ", ".join(f"{one} = {other}" for one, other in pairs[:_EXAMPLES])
+    return printable(shown) + (", ..." if len(pairs) > _EXAMPLES else "")
 
 
 def show_event(event: Loading | Opened) -> None:
@@ -96,5 +128,6 @@ def show_progress(task: str) -> Callable[[int, int], None]:
     return show
 
 
-def _show_download(name: str, done: int, total: int) -> None:
+def show_download(name: str, done: int, total: int) -> None:
+    """Print how far a download is."""
     show_progress(f"fetching {name}, bytes")(done, total)

@@ -15,12 +15,15 @@ from nin_edge.cli._common import PATH, printable, provider_option
 from nin_edge.cli._data import (
     dataset_option,
     download_option,
-    locate_data,
+    labels_option,
     open_data,
+    show_download,
     show_progress,
+    test_split_option,
 )
 
 if TYPE_CHECKING:
+    from nin_edge.data import Dataset
     from nin_edge.metrics import Scores
 
 _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no terminal
@@ -31,12 +34,13 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @click.argument("data", type=PATH)
 @dataset_option
 @download_option
+@labels_option
+@test_split_option
 @click.option(
     "--split",
-    type=click.Choice(["test", "holdout", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="Images to score; train is without the hold-out.",
+    type=click.Choice(["test", "validation", "holdout", "train", "all"]),
+    help="Images to score; train is without the hold-out. If not given: the test split, or else "
+    "the validation split; all images of data without splits that lack a class.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -51,7 +55,9 @@ def command(
     data: Path,
     official: str | None,
     download: bool,
-    split: str,
+    labels: Path | None,
+    test_split: float | None,
+    split: str | None,
     as_json: bool,
     plot: Path | None,
     provider: str,
@@ -59,17 +65,29 @@ def command(
     """Score MODEL on DATA: accuracy, calibration, thresholds, confusion.
 
     MODEL is a checkpoint (.safetensors, or a name such as nin-cifar10), which PyTorch runs, or an
-    exported model (.onnx), which ONNX Runtime runs. DATA is a folder or archive of <class>/* or
-    train/<class>/* and test/<class>/*, or an official data set as `nin-edge train` takes it. Its
-    classes have to be the model's.
+    exported model (.onnx), which ONNX Runtime runs. DATA is a folder or archive of <class>/*, or
+    of train/<class>/* beside validation/ or test/, or an official data set as `nin-edge train`
+    takes it. Its classes are the model's, or some of them.
     """
     if plot is not None:
         _check_plot(plot)
+    from nin_edge.data import locate
     from nin_edge.predict import evaluate, open_predictor
 
     predictor = open_predictor(model, provider)
     steps = predictor.preprocessing
-    dataset = open_data(locate_data(data, official, download=download), steps.size, steps.channels)
+    location = locate(
+        *(data,),
+        official=official,
+        labels=labels,
+        test_split=test_split,
+        download=download,
+        progress=show_download,
+    )
+    dataset = open_data(location, steps.size, steps.channels, predictor.labels)
+    if split is None:
+        split = dataset.default_split
+        _explain_split(dataset)
     scores = evaluate(predictor, dataset, split, show_progress("evaluating images"))
     if as_json:
         about = {
@@ -79,6 +97,7 @@ def command(
             "provider": predictor.device,
             "data": dataset.name,
             "split": split,
+            "missing": dataset.missing,
             "unreadable": len(dataset.unreadable),
         }
         click.echo(json.dumps(about | scores.to_json(), allow_nan=False))
@@ -95,6 +114,20 @@ def command(
     if plot is not None:  # last: where it fails, the figures are printed
         title = f"{model.name} on {dataset.name} ({split}): top-1 {scores.top1:.2%}"
         _draw(plot, scores, title)
+
+
+def _explain_split(dataset: Dataset) -> None:
+    """Print which images are scored, where that may surprise."""
+    if dataset.default_split == "validation":
+        click.echo("no test split: the validation split is scored", err=True)
+    elif dataset.default_split == "all":
+        click.echo("no splits in the data, and not all classes: every image is scored", err=True)
+    elif not dataset.splits:
+        click.echo(
+            "no splits in the data: the fifth that training sets aside is scored; --split all "
+            "scores every image",
+            err=True,
+        )
 
 
 def _check_plot(plot: Path) -> None:

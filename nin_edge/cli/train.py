@@ -12,7 +12,13 @@ import click
 
 from nin_edge.cli import _signals
 from nin_edge.cli._common import PATH, clear_line, printable, shell_quoted
-from nin_edge.cli._data import dataset_option, download_option, show_event
+from nin_edge.cli._data import (
+    dataset_option,
+    download_option,
+    labels_option,
+    show_event,
+    test_split_option,
+)
 from nin_edge.cli._options import GroupedCommand
 from nin_edge.cli._progress import Reporter, StopOnSignal
 from nin_edge.training.settings import TYPES, parse_setting
@@ -25,12 +31,15 @@ if TYPE_CHECKING:
     from nin_edge.training.workers import Workers
 
 _GROUPS: Final = {
-    "Data": ("--dataset", "--download"),
+    "Data": ("--dataset", "--download", "--labels", "--test-split"),
     "Network": ("--init", "--preset", "--width", "--size", "--distill-from"),
     "Training": ("--epochs", "--lr", "--seed", "--set"),
     "Running": ("--device", "--compile", "--resume", "--tensorboard", "-o"),
 }
-_NAMED: Final = ("epochs", "learning_rate", "seed", "official", "download")  # options of their own
+_NAMED: Final = (  # options of their own
+    *("epochs", "learning_rate", "seed"),
+    *("official", "download", "labels", "test_split"),
+)
 SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 """The names that `--set` takes."""
 
@@ -44,6 +53,8 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 @click.argument("data", type=PATH)
 @dataset_option
 @download_option
+@labels_option
+@test_split_option
 @click.option(
     "--init",
     type=PATH,
@@ -107,16 +118,18 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 def command(
     data: Path,
     official: str | None,
+    labels: Path | None,
     pairs: tuple[str, ...],
     tensorboard: bool,
     output: Path | None,
     **options: Any,
 ) -> None:
-    """Train on DATA: a folder or archive of <class>/* or train/<class>/* and test/<class>/*.
+    """Train on DATA: a folder or archive of <class>/*, or of train/<class>/* with test/<class>/*.
 
-    Or on CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST, by path or as cifar10, cifar100, mnist,
-    fashion-mnist. With --init, trained weights are fine-tuned, which takes fewer images and less
-    time. Started by torchrun, several processes share the work.
+    A folder validation/ beside train/ becomes the hold-out. Or train on CIFAR-10, CIFAR-100, MNIST
+    or Fashion-MNIST, by path or as cifar10, cifar100, mnist, fashion-mnist. With --init, trained
+    weights are fine-tuned, which takes fewer images and less time. Started by torchrun, several
+    processes share the work.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv, config.json,
     curves.png and confusion.png to the run's folder. Ctrl-C, SIGTERM and SIGHUP save the state;
@@ -130,8 +143,10 @@ def command(
 
     output = output or Path("runs") / dataset_name(data)
     workers = Workers.from_environment()
-    settings = {name: options.pop(name) for name in ("epochs", "learning_rate", "seed")}
+    named = ("epochs", "learning_rate", "seed", "test_split")
+    settings = {name: options.pop(name) for name in named}
     settings |= {"official": official, "download": options.pop("download") or None}
+    settings |= {"labels": labels and str(labels)}
     stop = StopOnSignal(twice=workers.size == 1)
     display = _Display(_tensorboard(output, workers) if tensorboard else None, stop)
     try:
@@ -211,6 +226,8 @@ class _Display:
         parts = [f"top-1 {scores.holdout.top1:.2%} on the hold-out"] if scores.holdout else []
         if scores.test:
             parts.append(f"{scores.test.top1:.2%} on {scores.test.images:,} test images")
+        else:
+            parts.append("no test score, since there is no test split")
         parts.append(f"{time.monotonic() - self._started:.0f} s")
         best = run.folder / "best.safetensors"
         click.echo(printable(f"{best}: {', '.join(parts)}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import logging
 import lzma
 import tarfile
 import zipfile
@@ -20,6 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from nin_edge.data.errors import DatasetError
+from nin_edge.data.zip_names import member_names
+from nin_edge.text import list_some, printable
+
+_logger = logging.getLogger(__name__)
 
 _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -62,7 +67,8 @@ class _Archive:
                 f"{self.path}: member {name!r} is a link or a device, "
                 "expected only files and folders; refused"
             )
-        if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
             raise DatasetError(
                 f"{self.path}: member {name!r} has a path outside the archive; refused"
             )
@@ -222,23 +228,45 @@ class ZipArchive(_Archive):
 
     def names(self) -> list[str]:
         """See `Source.names`."""
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            for member in archive.infolist():
-                mode = member.external_attr >> 16
-                self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted({member.filename for member in archive.infolist()})  # folders end in /
+        return list(_zip_names(self, self.stamp()))
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
-            members = [archive.getinfo(name) for name in sorted(names)]
-            self._check_total(sum(member.file_size for member in members))
-            for member in members:
-                self._check_size(member.filename, member.file_size)
+            paths, _ = member_names(archive.infolist())
+            members = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
+            chosen = {name: members[name] for name in sorted(names)}
+            self._check_total(sum(member.file_size for member in chosen.values()))
+            for name, member in chosen.items():
+                self._check_size(name, member.file_size)
                 # The other decompressors give all bytes at once, whatever the member claims.
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise DatasetError(
-                        f"{self.path}: member {member.filename!r} is compressed by method "
+                        f"{self.path}: member {name!r} is compressed by method "
                         f"{member.compress_type}, expected deflate"
                     )
-                yield member.filename, archive.read(member)
+                yield name, archive.read(member)
+
+    def listed(self) -> tuple[str, ...]:
+        """The names, read anew."""
+        with self._reading(), zipfile.ZipFile(self.path) as archive:
+            names, guessed = member_names(archive.infolist())
+            for name, member in zip(names, archive.infolist(), strict=True):
+                mode = member.external_attr >> 16
+                self._check(member.filename, link=mode & 0o170000 == 0o120000)
+                self._check(name, link=False)
+        if guessed:
+            shown = list_some([name for name in names if not name.isascii()], 3)
+            _logger.warning(
+                "%s: does not state the encoding of its names, read as %s: %s",
+                self.path,
+                guessed,
+                printable(shown),
+            )
+        return tuple(sorted(set(names)))  # folders end in /
+
+
+@lru_cache(maxsize=1)
+def _zip_names(archive: ZipArchive, stamp: str) -> tuple[str, ...]:
+    """Names in an archive with this stamp; kept, so that a warning comes once."""
+    return archive.listed()

@@ -30,13 +30,15 @@ from nin_edge.data.decode import Decoder
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.layout import Contents, Member
 from nin_edge.data.sources import Source
-from nin_edge.data.split import split_images
+from nin_edge.data.split import split_images, take_test
+from nin_edge.locks import try_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
-_VERSION: Final = 3  # of the cache's layout and of the split's definition
+_VERSION: Final = 4  # of the cache's layout and of the split's definition
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
+_POLL_SECONDS: Final = 0.1  # while another process builds the same cache
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -52,7 +54,7 @@ class Index:
     names: tuple[str, ...]
     """(N,), path of each image in the data set."""
     splits: tuple[str, ...]
-    """(N,), `train`, `test`, or empty where the data set names no splits."""
+    """(N,), `train`, `validation`, `test`, or empty where the data set names no splits."""
     targets: tuple[int, ...]
     """(N,), index of each image's class in the labels."""
     unreadable: tuple[tuple[str, str], ...]
@@ -61,6 +63,8 @@ class Index:
     """Of the pixels: (N, S, S, C)."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(path, path) of each test image and a training image with the same pixels."""
+    contradictions: tuple[tuple[str, str], ...] = ()
+    """(path, path) of images with the same pixels in different classes."""
     fingerprint: str = ""
     """SHA-256 of labels, names, splits, targets and pixels, in hexadecimal."""
 
@@ -90,6 +94,7 @@ class Index:
             unreadable=tuple((name, reason) for name, reason in values["unreadable"]),
             shape=tuple(values["shape"]),
             duplicates=tuple((test, train) for test, train in values["duplicates"]),
+            contradictions=tuple((one, other) for one, other in values["contradictions"]),
             fingerprint=values["fingerprint"],
         )
         index.check()
@@ -160,9 +165,16 @@ def cache_errors(cache: Path) -> Iterator[None]:
         ) from error
 
 
-def cache_key(source: Source, official: str | None, size: int, channels: int) -> str:
-    """Key that changes with any file and any setting of the decoding."""
-    settings = f"{_VERSION} {size} {channels} {PIL.__version__} {official}\n"
+def cache_key(source: Source, decided: str, size: int, channels: int) -> str:
+    """Key that changes with any file and any setting of the decoding.
+
+    Args:
+        source: the files.
+        decided: what was decided about them (`Location.decided`).
+        size: side of the images.
+        channels: their channels.
+    """
+    settings = f"{_VERSION} {size} {channels} {PIL.__version__} {decided}\n"
     return hashlib.sha256(
         (settings + source.stamp()).encode("utf-8", "surrogateescape")
     ).hexdigest()[:20]
@@ -205,22 +217,28 @@ def _is_private(folder: Path) -> bool:
 
 
 def build_cache(
-    folder: Path, path: Path, contents: Contents, decoder: Decoder, progress: Progress | None
+    folder: Path,
+    path: Path,
+    contents: Contents,
+    decoder: Decoder,
+    *,
+    test_share: float | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Decode a data set into a temporary folder, then put that in place in one step.
 
     Args:
-        folder: of the cache.
+        folder: of the cache; `locked` for this process.
         path: of the data set, for messages.
         contents: its images.
         decoder: gives them their size.
+        test_share: part of the training split that becomes the test split; None: as the data say.
         progress: called with how decoding goes.
 
     Raises:
-        DatasetError: fewer than two classes, or a class without a readable training image.
+        DatasetError: no readable image, or none in a split.
     """
     members = sorted(contents.members, key=lambda member: (member.split, member.label, member.name))
-    _prepare(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
         part = Path(temporary)
         with (part / _PIXELS).open("wb+") as file:
@@ -230,28 +248,35 @@ def build_cache(
             file.flush()
             os.fsync(file.fileno())
         readable = [members[place] for place in kept]
-        unreadable = [(members[place], reason) for place, reason in sorted(failures.items())]
-        _check(path, contents.labels, readable, unreadable)
+        unreadable = [(members[place].name, reason) for place, reason in sorted(failures.items())]
+        _check(path, contents, readable, unreadable)
         shape = (len(readable), decoder.size, decoder.size, decoder.channels)
-        index = _index(_mapped(part / _PIXELS, shape), contents, readable, unreadable)
+        index = _index(_mapped(part / _PIXELS, shape), contents, readable, unreadable, test_share)
         (part / _INDEX).write_text(index.to_json(), "utf-8")
         if folder.is_symlink():
             folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)  # stale or torn: never trusted
-        try:
-            part.rename(folder)
-        except OSError:
-            if load_cache(folder) is None:  # else another process left a valid cache
-                raise
+        part.rename(folder)
         part.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder of the caches, and remove what killed processes left unfinished there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".building-*"):
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time build a cache; remove what killed ones left unfinished.
+
+    Args:
+        folder: of the cache.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for part in folder.parent.glob(".building-*"):
         if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
+    path = folder.parent / "locks" / folder.name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        while not try_lock(file):
+            time.sleep(_POLL_SECONDS)
+        yield
 
 
 def _decode_into(
@@ -293,27 +318,19 @@ def _close_gaps(file: BinaryIO, kept: Sequence[int], row: int) -> None:
 
 def _check(
     path: Path,
-    labels: Sequence[str],
+    contents: Contents,
     readable: Sequence[Member],
-    unreadable: Sequence[tuple[Member, str]],
+    unreadable: Sequence[tuple[str, str]],
 ) -> None:
-    """Refuse what cannot be trained on."""
-    if len(labels) < 2:
+    """Refuse what cannot be opened."""
+    if not readable:
+        name, reason = unreadable[0]
+        raise DatasetError(f"{path}: no readable image; {name}: {reason}")
+    filled = {member.split for member in readable}
+    if empty := [split for split in contents.splits if split not in filled]:
         raise DatasetError(
-            f"{path}: {len(labels)} class{'' if len(labels) == 1 else 'es'}"
-            f"{f' ({labels[0]})' if labels else ''}, expected a folder for each of at least two"
-        )
-    splits = {member.split for member in readable}
-    if "train" in splits and "test" not in splits:
-        raise DatasetError(f"{path}: no readable image in a class of its test folder")
-    # Every class needs a training image; without named splits, any image of it can be one.
-    filled = {member.label for member in readable if member.split != "test"}
-    if empty := [label for label in labels if label not in filled]:
-        reasons = [
-            f"; {member.name}: {reason}" for member, reason in unreadable if member.label in empty
-        ]
-        raise DatasetError(
-            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
+            f"{path}: no readable image in a class of its {empty[0]} split, expected "
+            f"{empty[0]}/<class>/*"
         )
 
 
@@ -321,43 +338,69 @@ def _index(
     images: NDArray[np.uint8],
     contents: Contents,
     readable: Sequence[Member],
-    unreadable: Sequence[tuple[Member, str]],
+    unreadable: Sequence[tuple[str, str]],
+    test_share: float | None,
 ) -> Index:
     """The index of decoded images (N, S, S, C)."""
     number = {label: target for target, label in enumerate(contents.labels)}
+    targets = tuple(number[member.label] for member in readable)
+    splits = tuple(member.split for member in readable)
     index = Index(
         labels=contents.labels,
         names=tuple(member.name for member in readable),
-        splits=tuple(member.split for member in readable),
-        targets=tuple(number[member.label] for member in readable),
-        unreadable=(
-            *((member.name, reason) for member, reason in unreadable),
-            *((name, "outside the folders of the classes") for name in contents.unclassed),
-        ),
+        splits=take_test(np.array(targets), splits, test_share) if test_share else splits,
+        targets=targets,
+        unreadable=(*unreadable, *contents.unclassed),
         shape=images.shape,
     )
+    digests = _digests(images)
     return replace(
-        index, duplicates=_duplicates(images, index), fingerprint=_fingerprint(images, index)
+        index,
+        duplicates=_duplicates(images, index, digests),
+        contradictions=_contradictions(images, index, digests),
+        fingerprint=_fingerprint(images, index),
     )
 
 
-def _duplicates(images: NDArray[np.uint8], index: Index) -> tuple[tuple[str, str], ...]:
-    """Names of each test image and of the first training image with the same pixels."""
-    digests = np.array(
+def _digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """A number for each image, (N,): images with the same pixels have the same."""
+    return np.array(
         [
             int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "big")
             for image in images
         ],
         dtype=np.uint64,
     )
+
+
+def _duplicates(
+    images: NDArray[np.uint8], index: Index, digests: NDArray[np.uint64]
+) -> tuple[tuple[str, str], ...]:
+    """Names of each test image and of the first training image with the same pixels."""
     split = split_images(np.array(index.targets, dtype=np.int64), index.splits)
     train = np.concatenate([split.train, split.holdout])
+    if not len(train):
+        return ()
     train = train[np.argsort(digests[train], kind="stable")]
     first = np.minimum(np.searchsorted(digests[train], digests[split.test]), len(train) - 1)
     return tuple(
         (index.names[tested], index.names[trained])
         for tested, trained in zip(split.test, train[first], strict=True)
         if digests[tested] == digests[trained] and np.array_equal(images[tested], images[trained])
+    )
+
+
+def _contradictions(
+    images: NDArray[np.uint8], index: Index, digests: NDArray[np.uint64]
+) -> tuple[tuple[str, str], ...]:
+    """Names of each image, and of the first with the same pixels where that has another class."""
+    order = np.argsort(digests, kind="stable")
+    first = order[np.searchsorted(digests[order], digests)]  # of those with the same digest
+    targets = np.array(index.targets)
+    return tuple(
+        (index.names[place], index.names[first[place]])
+        for place in np.flatnonzero(targets != targets[first])
+        if np.array_equal(images[place], images[first[place]])
     )
 
 

@@ -9,32 +9,37 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nin_edge.data.cache import (
+    Cached,
+    Index,
     Progress,
     build_cache,
     cache_errors,
     cache_key,
     default_cache,
     load_cache,
+    locked,
 )
 from nin_edge.data.decode import Decoder
 from nin_edge.data.errors import DatasetError
-from nin_edge.data.layout import folder_contents, official_contents
+from nin_edge.data.folders import SPLIT_NAMES
+from nin_edge.data.layout import Contents, folder_contents, official_contents, table_contents
 from nin_edge.data.location import Location, locate
-from nin_edge.data.sources import open_source
+from nin_edge.data.sources import Source, open_source
 from nin_edge.data.split import split_images
 from nin_edge.text import list_some
 from nin_edge_runtime.threads import usable_threads
 
 _NAME_LENGTH: Final = 50  # characters of a data set's name in its cache's; a file system's limit
 
-SPLITS: Final = ("test", "holdout", "train", "all")
+SPLITS: Final = ("test", "validation", "holdout", "train", "all")
 """Names of the parts of a data set; `train` is without the hold-out."""
 
 
@@ -45,7 +50,7 @@ class Dataset:
     name: str
     """Name of the folder or archive, without its endings."""
     labels: tuple[str, ...]
-    """Class names; folders' in code-point order, an official data set's in its own."""
+    """Class names: a model's, or folders' in code-point order, or an official data set's."""
     images: NDArray[np.uint8]
     """(N, S, S, C), memory-mapped: reading a part of it touches no more than that part."""
     targets: NDArray[np.int64]
@@ -55,9 +60,10 @@ class Dataset:
     train: NDArray[np.int64]
     """Indices of the training images: the training split without the hold-out."""
     holdout: NDArray[np.int64]
-    """Indices of the hold-out, for all choices: 2% of the training split, 10% below 10,000."""
+    """Indices of the hold-out, for all choices: the validation split if the data name one, else 2%
+    of the training split, or 10% below 10,000 images."""
     test: NDArray[np.int64]
-    """Indices of the test split, which is scored once, after all choices."""
+    """Indices of the test split, which is scored once, after all choices; may be empty."""
     unreadable: tuple[tuple[str, str], ...]
     """(path, reason) of each file that could not be decoded and was left out."""
     fingerprint: str
@@ -66,17 +72,53 @@ class Dataset:
     """Which official data set it is, a key of `OFFICIAL`; None for a folder of images."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(path, path) of each test image and a training image that has the same pixels."""
+    contradictions: tuple[tuple[str, str], ...] = ()
+    """(path, path) of images with the same pixels in different classes."""
+    splits: tuple[str, ...] = ()
+    """The splits that the data name: some of `train`, `validation`, `test`, or none."""
+
+    @property
+    def scored_split(self) -> str:
+        """Name of the split that export scores: `test`, or `validation` where that is all."""
+        return "validation" if "validation" in self.splits and not len(self.test) else "test"
+
+    @property
+    def scored(self) -> NDArray[np.int64]:
+        """Indices of the images of `scored_split`."""
+        return self.indices(self.scored_split)
+
+    @property
+    def default_split(self) -> str:
+        """Name of the split that `evaluate` scores.
+
+        Data without splits that lack a class are no training data, so `all` of them are scored.
+        """
+        return "all" if self.missing and not self.splits else self.scored_split
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The labels that no image has."""
+        present = set(np.unique(self.targets).tolist())
+        return tuple(label for place, label in enumerate(self.labels) if place not in present)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Indices of the images of a split, one of `SPLITS`.
 
         Raises:
             ValueError: there is no such split.
+            DatasetError: the data name no validation split.
         """
         if split not in SPLITS:
             raise ValueError(f"no such split: {split!r}, expected one of {', '.join(SPLITS)}")
         if split == "all":
             return np.arange(len(self.targets))
+        if split == "validation":
+            if split not in self.splits:
+                raise DatasetError(
+                    f"{self.name}: no validation split; the split 'holdout' has what training sets "
+                    "aside"
+                )
+            return self.holdout
         indices: NDArray[np.int64] = getattr(self, split)
         return indices
 
@@ -86,6 +128,7 @@ def open_dataset(
     *,
     size: int,
     channels: int = 3,
+    classes: Sequence[str] | None = None,
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -96,40 +139,32 @@ def open_dataset(
         data: where it is, from `locate`; or what `locate` takes.
         size: side S that images are resized to, in pixels.
         channels: C, 3 for RGB, 1 for luma.
+        classes: labels of a model to score; the data may have images of some of them alone. None:
+            the data's own labels, with training images of each.
         cache: folder of the caches; `$XDG_CACHE_HOME/nin-edge`, or `~/.cache/nin-edge`, if None.
         workers: processes that decode; one for each CPU that this process may use, if None.
         progress: called with how decoding goes; not called where the cache serves.
 
     Raises:
         DatasetError: nothing there, an unsafe or broken archive, other data than `locate` was told
-            to expect, fewer than two classes, a class without images.
+            to expect, other labels than `classes`; without these, fewer than two classes, or a
+            class without training images.
     """
     cache = cache or default_cache()
     location = data if isinstance(data, Location) else locate(data, cache=cache)
-    source = open_source(location.path)
-    key = cache_key(source, location.official, size, channels)
-    folder = cache / f"{location.name[:_NAME_LENGTH]}-{key}"
-    cached = load_cache(folder)
-    if cached is None:
-        contents = (
-            folder_contents(location.path, source)
-            if location.official is None
-            else official_contents(location.path, source, location.official)
-        )
-        decoder = Decoder(size, channels, workers or usable_threads())
-        with cache_errors(cache):
-            build_cache(folder, location.path, contents, decoder, progress)
-        cached = load_cache(folder, built_here=True)
-        if cached is None:
-            raise DatasetError(
-                f"{folder}: the cache cannot be read back right after it was written"
-            )
+    decoder = Decoder(size, channels, workers or usable_threads())
+    cached = _cached(location, cache, decoder, progress)
     index = cached.index
     targets = np.array(index.targets, dtype=np.int64)
     split = split_images(targets, index.splits)
+    if classes is None:
+        _check_classes(location.path, index)
+    else:
+        places = _places(location.name, index.labels, classes)
+        targets = places[targets]
     return Dataset(
         name=location.name,
-        labels=index.labels,
+        labels=index.labels if classes is None else tuple(classes),
         images=cached.images,
         targets=targets,
         names=index.names,
@@ -140,6 +175,8 @@ def open_dataset(
         fingerprint=index.fingerprint,
         official=location.official,
         duplicates=index.duplicates,
+        contradictions=index.contradictions,
+        splits=tuple(name for name in SPLIT_NAMES if name in index.splits),
     )
 
 
@@ -161,3 +198,86 @@ def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
             else f"the same, but the model's order is {list_some(labels)}"
         )
     )
+
+
+def _cached(location: Location, cache: Path, decoder: Decoder, progress: Progress | None) -> Cached:
+    """The decoded images of a data set."""
+    source = open_source(location.path)
+    key = cache_key(source, location.decided(), decoder.size, decoder.channels)
+    folder = cache / f"{location.name[:_NAME_LENGTH]}-{key}"
+    if cached := load_cache(folder):
+        return cached
+    with cache_errors(cache), locked(folder):
+        if cached := load_cache(folder):  # another process was faster
+            return cached
+        contents = _contents(location, source)
+        build_cache(
+            folder,
+            location.path,
+            contents,
+            decoder,
+            test_share=location.test_split,
+            progress=progress,
+        )
+        cached = load_cache(folder, built_here=True)
+    if cached is None:
+        raise DatasetError(f"{folder}: the cache cannot be read back right after it was written")
+    return cached
+
+
+def _contents(location: Location, source: Source) -> Contents:
+    """The images of a data set, each with its split and class."""
+    if location.official is not None:
+        return official_contents(location.path, source, location.official)
+    if location.labels is not None:
+        contents = table_contents(location.path, source, location.labels)
+    else:
+        contents = folder_contents(location.path, source)
+    if location.test_split and "test" in contents.splits:
+        raise DatasetError(
+            f"{location.path}: test_split is {location.test_split}, but the data have a test split"
+        )
+    return contents
+
+
+def _check_classes(path: Path, index: Index) -> None:
+    """Refuse what cannot be trained on."""
+    labels = index.labels
+    if len(labels) < 2:
+        raise DatasetError(
+            f"{path}: 1 class ({labels[0]}), expected a folder for each of at least two"
+        )
+    # Every class needs a training image; without named splits, any image of it can be one.
+    filled = {
+        target
+        for target, split in zip(index.targets, index.splits, strict=True)
+        if split in ("", "train")
+    }
+    if empty := [label for place, label in enumerate(labels) if place not in filled]:
+        reasons = [
+            f"; {name}: {reason}"
+            for name, reason in index.unreadable
+            if set(PurePosixPath(name).parts) & set(empty)
+        ]
+        raise DatasetError(
+            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
+        )
+
+
+def _places(name: str, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Index of each label among a model's classes.
+
+    Raises:
+        DatasetError: the model does not have it.
+    """
+    # A Mac's folder names have accents as characters of their own.
+    composed = {normalize("NFC", label): place for place, label in enumerate(classes)}
+    places = composed | {label: place for place, label in enumerate(classes)}
+    found = [places.get(label, places.get(normalize("NFC", label))) for label in labels]
+    if None in found:
+        unknown = [label for label, place in zip(labels, found, strict=True) if place is None]
+        raise DatasetError(
+            f"{name}: the model does not know the label{'s' * (len(unknown) > 1)} "
+            f"{list_some(unknown)}, expected some of {list_some(classes)}"
+        )
+    return np.array(found, dtype=np.int64)

@@ -1,7 +1,7 @@
 """The images of a source, each with its split and class.
 
-In a folder or archive of images the folders name them: `train/<class>/*` and `test/<class>/*`, or
-`<class>/*` alone. The files of an official data set carry them.
+In a folder or archive of images the folders name them (`nin_edge.data.folders`), or a table does
+(`nin_edge.data.table`). The files of an official data set carry them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from typing import Final
 
 from nin_edge.data.decode import ImageData
 from nin_edge.data.errors import DatasetError
+from nin_edge.data.folders import SPLIT_NAMES, read_layout
 from nin_edge.data.official.registry import read_official
 from nin_edge.data.sources import Source
+from nin_edge.data.table import find_images, read_table
 from nin_edge_runtime.image import IMAGE_SUFFIXES
 
 _SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
-_SPLITS: Final = {"train", "test"}
-_TRAINING_NAMES: Final = {"train", "training"}
-_UNKNOWN_SPLITS: Final = {"val", "valid", "validation", "dev", "testing"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Member:
     name: str
     """Its path in the source; `train/00017` in an official data set."""
     split: str
-    """`train` or `test`; empty where the data set names no splits."""
+    """`train`, `validation` or `test`; empty where the data set names no splits."""
     label: str
     """Its class."""
 
@@ -43,8 +42,10 @@ class Contents:
     """The images that have a class."""
     labels: tuple[str, ...]
     """The classes in their order, also those without images."""
-    unclassed: tuple[str, ...]
-    """Image files outside the folders of the classes."""
+    splits: tuple[str, ...]
+    """The splits that it names: some of `train`, `validation`, `test`, or none."""
+    unclassed: tuple[tuple[str, str], ...]
+    """(path, reason) of each image file without a class."""
     read: Callable[[], Iterator[tuple[str, ImageData]]]
     """Gives name and content of each member, in any order."""
 
@@ -67,74 +68,73 @@ def official_contents(path: Path, source: Source, official: str) -> Contents:
             members.append(Member(name, part.split, data.labels[target]))
             pixels.append(image)
     names = [member.name for member in members]
-    return Contents(members, data.labels, (), lambda: zip(names, pixels, strict=True))
+    return Contents(
+        members,
+        labels=data.labels,
+        splits=tuple(counts),
+        unclassed=(),
+        read=lambda: zip(names, pixels, strict=True),
+    )
 
 
 def folder_contents(path: Path, source: Source) -> Contents:
     """The images of a folder or archive of images.
 
     Raises:
-        DatasetError: no images, splits with unknown names, a class whose name is not text.
+        DatasetError: no images, folders that could be splits or classes, a class whose name is not
+            text.
     """
-    files, folders = _image_files(path, source.names())
-    splits = _split_folders(path, {parts[0] for _, parts in files if len(parts) > 1}, folders)
-    depth = 2 if splits else 1  # of the class in a path: <split>/<class> or <class>
-    members, unclassed = [], []
-    for name, parts in files:
-        if len(parts) <= depth:
-            unclassed.append(name)
-        else:
-            members.append(Member(name, splits[parts[0]] if splits else "", parts[depth - 1]))
-    labels = {member.label for member in members}
-    labels |= {parts[depth - 1] for parts in folders if len(parts) == depth}
-    for label in labels:
-        if not _is_text(label):
-            raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
-    wanted = {member.name for member in members}
-    return Contents(members, tuple(sorted(labels)), tuple(unclassed), lambda: source.read(wanted))
-
-
-def _image_files(
-    path: Path, names: Sequence[str]
-) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[str, ...]]]:
-    """Image files with the parts of their paths, and folders, below those that hold all images."""
-    entries = [(name, PurePosixPath(name).parts) for name in names if not _is_hidden(name)]
-    folders = [parts for name, parts in entries if name.endswith("/") and parts]
+    entries = [(name, PurePosixPath(name).parts) for name in source.names() if not _is_hidden(name)]
     files = [(name, parts) for name, parts in entries if is_image(name)]
     if not files:
         raise DatasetError(
             f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg, "
             "or the files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"
         )
-    # Archives usually hold one folder that holds the rest.
-    while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
-        if {parts[0].lower() for parts in folders} >= _SPLITS:
-            break  # train, beside an empty test
-        top = files[0][1][0]
-        files = [(name, parts[1:]) for name, parts in files]
-        folders = [parts[1:] for parts in folders if parts[0] == top and len(parts) > 1]
-    return files, folders
-
-
-def _split_folders(
-    path: Path, tops: set[str], folders: Sequence[tuple[str, ...]]
-) -> dict[str, str]:
-    """The split that each top folder names; empty where the top folders are classes."""
-    tops = tops | {parts[0] for parts in folders}
-    splits = {top: top.lower() for top in tops if top.lower() in _SPLITS}
-    if set(splits.values()) == _SPLITS and len(splits) == len(_SPLITS):
-        if extra := sorted(tops - set(splits)):
-            raise DatasetError(
-                f"{path}: found {', '.join(extra)} beside train and test, expected only these two"
-            )
-        return splits
-    lower = {top.lower() for top in tops}
-    if lower & _TRAINING_NAMES and lower & _UNKNOWN_SPLITS:
+    layout = read_layout(path, files, [parts for name, parts in entries if name.endswith("/")])
+    members, unclassed = [], []
+    for file in layout.files:
+        if len(file.below) < 2:
+            unclassed.append((file.name, "outside the folders of the classes"))
+        else:
+            members.append(Member(file.name, file.split, file.below[0]))
+    if not members:
         raise DatasetError(
-            f"{path}: found {', '.join(sorted(tops))}, expected train and test "
-            "(a hold-out is taken from train)"
+            f"{path}: {len(files):,} images and no folder of a class, expected <class>/* or "
+            "train/<class>/*, or a table of the images' classes by --labels FILE.csv"
         )
-    return {}
+    labels = {member.label for member in members} | {folder.below[0] for folder in layout.folders}
+    for label in labels:
+        if not _is_text(label):
+            raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
+    wanted = {member.name for member in members}
+    return Contents(
+        members,
+        labels=tuple(sorted(labels)),
+        splits=layout.splits,
+        unclassed=tuple(unclassed),
+        read=lambda: source.read(wanted),
+    )
+
+
+def table_contents(path: Path, source: Source, table: Path) -> Contents:
+    """The images of a folder or archive with the classes that a table gives them.
+
+    Raises:
+        DatasetError: the table cannot be read, or does not fit the images.
+    """
+    names = [name for name in source.names() if not (name.endswith("/") or _is_hidden(name))]
+    rows = find_images(table, read_table(table), path, names)
+    members = [Member(name, row.split, row.label) for name, row in rows.items()]
+    named = tuple(name for name in SPLIT_NAMES if any(row.split == name for row in rows.values()))
+    unlisted = [name for name in names if name not in rows and is_image(name)]
+    return Contents(
+        members,
+        labels=tuple(sorted({member.label for member in members})),
+        splits=named,
+        unclassed=tuple((name, f"not in {table.name}") for name in unlisted),
+        read=lambda: source.read(rows.keys()),
+    )
 
 
 def is_image(name: str) -> bool:

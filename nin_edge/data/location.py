@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nin_edge.data.cache import cache_errors, default_cache
 from nin_edge.data.errors import DatasetError
@@ -26,10 +26,15 @@ from nin_edge.data.official.registry import (
     recognise,
 )
 from nin_edge.data.sources import Source, open_source
+from nin_edge.data.table import read_bytes
 from nin_edge.files import write_atomically
+from nin_edge_runtime.model_file.strict_json import JsonObject
 
 FOLDER: Final = "folder"
 """In place of a key of `OFFICIAL`: DATA is a folder of images, whatever else lies in it."""
+
+LARGEST_TEST_SPLIT: Final = 0.9
+"""Largest part of the training images that can become the test split."""
 
 DownloadProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the name of a file, the bytes of it that are there, and its length."""
@@ -45,17 +50,55 @@ class Location:
     """Name of the data set: that of the folder or archive, without its endings."""
     official: str | None
     """Which official data set it is, a key of `OFFICIAL`; None for a folder of images."""
+    labels: Path | None = None
+    """Table of the images' classes (`nin_edge.data.table`); None if their folders name them."""
+    test_split: float | None = None
+    """Part of each class's training images that becomes the test split; None: as the data say."""
 
     @property
     def native_shape(self) -> tuple[int, int] | None:
         """Side and channels of an official data set's images; None for a folder of images."""
         return None if self.official is None else NATIVE_SHAPES[self.official]
 
+    def decided(self) -> str:
+        """Everything but the files that decides what the data set is, as one text.
+
+        Raises:
+            DatasetError: the table cannot be read.
+        """
+        table = None if self.labels is None else hashlib.sha256(read_bytes(self.labels)).hexdigest()
+        return f"{self.official} {table} {self.test_split}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The location as JSON can represent it."""
+        stored = {name: value for name, value in asdict(self).items() if value is not None}
+        paths = {"path": str(self.path)} | ({"labels": str(self.labels)} if self.labels else {})
+        return {"official": None, **stored, **paths}
+
+    @classmethod
+    def from_json(cls, stored: object) -> Location:
+        """Read what `to_json` gives.
+
+        Raises:
+            ValueError, KeyError: it is something else.
+        """
+        fields = JsonObject("location", stored)
+        labels = fields.optional_string("labels")
+        return cls(
+            path=Path(fields.string("path")),
+            name=fields.string("name"),
+            official=fields.optional_string("official"),
+            labels=None if labels is None else Path(labels),
+            test_split=fields.optional_number("test_split"),
+        )
+
 
 def locate(
     data: str | os.PathLike[str],
     *,
     official: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    test_split: float | None = None,
     download: bool = False,
     cache: Path | None = None,
     progress: DownloadProgress | None = None,
@@ -66,6 +109,10 @@ def locate(
         data: a folder or an archive; or the name of an official data set, a key of `OFFICIAL`.
         official: the expected data set: a key of `OFFICIAL`, or `FOLDER` for a folder of images.
             Detected from its content if None. If given, the files are checked when read.
+        labels: table of the images' classes, a CSV file with the columns image and label; their
+            folders name them if None.
+        test_split: part of each class's training images that becomes the test split, above 0 to
+            0.9, for data without one; a fifth where the data name no split, if None.
         download: fetch an official data set that is not there: to the cache if `data` is a name, to
             the folder `data` otherwise.
         cache: folder of the caches and downloads; `default_cache()` if None.
@@ -73,13 +120,15 @@ def locate(
 
     Raises:
         DatasetError: nothing is there, it could be several things, it is incomplete; or no official
-            data set is named for a download.
+            data set is named for a download; or a table or a test split for an official data set.
         DownloadError: the download failed, or a file there is not the published one.
     """
     path, cache = Path(data), cache or default_cache()
     if official not in (None, FOLDER, *OFFICIAL):
         expected = ", ".join((FOLDER, *OFFICIAL))
         raise DatasetError(f"no such data set: {official!r}, expected one of {expected}")
+    if test_split is not None and not 0 < test_split <= LARGEST_TEST_SPLIT:
+        raise DatasetError(f"test_split is {test_split}: expected above 0, to {LARGEST_TEST_SPLIT}")
     named = str(path) if str(path) in OFFICIAL and not path.exists() else None
     if named:
         if official not in (None, named):
@@ -92,9 +141,19 @@ def locate(
     if place.is_file() and is_one_of_several(place.name):
         raise DatasetError(f"{place}: one file of a data set, expected the folder that it lies in")
     source = open_source(place)
-    if official is None:
+    table = None if labels is None else Path(labels)
+    if official is None and table is None:
         official = _recognise(place, source, cache)
-    return Location(place, dataset_name(path), None if official == FOLDER else official)
+    if official not in (None, FOLDER) and (table or test_split):
+        raise DatasetError(
+            f"{path}: {OFFICIAL[official]} has labels and a test split of its own, expected "
+            f"{'a table of labels' if table else 'test_split'} for a folder of images alone"
+        )
+    return Location(
+        *(place, dataset_name(path), None if official == FOLDER else official),
+        labels=table,
+        test_split=test_split,
+    )
 
 
 def dataset_name(path: Path) -> str:

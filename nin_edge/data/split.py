@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEST_SHARE: Final = 0.2
-"""Part of each class that becomes the test split where the data set names none."""
+"""Part of each class that becomes the test split where the data set names no split."""
 
 _HOLDOUT_SHARE: Final = 0.1
 _LARGE: Final = 10_000  # training images from which the smaller share is enough
@@ -25,9 +25,9 @@ class Split:
     train: NDArray[np.int64]
     """The training split without the hold-out."""
     holdout: NDArray[np.int64]
-    """A stratified part of the training split: 2% of it, 10% below 10,000 images."""
+    """The validation split; without one, 2% of the training split, or 10% below 10,000 images."""
     test: NDArray[np.int64]
-    """The test split."""
+    """The test split; empty where the data set names a validation split and no test split."""
 
 
 def split_images(targets: NDArray[np.int64], splits: Sequence[str]) -> Split:
@@ -35,17 +35,38 @@ def split_images(targets: NDArray[np.int64], splits: Sequence[str]) -> Split:
 
     Args:
         targets: (N,), class of each image.
-        splits: (N,), split that the data set names for each image: `train`, `test`, or an empty
-            text where it names none.
+        splits: (N,), split that the data set names for each image: `train`, `validation`, `test`,
+            or an empty text where it names none.
     """
     rng = np.random.default_rng(_SEED)
-    is_test = np.array([split == "test" for split in splits], dtype=bool)
-    train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    if not len(test):
+    named = np.array(splits)
+    holdout, test = np.flatnonzero(named == "validation"), np.flatnonzero(named == "test")
+    train = np.setdiff1d(np.arange(len(named)), np.concatenate([holdout, test]))
+    if not len(holdout) and not len(test):
         train, test = _set_aside(train, targets, TEST_SHARE, rng)
-    share = _LARGE_HOLDOUT_SHARE if len(train) >= _LARGE else _HOLDOUT_SHARE
-    train, holdout = _set_aside(train, targets, share, rng)
+    if not len(holdout):
+        share = _LARGE_HOLDOUT_SHARE if len(train) >= _LARGE else _HOLDOUT_SHARE
+        train, holdout = _set_aside(train, targets, share, rng)
     return Split(train, holdout, test)
+
+
+def take_test(targets: NDArray[np.int64], splits: Sequence[str], share: float) -> tuple[str, ...]:
+    """Names of the splits with a test split taken from the training split.
+
+    Args:
+        targets: (N,), class of each image.
+        splits: (N,), see `split_images`; without a test split.
+        share: part of each class to take, above 0 and below 1.
+
+    Returns:
+        (N,), `train`, `validation` or `test`.
+    """
+    train = np.array([index for index, split in enumerate(splits) if split != "validation"], int)
+    _, test = _set_aside(train, targets, share, np.random.default_rng(_SEED))
+    taken = set(test.tolist())
+    return tuple(
+        "test" if index in taken else split or "train" for index, split in enumerate(splits)
+    )
 
 
 def _set_aside(
@@ -57,5 +78,5 @@ def _set_aside(
         members = indices[targets[indices] == target]
         count = min(max(1, round(share * len(members))), len(members) - 1)
         taken.append(rng.permutation(members)[:count])
-    set_aside = np.sort(np.concatenate(taken))
+    set_aside = np.sort(np.concatenate([indices[:0], *taken]))  # of no images, none
     return np.setdiff1d(indices, set_aside), set_aside

@@ -126,7 +126,9 @@ class Request:
         Raises:
             SettingError: a setting is another one; the message has both.
         """
+        location = stored.location
         own = {
+            **({"test_split": location.test_split} if location else {}),
             **asdict(stored.network),
             **asdict(stored.recipe),
             "data_name": stored.data.name,

@@ -67,7 +67,7 @@ class RunConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON can represent it."""
-        location = self.location and {**asdict(self.location), "path": str(self.location.path)}
+        location = self.location and self.location.to_json()
         return {"format_version": FORMAT_VERSION, **asdict(self), "location": location}
 
     @classmethod
@@ -87,7 +87,7 @@ class RunConfig:
             preprocessing=read_preprocessing(stored["preprocessing"]),
             labels=read_labels(stored["labels"]),
             data=DataSource.from_json(stored["data"]),
-            location=run.optional("location", _read_location),
+            location=run.optional("location", Location.from_json),
             init=run.optional("init", WeightsUsed.from_json),
             teachers=tuple(map(WeightsUsed.from_json, run.array("teachers"))),
         )
@@ -148,10 +148,3 @@ class RunConfig:
         for name, value in json.loads(json.dumps(self.fixed())).items():
             if wanted[name] != value and not (name == "init" and other.init is None):
                 raise TrainingError(f"{path}: was trained with different {name}: expected {value}")
-
-
-def _read_location(stored: object) -> Location:
-    fields = JsonObject("location", stored)
-    return Location(
-        Path(fields.string("path")), fields.string("name"), fields.optional_string("official")
-    )

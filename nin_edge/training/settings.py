@@ -46,6 +46,10 @@ class Settings(TypedDict, total=False):
     """Note on the licence of the images, for the model's metadata."""
     official: str
     """Official data set that the data are, a key of `nin_edge.data.OFFICIAL`; or `folder`."""
+    labels: str
+    """Table of the images' classes, a CSV file with the columns image and label."""
+    test_split: float
+    """Part of each class's training images that becomes the test split, for data without one."""
     download: bool
     """Whether to download the official data set if it is not there."""
 

@@ -12,6 +12,7 @@ from nin_edge.training.recipe import Recipe
 from nin_edge.training.request import Request
 from nin_edge.training.run_config import RunConfig
 from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ class Start:
         names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
         return cls(request, stored, None, tuple(map(Pretrained.load, names)))
 
+    def data_settings(self) -> Settings:
+        """The settings that say what the data are; those of the run to resume if not given."""
+        stored = self.stored.location if self.stored else None
+        settings = self.request.settings.copy()
+        if stored and stored.labels:
+            settings.setdefault("labels", str(stored.labels))
+        if stored and stored.test_split:
+            settings.setdefault("test_split", stored.test_split)
+        return settings
+
     def input_shape(self, native_shape: tuple[int, int] | None) -> tuple[int, int]:
         """Side and channels that the network takes, which the data are opened with.
 
@@ -103,6 +114,11 @@ class Start:
     def _notes(self, dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> tuple[str, ...]:
         """Notes on a new run."""
         notes, given = [], self.request.settings
+        if not len(dataset.test):
+            notes.append(
+                "no test score will be measured: the data have no test split; --test-split 0.2 "
+                "takes one from the training images"
+            )
         if not recipe.flip and "flip" not in given and dataset.official:
             notes.append(
                 f"images of {OFFICIAL[dataset.official]} are not mirrored, they are digits; "

@@ -189,6 +189,21 @@ def test_training_data_are_known_by_their_pixels(
     assert (thresholds.temperature, thresholds.data) == (fitted, name)
 
 
+def test_without_a_test_split_the_validation_split_is_scored_and_named(
+    checkpoint: Checkpoint, dataset: Dataset
+) -> None:
+    data = replace(dataset, test=dataset.test[:0], splits=("train", "validation"))
+    (model,) = export_models(checkpoint, ExportOptions(precisions=("fp32",)), dataset=data)
+    certificate = model.info.certificate
+    assert certificate.accuracy is not None
+    assert certificate.images is not None
+    assert (certificate.accuracy.data, certificate.accuracy.images) == (
+        "synthetic (validation split)",
+        len(data.holdout),
+    )
+    assert certificate.images.data == "synthetic (validation split)"
+
+
 def test_progress_counts_the_images(checkpoint: Checkpoint, dataset: Dataset) -> None:
     seen: list[tuple[str, int, int]] = []
     export_models(

@@ -79,7 +79,7 @@ def measure(
 def _file_figures(model: ExportedModel, dataset: Dataset | None, latency_ms: float) -> FileFigures:
     scores = calibration = None
     if dataset is not None and model.probabilities is not None:
-        targets = dataset.targets[dataset.test]
+        targets = dataset.targets[dataset.scored]
         scores = _scores(model.info.labels, model.probabilities, targets)
         if model.info.temperature != 1.0:
             plain = uncalibrated(model.probabilities, model.info.temperature)
@@ -133,7 +133,7 @@ def _latencies(models: Sequence[ExportedModel], seconds: float) -> tuple[dict[st
 
 
 def _disagreements(model: ExportedModel, dataset: Dataset) -> Disagreements:
-    """The test images for which a file predicts another class than PyTorch."""
+    """The scored images for which a file predicts another class than PyTorch."""
     assert model.probabilities is not None  # there is a data set
     assert model.reference is not None
     file, pytorch = model.probabilities.argmax(axis=1), model.reference.argmax(axis=1)
@@ -143,7 +143,7 @@ def _disagreements(model: ExportedModel, dataset: Dataset) -> Disagreements:
     labels = model.info.labels
     worst = []
     for row in order[:WORST]:
-        index = dataset.test[row]
+        index = dataset.scored[row]
         worst.append(
             Disagreement(
                 image=dataset.names[index],

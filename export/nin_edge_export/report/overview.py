@@ -43,7 +43,7 @@ def _verdict(report: Report) -> str:
         )
     if images and last.scores:
         parts.append(
-            f"On {images.count:,} test images {precision} has an accuracy of "
+            f"On {images.count:,} images {precision} has an accuracy of "
             f"{last.scores.top1:.2%} and a top-1 agreement with PyTorch of "
             f"{images.top1_agreement:.2%}."
         )
@@ -129,7 +129,7 @@ def _caption(report: Report) -> str:
     batch = "one image" if machine.images == 1 else f"the fixed batch of {machine.images:,} images"
     measured = (
         f"Accuracy, agreement and expected calibration error (in {BINS} bins, before and after the "
-        f"temperature): the test images of {text(report.data)}. "
+        f"temperature): on {text(report.data)}. "
         if report.data
         else f"What was {NOT_MEASURED} needs images: {HOW}. "
     )

@@ -172,7 +172,7 @@ def disagreements(report: Report) -> str:
     shown = f", the {len(worst)} worst of them here" if count > len(worst) else ""
     return section(
         title,
-        f"<p>{precision} and PyTorch predict different classes for {count:,} test "
+        f"<p>{precision} and PyTorch predict different classes for {count:,} "
         f"image{'s' if count > 1 else ''}{shown}. Each is shown as the network sees it, "
         "with the correct class in bold and the largest difference of a probability.</p>\n"
         f'<ul class="pictures">\n{"".join(_picture(item, precision) for item in worst)}</ul>',

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.cli import main
+from nin_edge.cli import _data, main
 from nin_edge.cli._data import DATASETS, describe, show_progress
-from nin_edge.data import FOLDER, OFFICIAL, Dataset, download, locate, open_dataset
+from nin_edge.data import FOLDER, OFFICIAL, Dataset, download, locate, location, open_dataset
 
 TINY = (
     *("--size", "28", "--width", "0.01", "--set", "batch_size=16"),
@@ -64,7 +64,7 @@ def test_an_official_data_set_trains_and_is_scored(
     assert json.loads(scored.stdout)["images"] == 20
     unforced = invoke("eval", run / "best.safetensors", clothes)
     assert unforced.exit_code == 1
-    assert "its labels are not the model's" in unforced.stderr
+    assert "clothes: the model does not know the labels 0, 1, 2, " in unforced.stderr
 
 
 def test_duplicates_are_counted_and_warned_about(
@@ -73,8 +73,11 @@ def test_duplicates_are_counted_and_warned_about(
     describe(open_dataset(clothes, size=28, channels=1, workers=1))
     assert capsys.readouterr().err.splitlines() == [
         "clothes: MNIST, 10 classes, 70 training images, 10 hold-out, 20 test",
+        "labels: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         "warning: 1 of 20 test images are also training images, pixel for pixel, which inflates "
         "the test accuracy (test/00005 = train/00007)",
+        "warning: 1 of 100 images have the pixels of an image of another class, so one of the "
+        "labels is wrong (train/00007 = test/00005)",
     ]
 
 
@@ -96,7 +99,20 @@ def test_thousands_have_commas(shapes: Dataset, capsys: pytest.CaptureFixture[st
     describe(replace(shapes, train=np.arange(1487)))
     assert capsys.readouterr().err == (
         "shapes: 3 classes, 1,487 training images, 18 hold-out, 45 test\n"
+        "labels: circle, square, triangle\n"
     )
+
+
+def test_long_lists_are_cut(shapes: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = tuple(f"\x1b{number:02}" for number in range(25))
+    unreadable = tuple((f"{number}.txt", "not in labels.csv") for number in range(1200))
+    describe(replace(shapes, labels=labels, unreadable=unreadable))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[9:11] == ["left out 9.txt: not in labels.csv", "1,200 files left out"]
+    assert lines[12].startswith(r"labels: \x1b00, \x1b01, ")
+    assert lines[12].endswith(r"\x1b09 and 15 more")
+    assert lines[13].startswith(r"no images of 22 of the model's 25 classes: \x1b03, ")
+    assert len(lines) == 14
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -169,3 +185,4 @@ def test_what_to_download_has_to_be_said(tmp_path: Path) -> None:
 def test_the_options_name_what_the_library_knows(shapes_folder: Path) -> None:
     assert (FOLDER, *OFFICIAL) == DATASETS
     assert locate(shapes_folder, official=DATASETS[0]).official is None
+    assert _data.LARGEST_TEST_SPLIT == location.LARGEST_TEST_SPLIT

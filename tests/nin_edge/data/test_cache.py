@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from nin_edge.data.cache import Index, _checksum
 
 def read(path: Path, **options: Any) -> Dataset:
     return open_dataset(path, **{"size": 16, "workers": 1, **options})
+
+
+def caches(cache: Path) -> list[Path]:
+    """Everything in the folder of the caches but the locks."""
+    return [entry for entry in cache.iterdir() if entry.name != "locks"]
 
 
 class Counted:
@@ -133,14 +140,14 @@ def test_a_damaged_cache_is_rebuilt(
 ) -> None:
     before = read(pair, cache=private_cache)
     images = before.images.copy()
-    (folder,) = private_cache.iterdir()
+    (folder,) = caches(private_cache)
     damage(folder)
     progress = Counted()
     after = read(pair, cache=private_cache, progress=progress)
     assert progress.calls
     np.testing.assert_array_equal(after.images, images)
     assert (after.fingerprint, after.labels) == (before.fingerprint, before.labels)
-    assert [entry.name for entry in private_cache.iterdir()] == [folder.name]
+    assert caches(private_cache) == [folder]
 
 
 def forge_index(**changes: object) -> Callable[[Path], None]:
@@ -213,6 +220,7 @@ def test_an_index_survives_its_json() -> None:
         unreadable=(("x.png", "why"),),
         shape=(2, 16, 16, 3),
         duplicates=(("a/0.png", "é/\udcff.png"),),
+        contradictions=(("a/0.png", "é/\udcff.png"),),
         fingerprint="0" * 64,
     )
     assert Index.from_json(index.to_json()) == index
@@ -224,6 +232,44 @@ def test_the_cache_lies_where_the_environment_says(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     read(pair)
     assert list((tmp_path / "xdg" / "nin-edge").iterdir())
+
+
+FIRST_OPEN = """
+import sys
+from pathlib import Path
+from nin_edge.data import open_dataset
+
+print("ready", flush=True)
+sys.stdin.readline()
+def progress(done, total):
+    print("decoded", flush=True)
+print(open_dataset(Path(sys.argv[1]), size=32, workers=1, progress=progress).fingerprint)
+"""
+
+
+def test_of_processes_that_open_at_once_one_decodes(pair: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST_OPEN, str(pair)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60) for process in started]
+    assert [errors for _, errors in outputs] == [""] * 3
+    lines = [line for output, _ in outputs for line in output.splitlines()]
+    assert lines.count("decoded") == 1
+    assert len(set(lines) - {"decoded"}) == 1
 
 
 def test_what_a_killed_process_left_is_removed(pair: Path, private_cache: Path) -> None:

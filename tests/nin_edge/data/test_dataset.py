@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data import SPLITS, Dataset, DatasetError, check_labels, open_dataset
+from nin_edge.data import SPLITS, Dataset, DatasetError, check_labels, locate, open_dataset
 from nin_edge.weights import DEFAULT_WEIGHTS
 from nin_edge_runtime.image import load_image
 from nin_edge_runtime.preprocessing import Preprocessing
@@ -31,7 +31,9 @@ def test_each_image_has_its_class_and_split(split_pair: Path) -> None:
     assert (dataset.name, dataset.labels, dataset.unreadable) == ("split", ("a", "b"), ())
     assert dataset.images.shape == (22, 16, 16, 3)
     assert dataset.images.dtype == np.uint8
-    assert [len(dataset.indices(split)) for split in SPLITS] == [6, 2, 14, 22]
+    splits = [split for split in SPLITS if split != "validation"]
+    assert [len(dataset.indices(split)) for split in splits] == [6, 2, 14, 22]
+    assert (dataset.splits, dataset.scored_split) == (("train", "test"), "test")
     for index, name in enumerate(dataset.names):
         assert dataset.labels[dataset.targets[index]] == Path(name).parts[1]
         assert (index in dataset.test) == name.startswith("test/")
@@ -42,8 +44,34 @@ def test_the_splits_have_names(split_pair: Path) -> None:
     assert np.array_equal(dataset.indices("all"), np.arange(22))
     for split in ("train", "holdout", "test"):
         assert np.array_equal(dataset.indices(split), getattr(dataset, split))
-    with pytest.raises(ValueError, match="'validation', expected one of test, holdout, train, all"):
+    with pytest.raises(ValueError, match="'dev', expected one of test, validation, holdout, train"):
+        dataset.indices("dev")
+    with pytest.raises(DatasetError, match="split: no validation split; the split 'holdout' has"):
         dataset.indices("validation")
+
+
+def test_a_validation_split_is_the_holdout(split_pair: Path) -> None:
+    (split_pair / "test").rename(split_pair / "valid")
+    dataset = read(split_pair)
+    assert (dataset.splits, dataset.scored_split) == (("train", "validation"), "validation")
+    assert [len(part) for part in (dataset.train, dataset.holdout, dataset.test)] == [16, 6, 0]
+    for part in (dataset.holdout, dataset.indices("validation"), dataset.scored):
+        assert {dataset.names[index][:6] for index in part} == {"valid/"}
+    share = open_dataset(locate(split_pair, test_split=0.25), size=16, workers=1)
+    assert [len(part) for part in (share.train, share.holdout, share.test)] == [12, 6, 4]
+    assert share.fingerprint != dataset.fingerprint
+    assert share.scored_split == "test"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.2, float("nan")])
+def test_a_test_split_has_a_range(pair: Path, share: float) -> None:
+    with pytest.raises(DatasetError, match=f"test_split is {share}: expected above 0, to 0.9"):
+        locate(pair, test_split=share)
+
+
+def test_data_with_a_test_split_give_no_other(split_pair: Path) -> None:
+    with pytest.raises(DatasetError, match=r"test_split is 0\.2, but the data have a test split"):
+        open_dataset(locate(split_pair, test_split=0.2), size=16)
 
 
 @pytest.mark.parametrize("channels", [3, 1])
@@ -109,7 +137,8 @@ def test_shipped_weights_name_the_data_that_they_were_trained_on(
     dataset = open_dataset(archive, size=32, cache=make_once("cifar-cache", fill))
     assert dataset.fingerprint == CIFAR10_JPEG
     assert Checkpoint.load(DEFAULT_WEIGHTS).data.fingerprint == CIFAR10_JPEG
-    assert [len(dataset.indices(split)) for split in SPLITS] == [10_000, 1_000, 49_000, 60_000]
+    splits = ("test", "holdout", "train", "all")
+    assert [len(dataset.indices(split)) for split in splits] == [10_000, 1_000, 49_000, 60_000]
 
 
 def test_sign_digits_opens(data_dir: Path) -> None:
@@ -134,6 +163,36 @@ def test_labels_are_compared_with_a_models(pair: Path) -> None:
             check_labels(dataset, labels)
 
 
+# --- some of a model's classes --------------------------------------------------------------------
+
+
+def test_data_may_have_some_of_a_models_classes(tmp_path: Path, pair: Path) -> None:
+    classes = ("square", "star", "circle", "e\u0301te\u0301")
+    whole = read(pair, classes=classes)
+    assert (whole.labels, whole.missing) == (classes, ("star", "e\u0301te\u0301"))
+    for index, name in enumerate(whole.names):
+        assert classes[whole.targets[index]] == Path(name).parts[0]
+    own = read(pair)
+    assert whole.fingerprint == own.fingerprint
+    for part in ("train", "holdout", "test"):
+        assert np.array_equal(getattr(whole, part), getattr(own, part))
+    (pair / "circle").rename(tmp_path / "circle")
+    (pair / "été").mkdir()  # as another machine writes it
+    alone = read(pair, classes=classes)
+    assert set(alone.targets) == {0}
+    assert alone.missing == ("star", "circle", "e\u0301te\u0301")
+    with pytest.raises(DatasetError, match="no readable training image of class été"):
+        read(pair)
+
+
+def test_labels_that_a_model_does_not_know_are_named(pair: Path) -> None:
+    words = "pair: the model does not know the label circle, expected some of square, star"
+    with pytest.raises(DatasetError, match=words):
+        read(pair, classes=("square", "star"))
+    with pytest.raises(DatasetError, match="not know the labels circle, square, expected some"):
+        read(pair, classes=("star",))
+
+
 # --- the same image twice -------------------------------------------------------------------------
 
 
@@ -152,6 +211,20 @@ def test_duplicates_within_a_split_are_no_matter(split_pair: Path) -> None:
         data = (split_pair / split / "a" / "000.png").read_bytes()
         (split_pair / split / "b" / "copy.png").write_bytes(data)
     assert read(split_pair).duplicates == ()
+
+
+def test_an_image_in_two_classes_is_a_contradiction(split_pair: Path) -> None:
+    assert read(split_pair).contradictions == ()
+    data = (split_pair / "train" / "a" / "000.png").read_bytes()
+    for name in ("train/b/copy", "test/b/copy", "train/a/copy"):  # the last is a duplicate alone
+        (split_pair / f"{name}.png").write_bytes(data)
+    for _ in range(2):  # decoded, then from the cache
+        dataset = read(split_pair)
+        pairs = {frozenset(pair) for pair in dataset.contradictions}
+        assert pairs == {
+            frozenset({name, "test/b/copy.png"}) for name in ("train/a/000.png", "train/a/copy.png")
+        }
+        assert dataset.duplicates == (("test/b/copy.png", "train/a/000.png"),)
 
 
 def test_duplicates_are_found_where_the_split_is_drawn(pair: Path) -> None:

@@ -43,6 +43,7 @@ def test_folders_name_the_split_and_the_class(tmp_path: Path) -> None:
 def test_without_splits_folders_name_the_class(tmp_path: Path) -> None:
     found = contents(touch(tmp_path / "data", "a/0.png", "b/1.png"))
     assert described(found) == {("a/0.png", "", "a"), ("b/1.png", "", "b")}
+    assert found.splits == ()
 
 
 def test_training_images_alone_name_no_split(tmp_path: Path) -> None:
@@ -103,19 +104,21 @@ def test_any_folder_name_is_a_label(tmp_path: Path, encoded: bytes, label: str) 
         ({"a/x.txt": b"text"}, "no image files in it"),
         ({"a/0.png": None, "a/1.png": None}, r"1 class \(a\), expected .* at least two"),
         ({"train/a/0.png": None, "test/a/0.png": None}, r"1 class \(a\), expected .* at least two"),
-        ({"0.png": None, "1.png": None}, "0 classes, expected .* at least two"),
+        ({"0.png": None, "1.png": None}, "2 images and no folder of a class, expected .* --labels"),
+        ({"train/0.png": None, "test/1.png": None}, "2 images and no folder of a class"),
         ({"a/0.png": None, "b/0.png": b"text"}, "no readable training image of class b"),
         ({"a/0.png": None, "b/0.png": None, "c/x.txt": b""}, "training image of class c"),
         ({"train/a/0.png": None, "test/a/0.png": None, "test/b/0.png": None}, "image of class b"),
         (
             {"train/a/0.png": None, "train/b/0.png": None, "test/x.txt": b""},
-            "no readable image in a class of its test folder",
+            "no readable image in a class of its test split",
         ),
-        ({"train/a/0.png": None, "val/a/0.png": None}, "found train, val, expected train and test"),
         (
-            {"train/a/0.png": None, "test/a/0.png": None, "val/a/0.png": None},
-            "val beside train and test",
+            {"train/a/0.png": None, "train/b/0.png": None, "valid/a/0.png": b"text"},
+            "no readable image in a class of its validation split",
         ),
+        ({"train/a/0.png": None, "val/b/0.png": None}, "image of class b"),
+        ({"a/0.png": b"text", "b/0.png": b"text"}, "no readable image; a/0.png: .* not an image"),
     ],
 )
 def test_a_folder_that_is_no_data_set_is_refused(
@@ -129,7 +132,7 @@ def test_a_folder_that_is_no_data_set_is_refused(
     with pytest.raises(DatasetError, match=words) as caught:
         open_dataset(top, size=16)
     assert str(caught.value).startswith(f"{top}: ")
-    assert not private_cache.exists() or not list(private_cache.iterdir())  # nothing half-written
+    assert not list(private_cache.glob(".building-*"))
 
 
 def test_a_folder_name_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nin_edge.data.split import Split, split_images
+from nin_edge.data.split import Split, split_images, take_test
 
 
 def counts(targets: list[int], split: Split) -> list[list[int]]:
@@ -22,6 +22,26 @@ def test_named_splits_are_kept() -> None:
     split = split_images(np.array(targets), splits)
     assert counts(targets, split) == [[7, 7], [1, 1], [3, 3]]
     assert split.test.tolist() == list(range(16, 22))
+
+
+def test_a_validation_split_is_the_holdout() -> None:
+    targets = [0, 1] * 11
+    split = split_images(np.array(targets), ["train"] * 12 + ["validation"] * 4 + ["test"] * 6)
+    assert counts(targets, split) == [[6, 6], [2, 2], [3, 3]]
+    split = split_images(np.array(targets), ["train"] * 18 + ["validation"] * 4)
+    assert counts(targets, split) == [[9, 9], [2, 2], [0, 0]]
+    split = split_images(np.array(targets), ["test"] * 22)
+    assert counts(targets, split) == [[0, 0], [0, 0], [11, 11]]
+
+
+@pytest.mark.parametrize("named", ["", "train"])
+def test_a_test_split_is_taken_from_the_training_split(named: str) -> None:
+    targets = [0] * 20 + [1] * 10 + [0, 1]
+    splits = take_test(np.array(targets), [named] * 30 + ["validation"] * 2, 0.3)
+    assert set(splits[:30]) == {"train", "test"}
+    assert splits[30:] == ("validation",) * 2
+    assert counts(targets, split_images(np.array(targets), splits)) == [[14, 7], [1, 1], [6, 3]]
+    assert splits == take_test(np.array(targets), [named] * 30 + ["validation"] * 2, 0.3)
 
 
 def test_without_a_split_a_fifth_of_each_class_is_the_test() -> None:

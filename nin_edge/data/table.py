@@ -1,0 +1,187 @@
+"""A table of labels: a CSV file with the columns `image` and `label`, and `split` if it has one.
+
+For folders whose images are not sorted into one folder a class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, NoReturn
+
+from nin_edge.data.errors import DatasetError
+from nin_edge.data.folders import SPLIT_NAMES, split_of
+from nin_edge.text import list_some
+from nin_edge_runtime.image import IMAGE_SUFFIXES
+
+_COLUMNS: Final = {
+    "image": ("image", "filename", "file", "path", "image_path", "image_id", "id"),
+    "label": ("label", "class", "category"),
+    "split": ("split", "subset"),
+}
+"""Names of each column, in any case."""
+
+_DELIMITERS: Final = (",", ";", "\t")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a table."""
+
+    line: int
+    """Line of the file, from 1, for messages."""
+    image: str
+    """Path or name of the image as the table has it."""
+    label: str
+    """Its class."""
+    split: str
+    """`train`, `validation` or `test`; empty where the table has no such column."""
+
+
+def read_table(file: Path) -> list[Row]:
+    """Read a table of labels; commas, semicolons or tabs separate its columns.
+
+    Raises:
+        DatasetError: it cannot be read, lacks a column, or a row lacks a value.
+    """
+    try:
+        text = read_bytes(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8 text, expected a CSV file of labels") from error
+    try:
+        rows = list(_rows(file, text))
+    except csv.Error as error:
+        raise DatasetError(f"{file}: not a readable CSV file ({error})") from error
+    if not rows:
+        raise DatasetError(f"{file}: no rows, expected a line for each image")
+    return rows
+
+
+def read_bytes(file: Path) -> bytes:
+    """The bytes of a table.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{file}: {error.strerror}, expected a table of labels") from error
+
+
+def find_images(
+    file: Path, rows: Sequence[Row], path: Path, names: Sequence[str]
+) -> Mapping[str, Row]:
+    """The row of each image that a table has, by the image's path in the source.
+
+    A table may have the path below DATA, the end of it, or the name without its suffix.
+
+    Args:
+        file: the table, for messages.
+        rows: from `read_table`.
+        path: of the data set, for messages.
+        names: paths of the files in the source.
+
+    Raises:
+        DatasetError: an image is not there, or could be several, or has two classes.
+    """
+    index = _index(names)
+    found: dict[str, Row] = {}
+    missing = []
+    for row in rows:
+        matches = _matches(index, row.image)
+        if len(matches) > 1:
+            _refuse(file, row.line, f"{row.image!r} could be {list_some(matches, 3)}")
+        if not matches:
+            missing.append(row)
+            continue
+        first = found.setdefault(matches[0], row)
+        if (first.label, first.split) != (row.label, row.split):
+            _refuse(
+                *(file, row.line),
+                f"{row.image!r} is {row.label}, but {first.label} in line {first.line}"
+                if first.label != row.label
+                else f"{row.image!r} is in {row.split}, but in {first.split} in line {first.line}",
+            )
+    if missing:
+        more = f", nor {len(missing) - 1:,} more of {len(rows):,}" if len(missing) > 1 else ""
+        _refuse(file, missing[0].line, f"no file {missing[0].image!r} in {path}{more}")
+    return found
+
+
+def _rows(file: Path, text: str) -> Iterator[Row]:
+    header = next(iter(text.splitlines()), "")
+    for delimiter in _DELIMITERS:
+        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
+        places = {
+            column: next((names.index(name) for name in known if name in names), None)
+            for column, known in _COLUMNS.items()
+        }
+        image, label, split = places.values()
+        if image is not None and label is not None:
+            break
+    else:
+        raise DatasetError(
+            f"{file}: the first line is {header.strip()[:80]!r}, expected the columns image and "
+            "label"
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    next(reader)
+    for values in reader:
+        if not any(values):
+            continue
+        cells = [
+            values[place].strip() if place is not None and place < len(values) else ""
+            for place in (image, label, split)
+        ]
+        if not (cells[0] and cells[1]):
+            _refuse(file, reader.line_num, f"{values}, expected an image and its label")
+        told = split_of(cells[2])
+        if split is not None and told is None:
+            _refuse(
+                *(file, reader.line_num),
+                f"the split {cells[2]!r}, expected {', '.join(SPLIT_NAMES)}",
+            )
+        yield Row(reader.line_num, cells[0], cells[1], told[0] if told else "")
+
+
+def _index(names: Sequence[str]) -> Mapping[str, list[str]]:
+    """Paths of files by their name, and by their name without its suffix."""
+    index: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        file = PurePosixPath(name)
+        for key in {file.name, file.stem}:
+            index[key].append(name)
+    return index
+
+
+def _matches(index: Mapping[str, list[str]], image: str) -> list[str]:
+    """The files that an entry of a table can mean; the same path before the same name."""
+    given = PurePosixPath(image.replace("\\", "/"))
+    candidates = index.get(given.name, [])
+    for agrees in (_is_same_path, _ends_alike, _is_same_name):
+        if matches := [name for name in candidates if agrees(PurePosixPath(name), given)]:
+            return matches
+    images = [name for name in candidates if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    return images or candidates  # `1` may be 1.jpg beside 1.txt
+
+
+def _is_same_path(file: PurePosixPath, given: PurePosixPath) -> bool:
+    return file == given
+
+
+def _ends_alike(file: PurePosixPath, given: PurePosixPath) -> bool:
+    shared = min(len(file.parts), len(given.parts))
+    return file.parts[-shared:] == given.parts[-shared:]
+
+
+def _is_same_name(file: PurePosixPath, given: PurePosixPath) -> bool:
+    return file.name == given.name
+
+
+def _refuse(file: Path, line: int, fault: str) -> NoReturn:
+    raise DatasetError(f"{file}, line {line}: {fault}")
