@@ -179,7 +179,14 @@ def train(
                 folder.check_unused()
             location = _locate(data, settings, report)
             network = start.network(location.native_shape)
-            dataset = _open(location, network.size, network.channels, report)
+            dataset = _open(
+                location,
+                network.size,
+                network.channels,
+                report,
+                # A resumed run compares the fingerprint of what it reads.
+                skip_unreadable=resume or settings.get("skip_unreadable", False),
+            )
         choices = start.choose(dataset, network, workers.size)
         report(Started(choices.network, choices.recipe, choices.notes))
         keep_memory()
@@ -323,10 +330,21 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
 
 
 def _open(
-    location: Location, size: int, channels: int, report: Callable[[Loading | Opened], None]
+    location: Location,
+    size: int,
+    channels: int,
+    report: Callable[[Loading | Opened], None],
+    *,
+    skip_unreadable: bool = True,
 ) -> Dataset:
     """Open a data set, and report it."""
-    dataset = open_dataset(location, size=size, channels=channels, progress=_loading(report))
+    dataset = open_dataset(
+        location,
+        size=size,
+        channels=channels,
+        progress=_loading(report),
+        skip_unreadable=skip_unreadable,
+    )
     report(Opened(dataset))
     return dataset
 

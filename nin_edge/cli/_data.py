@@ -59,6 +59,8 @@ def describe(dataset: Dataset) -> None:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
         click.echo(f"{len(dataset.unreadable)} unreadable files left out", err=True)
+    if dataset.passed_over:
+        click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
     click.echo(
         f"{printable(dataset.name)}: {title}{len(dataset.labels)} classes, "

@@ -14,11 +14,12 @@ import zipfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from nin_edge.data.errors import DatasetError
+from nin_edge_runtime.folders import HEAD_BYTES, MARKER, Listing, has_image_suffix, list_names
 
 _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -26,6 +27,8 @@ _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 """What decompresses a file that starts with these bytes."""
+
+_MARKER_BYTES: Final = 1 << 20  # nin-edge's own list of files is shorter
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ class _Archive:
 class TarArchive(_Archive):
     """A tar, compressed or not."""
 
-    def names(self) -> list[str]:
-        """See `Source.names`."""
-        return list(_tar_names(self, self.stamp()))
+    @property
+    def listing(self) -> Listing:
+        """See `Source.listing`."""
+        return _tar_listing(self, self.stamp())
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
@@ -122,27 +126,43 @@ class _StrictHeader(tarfile.TarInfo):
 
 
 @lru_cache(maxsize=1)
-def _tar_names(archive: TarArchive, stamp: str) -> tuple[str, ...]:
-    """Names in an archive with this stamp.
+def _tar_listing(archive: TarArchive, stamp: str) -> Listing:
+    """What an archive with this stamp holds.
 
     Kept, because listing decompresses the whole file, and a data set is listed to find out what it
     is and again to read it.
     """
+    heads: dict[str, bytes] = {}
     with archive.members() as members:
-        return tuple(sorted({f"{m.name}/" if m.isdir() else m.name for m, _ in members}))
+        for member, tar in members:
+            name = f"{member.name}/" if member.isdir() else member.name
+            file = None if member.isdir() or has_image_suffix(name) else tar.extractfile(member)
+            heads[name] = file.read(_head_bytes(name)) if file else b""
+    return list_names(heads, heads.__getitem__)
+
+
+def _head_bytes(name: str) -> int:
+    """How much of a member is read to find out what it is."""
+    return _MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
 
 
 @dataclass(frozen=True)
 class ZipArchive(_Archive):
     """A zip."""
 
-    def names(self) -> list[str]:
-        """See `Source.names`."""
+    @cached_property
+    def listing(self) -> Listing:
+        """See `Source.listing`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
             for member in archive.infolist():
                 mode = member.external_attr >> 16
                 self._check(member.filename, link=mode & 0o170000 == 0o120000)
-            return sorted({member.filename for member in archive.infolist()})  # folders end in /
+
+            def head(name: str) -> bytes:
+                with archive.open(name) as file:
+                    return file.read(_head_bytes(name))
+
+            return list_names({member.filename for member in archive.infolist()}, head)
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""

@@ -32,7 +32,7 @@ from nin_edge.data.split import split_images
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
-_VERSION: Final = 3  # of the cache's layout and of the split's definition
+_VERSION: Final = 4  # of the cache's layout, and of which images are in which split
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"

@@ -57,6 +57,8 @@ class Dataset:
     """Which official data set it is, a key of `OFFICIAL`; None for a folder of images."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """(path, path) of each test image and a training image that has the same pixels."""
+    passed_over: str = ""
+    """What else lies in the folder or archive, and why it is not read, in words."""
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Indices of the images of a split, one of `SPLITS`.
@@ -80,6 +82,7 @@ def open_dataset(
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    skip_unreadable: bool = True,
 ) -> Dataset:
     """Open a data set, decoding it if no valid cache of it exists.
 
@@ -90,6 +93,8 @@ def open_dataset(
         cache: folder of the caches; `$XDG_CACHE_HOME/nin-edge`, or `~/.cache/nin-edge`, if None.
         workers: processes that decode; one for each CPU that this process may use, if None.
         progress: told how decoding goes; not called where the cache serves.
+        skip_unreadable: leave out, and list in `unreadable`, files and folders that the system does
+            not let us read; False to raise an error. Damaged images are always left out.
 
     Raises:
         DatasetError: nothing there, an unsafe or broken archive, other data than `locate` was told
@@ -98,6 +103,13 @@ def open_dataset(
     cache = cache or default_cache()
     location = data if isinstance(data, Location) else locate(data, cache=cache)
     source = open_source(location.path)
+    listing = source.listing
+    if listing.unreadable and not skip_unreadable:
+        parts = list_some([f"{name} ({reason})" for name, reason in listing.unreadable], 3)
+        raise DatasetError(
+            f"{location.path}: cannot read {parts}; make them readable, or leave them out with "
+            "skip_unreadable=true"
+        )
     key = cache_key(source, location.official, size, channels)
     folder = cache / f"{location.name}-{key}"
     cached = load_cache(folder)
@@ -126,10 +138,11 @@ def open_dataset(
         train=split.train,
         holdout=split.holdout,
         test=split.test,
-        unreadable=index.unreadable,
+        unreadable=(*listing.unreadable, *index.unreadable),
         fingerprint=index.fingerprint,
         official=location.official,
         duplicates=index.duplicates,
+        passed_over="" if location.official else listing.passed_over(),
     )
 
 

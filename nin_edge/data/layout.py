@@ -15,9 +15,8 @@ from nin_edge.data.decode import ImageData
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.official.registry import read_official
 from nin_edge.data.sources import Source
-from nin_edge_runtime.image import IMAGE_SUFFIXES
+from nin_edge_runtime.folders import Listing
 
-_SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
 _SPLITS: Final = {"train", "test"}
 _TRAINING_NAMES: Final = {"train", "training"}
 _UNKNOWN_SPLITS: Final = {"val", "valid", "validation", "dev", "testing"}
@@ -76,7 +75,7 @@ def folder_contents(path: Path, source: Source) -> Contents:
     Raises:
         DatasetError: no images, splits with unknown names, a class whose name is not text.
     """
-    files, folders = _image_files(path, source.names())
+    files, folders = _image_files(path, source.listing)
     splits = _split_folders(path, {parts[0] for _, parts in files if len(parts) > 1}, folders)
     depth = 2 if splits else 1  # of the class in a path: <split>/<class> or <class>
     members, unclassed = [], []
@@ -95,16 +94,18 @@ def folder_contents(path: Path, source: Source) -> Contents:
 
 
 def _image_files(
-    path: Path, names: Sequence[str]
+    path: Path, listing: Listing
 ) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[str, ...]]]:
     """Image files with the parts of their paths, and folders, below those that hold all images."""
-    entries = [(name, PurePosixPath(name).parts) for name in names if not _is_hidden(name)]
+    entries = [(name, PurePosixPath(name).parts) for name in listing.names]
     folders = [parts for name, parts in entries if name.endswith("/") and parts]
-    files = [(name, parts) for name, parts in entries if is_image(name)]
+    files = [(name, parts) for name, parts in entries if name in listing.images]
     if not files:
+        passed = listing.passed_over()
         raise DatasetError(
-            f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg, "
-            "or the files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"
+            f"{path}: no image files in it{f' (only {passed})' if passed else ''}, expected "
+            "<class>/*.jpg or train/<class>/*.jpg, or the files of CIFAR-10, CIFAR-100, MNIST or "
+            "Fashion-MNIST"
         )
     # Archives usually hold one folder that holds the rest.
     while len({parts[0] for _, parts in files}) == 1 and all(len(parts) > 2 for _, parts in files):
@@ -135,15 +136,6 @@ def _split_folders(
             "(a hold-out is taken from train)"
         )
     return {}
-
-
-def is_image(name: str) -> bool:
-    """Whether a path of a source is that of an image file that is not hidden."""
-    return name.lower().endswith(_SUFFIXES) and not _is_hidden(name)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _is_text(name: str) -> bool:

@@ -48,6 +48,8 @@ class Settings(TypedDict, total=False):
     """Official data set that the data are, a key of `nin_edge.data.OFFICIAL`; or `folder`."""
     download: bool
     """Whether to download the official data set if it is not there."""
+    skip_unreadable: bool
+    """Whether to leave out files and folders that cannot be read, instead of stopping."""
 
 
 Value = int | float | bool | str

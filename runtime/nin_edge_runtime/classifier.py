@@ -89,6 +89,7 @@ class Classifier:
         min_score: float | None = None,
         draft: bool = True,
         max_pixels: int = MAX_PIXELS,
+        max_value: int | None = None,
     ) -> None:
         """Load a model, start its session, and run it once, so that no call pays for the first.
 
@@ -105,12 +106,13 @@ class Classifier:
                 never.
             draft: decode large JPEGs at a reduced scale; see `Preprocessing.load`.
             max_pixels: largest image that is taken, in pixels.
+            max_value: sample that is white in grey images of more than 8 bits; see `load_image`.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or newer.
             ProviderError: the provider is unknown or not active.
             MissingDependencyError: ONNX Runtime is not installed.
-            ValueError: `threads`, `min_score` or `max_pixels` is out of its range.
+            ValueError: `threads`, `min_score`, `max_pixels` or `max_value` is out of its range.
         """
         if min_score is not None and not (
             isinstance(min_score, (int, float)) and 0 <= min_score <= 1
@@ -118,6 +120,8 @@ class Classifier:
             raise ValueError(f"min_score is {min_score!r}: expected a probability, 0 to 1")
         if not isinstance(max_pixels, int) or max_pixels < 1:
             raise ValueError(f"max_pixels is {max_pixels!r}: expected a whole number, at least 1")
+        if max_value is not None and not (isinstance(max_value, int) and max_value >= 1):
+            raise ValueError(f"max_value is {max_value!r}: expected a whole number, at least 1")
         source = DEFAULT_MODEL if model is None else model
         data, info = read_model(source)
         self._session = ModelSession(
@@ -134,7 +138,7 @@ class Classifier:
         if min_score is not None and info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._min_score = min_score or 0.0
-        self._draft, self._max_pixels = draft, max_pixels
+        self._draft, self._max_pixels, self._max_value = draft, max_pixels, max_value
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -234,7 +238,11 @@ class Classifier:
 
     def _load(self, image: ImageSource, *, bgr: bool) -> _Row:
         return self.info.preprocessing.load(
-            image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
+            image,
+            bgr=bgr,
+            max_pixels=self._max_pixels,
+            max_value=self._max_value,
+            draft=self._draft,
         )
 
     def _predict_rows(self, rows: list[_Row]) -> list[Prediction]:
