@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Set
@@ -82,5 +83,5 @@ def open_source(path: Path) -> Source:
 
 def _stamp(folder: Path, name: str) -> str:
     """Name, size and time of a file."""
-    stat = (folder / name).stat()
+    stat = os.stat(f"{folder}/{name}")  # noqa: PTH116  # a Path of each takes longer than its status
     return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

@@ -12,7 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import Final
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -23,6 +24,9 @@ IMAGE_SUFFIXES: Final = frozenset(
 
 MARKER: Final = ".nin-edge"
 """File in a folder that nin-edge wrote to: a JSON list of its files there; anything else is all."""
+
+LOCK: Final = ".nin-edge.lock"
+"""File in a folder that a training has reserved: all of the folder will be its."""
 
 HEAD_BYTES: Final = 32
 """How much of a file's start shows what it is."""
@@ -82,7 +86,7 @@ def list_folder(folder: Path) -> Listing:
     """
     walk = _Walk(folder)
     listing = list_names(walk.names, lambda name: _head(folder / name))
-    denied = {name for name in listing.images if not os.access(folder / name, os.R_OK)}
+    denied = {name for name in listing.images if not os.access(f"{folder}/{name}", os.R_OK)}
     unreadable = walk.unreadable | dict.fromkeys(denied, "no permission to read it")
     return replace(
         listing,
@@ -99,16 +103,16 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
         names: paths, those of folders with a slash at the end.
         head: gives the first `HEAD_BYTES` of a file, all of a `MARKER`.
     """
-    entries = {name: PurePosixPath(name).parts for name in names}
-    written = {
-        parts[:-1]: written_names(head(name))
-        for name, parts in entries.items()
-        if parts[-1:] == (MARKER,)
-    }
+    entries = {name: _parts(name) for name in names}
+    written: dict[tuple[str, ...], frozenset[str] | None] = {}
+    for name, parts in entries.items():
+        if parts and parts[-1] in (MARKER, LOCK):
+            own = written_names(head(name)) if parts[-1] == MARKER else None
+            written[parts[:-1]] = own if written.get(parts[:-1], own) is not None else None
     kept: dict[str, tuple[str, ...]] = {}
     passed: dict[tuple[str, ...], tuple[str, str]] = {}
     for name, parts in entries.items():
-        if parts[-1:] != (MARKER,):
+        if not parts or parts[-1] not in (MARKER, LOCK):
             reason, depth = _reason_to_pass(parts, written, is_folder=name.endswith("/"))
             if reason is None:
                 kept[name] = parts
@@ -124,7 +128,7 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
 
 def has_image_suffix(name: str) -> bool:
     """Whether a file's name alone says that it is an image."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return _suffix(name) in IMAGE_SUFFIXES
 
 
 def written_names(marker: bytes) -> frozenset[str] | None:
@@ -152,6 +156,16 @@ def image_format(head: bytes) -> str | None:
     ):
         return "image"
     return None
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The parts of a path; pathlib's own take most of the time of a listing."""
+    return tuple(part for part in name.split("/") if part not in ("", "."))
+
+
+def _suffix(name: str) -> str:
+    """The suffix of a file's name, in lower case."""
+    return splitext(name)[1].lower()
 
 
 def _reason_to_pass(
@@ -195,7 +209,7 @@ def _is_image(name: str, head: Callable[[str], bytes]) -> bool:
     """Whether a file is an image: by its suffix, else by its content."""
     if has_image_suffix(name):
         return True
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = _suffix(name)
     if name.lower().endswith(_COPY_SUFFIXES) or _is_other_suffix(suffix):
         return False
     found = image_format(head(name))
@@ -246,11 +260,11 @@ class _Walk:
         """Sort in what a folder holds."""
         with os.scandir(self._top / folder) as scanned:
             children = sorted(scanned, key=lambda child: child.name)
-        if folder and any(child.name == MARKER for child in children):
-            marker = f"{folder}/{MARKER}"
-            if written_names(_head(self._top / marker)) is None:
-                self.names.append(marker)
-                return
+        signs = {child.name for child in children} & {MARKER, LOCK} if folder else set()
+        marker = _head(self._top / folder / MARKER) if MARKER in signs else b"[]"
+        if LOCK in signs or written_names(marker) is None:
+            self.names += [f"{folder}/{sign}" for sign in signs]
+            return
         for child in children:
             path = f"{folder}/{child.name}" if folder else child.name
             try:
@@ -266,7 +280,7 @@ class _Walk:
         elif child.is_file():
             self.names.append(path)
         elif child.is_symlink() and not os.path.exists(child.path):  # noqa: PTH110  # no Path of it
-            if has_image_suffix(path) or not PurePosixPath(path).suffix:
+            if has_image_suffix(path) or not _suffix(path):
                 self.unreadable[path] = "a link to nothing"
             else:
                 self.passed[_NO_IMAGE] += 1

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nin_edge_runtime import ImageError
-from nin_edge_runtime.folders import MARKER, image_format, list_folder, list_names
+from nin_edge_runtime.folders import LOCK, MARKER, image_format, list_folder, list_names
 from nin_edge_runtime.image import find_images
 
 
@@ -115,6 +115,13 @@ def test_a_folder_that_nin_edge_wrote_is_passed_over(
     with_image = list_folder(make(empty("runs/photo.png")))
     assert with_image.images == {"a/0.png", "runs/photo.png"}
     assert list_folder(top / "runs" / "photos").images == {"curves.png", "tensorboard/x.png"}
+
+
+def test_a_folder_that_a_training_has_just_reserved_is_no_class(make: Callable[..., Path]) -> None:
+    top = make(empty("a/0.png", f"runs/photos/{LOCK}"))
+    assert list_folder(top).names == ("a/", "a/0.png")
+    (top / "runs" / "photos" / MARKER).write_text("[]")
+    assert list_folder(top).names == ("a/", "a/0.png")
 
 
 def test_files_that_nin_edge_wrote_are_passed_over(make: Callable[..., Path]) -> None:

@@ -34,14 +34,14 @@ def test_a_run_among_its_data_is_no_data(
     assert resumed.exit_code == 0, resumed.output
     assert "passed over 1 folder that nin-edge wrote" in resumed.stderr
     assert (photos / "runs" / "photos" / "curves.png").exists()
-    evaluated = CliRunner().invoke(
-        main, ["eval", "runs/photos/best.safetensors", ".", "--split", "all"]
-    )
+    options = ("--split", "all", "--plot", "circle/plot.png")
+    evaluated = CliRunner().invoke(main, ["eval", "runs/photos/best.safetensors", ".", *options])
     assert evaluated.exit_code == 0, evaluated.output
     assert "24 images of photos" in evaluated.stdout
     monkeypatch.chdir(photos / "circle")  # a run among the images of a class
     second = api.train("..", "second", **settings | {"epochs": 1})
     first = RunFolder(photos / "runs" / "photos").read_config()
+    assert (photos / "circle" / "plot.png").exists()
     again = RunFolder(second.folder).read_config()
     assert again.data.fingerprint == first.data.fingerprint
     assert again.labels == ("circle", "square")
