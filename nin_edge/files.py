@@ -78,7 +78,7 @@ def mark_written(folder: Path, names: Iterable[str] | None = None) -> None:
     """
     marker = folder / MARKER
     if names is None:
-        write_atomically(marker, _WHOLE_FOLDER)
+        marker.write_bytes(_WHOLE_FOLDER)  # a part of it says the same
         return
     known = written_names(marker.read_bytes()) if marker.is_file() else frozenset[str]()
     if known is not None and (added := set(names) - known):
