@@ -107,8 +107,8 @@ def open_dataset(
     if listing.unreadable and not skip_unreadable:
         parts = list_some([f"{name} ({reason})" for name, reason in listing.unreadable], 3)
         raise DatasetError(
-            f"{location.path}: cannot read {parts}; make them readable, or leave them out with "
-            "skip_unreadable=true"
+            f"{location.path}: cannot read {parts}; make them readable, or leave them out by "
+            "--set skip_unreadable=true"
         )
     key = cache_key(source, location.official, size, channels)
     folder = cache / f"{location.name}-{key}"

@@ -85,14 +85,23 @@ def list_folder(folder: Path) -> Listing:
         OSError: the folder itself cannot be read.
     """
     walk = _Walk(folder)
-    listing = list_names(walk.names, lambda name: _head(folder / name))
+    unknown: dict[str, str] = {}  # what these are cannot be found out
+
+    def head(name: str) -> bytes:
+        try:
+            return _head(folder / name)
+        except OSError as error:
+            unknown[name] = error.strerror or str(error)
+            return b""
+
+    listing = list_names(walk.names, head)
     denied = {name for name in listing.images if not os.access(f"{folder}/{name}", os.R_OK)}
-    unreadable = walk.unreadable | dict.fromkeys(denied, "no permission to read it")
+    unreadable = walk.unreadable | unknown | dict.fromkeys(denied, "no permission to read it")
     return replace(
         listing,
         images=listing.images - denied,
         unreadable=tuple(sorted(unreadable.items())),
-        passed=listing.passed + walk.passed,
+        passed=listing.passed + walk.passed - Counter({_NO_IMAGE: len(unknown)}),
     )
 
 
@@ -289,11 +298,8 @@ class _Walk:
 
 
 def _head(path: Path) -> bytes:
-    """The start of a file, all of a marker; empty if it cannot be read."""
-    try:
-        if not path.is_file():  # a pipe would block
-            return b""
-        with path.open("rb") as file:
-            return file.read(None if path.name == MARKER else HEAD_BYTES)
-    except OSError:
+    """The start of a file, all of a marker."""
+    if not path.is_file():  # a pipe would block
         return b""
+    with path.open("rb") as file:
+        return file.read(None if path.name == MARKER else HEAD_BYTES)

@@ -203,6 +203,13 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return scandir(path)
 
+    def guarded_open(path: Path, mode: str) -> Any:
+        if str(path) in denied:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return path_open(path, mode)
+
+    path_open = Path.open
+    monkeypatch.setattr(Path, "open", guarded_open)
     monkeypatch.setattr(os, "scandir", guarded_scandir)
     monkeypatch.setattr(
         os, "access", lambda path, mode: os.fspath(path) not in denied and access(path, mode)
@@ -215,13 +222,17 @@ def test_unreadable_folders_and_files_are_named(
     locked: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    top = make(empty("a/0.png", "a/1.png", "b/0.png", "c/notes.txt"))
-    locked(top / "a" / "1.png")
-    locked(top / "b")
+    top = make(empty("a/0.png", "a/1.png", "a/img_2", "b/0.png", "c/notes.txt"))
+    for name in ("a/1.png", "a/img_2", "b", "c/notes.txt"):
+        locked(top / name)
     listing = list_folder(top)
     assert listing.images == {"a/0.png"}
     reason = os.strerror(errno.EACCES)
-    assert listing.unreadable == (("a/1.png", "no permission to read it"), ("b/", reason))
+    assert listing.unreadable == (
+        ("a/1.png", "no permission to read it"),
+        *(("a/img_2", reason), ("b/", reason)),
+    )
+    assert listing.passed_over() == "1 file without an image's suffix or content"
     with caplog.at_level(logging.WARNING):
         assert find_images([top]) == [top / "a" / "0.png"]
     assert f"{top / 'b'}: {reason}" in caplog.text
