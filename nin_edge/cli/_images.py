@@ -29,7 +29,7 @@ class Source:
 def open_sources(arguments: Sequence[str]) -> Iterator[Source]:
     """Expand the command's arguments to images: files, folders, and `-` for standard input."""
     from nin_edge_runtime import ImageError
-    from nin_edge_runtime.image import list_images
+    from nin_edge_runtime.folders import list_images
 
     for argument in arguments:
         if argument == "-":

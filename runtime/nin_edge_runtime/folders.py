@@ -7,14 +7,17 @@ passed over and counted; what cannot be read is named.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from posixpath import splitext
 from typing import Final
+
+from nin_edge_runtime.errors import ImageError
 
 IMAGE_SUFFIXES: Final = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -52,6 +55,8 @@ _LINK: Final = ("link", "to a folder above or read before")
 _SPECIAL: Final = ("pipe, socket or device", "")
 _OURS: Final = "that nin-edge wrote"
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -76,6 +81,45 @@ class Listing:
             f"{count:,} {noun}{'s' * (count > 1)} {description}".rstrip()
             for (noun, description), count in sorted(self.passed.items())
         )
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """List the given files, and the images of the given folders, sorted; see `list_folder`.
+
+    What cannot be read in a folder is logged.
+
+    Raises:
+        ImageError: a folder has no images, or cannot be read.
+    """
+    images: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            images.append(path)
+            continue
+        listing = list_images(path)
+        for name, reason in listing.unreadable:
+            _logger.warning("%s: %s", path / name, reason)
+        images += [path / name for name in listing.images_by_folder()]
+    return images
+
+
+def list_images(folder: Path) -> Listing:
+    """List a folder that has images, or parts that cannot be read.
+
+    Raises:
+        ImageError: it has neither, or cannot be read itself.
+    """
+    try:
+        listing = list_folder(folder)
+    except OSError as error:
+        raise ImageError(f"{folder}: {error.strerror or error}") from error
+    if not listing.images and not listing.unreadable:
+        passed = listing.passed_over()
+        raise ImageError(
+            f"{folder}: a folder with no image files (such as .jpg or .png) in it"
+            + (f", only {passed}" if passed else "")
+        )
+    return listing
 
 
 def list_folder(folder: Path) -> Listing:

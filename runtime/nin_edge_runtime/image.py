@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nin_edge_runtime.errors import ImageError
-from nin_edge_runtime.folders import HEAD_BYTES, Listing, image_format, list_folder
+from nin_edge_runtime.folders import HEAD_BYTES, image_format
 from nin_edge_runtime.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from nin_edge_runtime.folders import find_images as find_images
 from nin_edge_runtime.samples import check_samples, eight_bits, is_deep_colour, strips
 
 if TYPE_CHECKING:
@@ -50,8 +50,6 @@ _UPRIGHT: Final = {
 _SWAPS_SIDES: Final = (5, 6, 7, 8)  # orientations that exchange width and height
 _FROM_THE_RIGHT: Final = (2, 3, 7, 8)  # that mirror columns of the stored pixels
 _FROM_THE_BOTTOM: Final = (3, 4, 6, 7)  # that mirror its rows
-
-_logger = logging.getLogger(__name__)
 
 
 def load_image(
@@ -91,45 +89,6 @@ def load_image(
         for top, bottom in strips(image.height, image.width):
             pixels[top:bottom] = np.asarray(image.rgb((0, top, image.width, bottom)))
     return pixels
-
-
-def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List the given files, and the images of the given folders, sorted; see `list_folder`.
-
-    What cannot be read in a folder is logged.
-
-    Raises:
-        ImageError: a folder has no images, or cannot be read.
-    """
-    images: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            images.append(path)
-            continue
-        listing = list_images(path)
-        for name, reason in listing.unreadable:
-            _logger.warning("%s: %s", path / name, reason)
-        images += [path / name for name in listing.images_by_folder()]
-    return images
-
-
-def list_images(folder: Path) -> Listing:
-    """List a folder that has images, or parts that cannot be read.
-
-    Raises:
-        ImageError: it has neither, or cannot be read itself.
-    """
-    try:
-        listing = list_folder(folder)
-    except OSError as error:
-        raise ImageError(f"{folder}: {_reason(error)}") from error
-    if not listing.images and not listing.unreadable:
-        passed = listing.passed_over()
-        raise ImageError(
-            f"{folder}: a folder with no image files (such as .jpg or .png) in it"
-            + (f", only {passed}" if passed else "")
-        )
-    return listing
 
 
 def check_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
