@@ -190,7 +190,9 @@ def train(
                 folder.check_unused()
             location = _locate(data, start.data_settings(), report)
             size, channels = start.input_shape(location.native_shape)
-            dataset = _open(location, size, channels, report)
+            # A resumed run compares the fingerprint of what it reads.
+            skip = resume or settings.get("skip_unreadable", False)
+            dataset = _open(location, size, channels, report, skip_unreadable=skip)
         choices = start.choose(dataset, location.native_shape, workers.size)
         report(Started(choices.network, choices.recipe, choices.notes))
         keep_memory()
@@ -355,10 +357,17 @@ def _open(
     channels: int,
     report: Callable[[Loading | Opened], None],
     classes: Sequence[str] | None = None,
+    *,
+    skip_unreadable: bool = True,
 ) -> Dataset:
     """Open a data set, for a model of these classes if given, and report it."""
     dataset = open_dataset(
-        location, size=size, channels=channels, classes=classes, progress=_loading(report)
+        location,
+        size=size,
+        channels=channels,
+        classes=classes,
+        progress=_loading(report),
+        skip_unreadable=skip_unreadable,
     )
     report(Opened(dataset))
     return dataset

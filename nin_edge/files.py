@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from nin_edge_runtime.errors import NinEdgeError
+from nin_edge_runtime.folders import MARKER, written_names
+
+_WHOLE_FOLDER: Final = b"nin-edge wrote this folder: it is not read as images.\n"
 
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -73,3 +78,25 @@ def require_folder(path: Path) -> None:
             return
         if part.exists():
             raise NinEdgeError(f"{part}: a file, expected a folder to write to")
+
+
+def mark_beside(images: Path, file: Path) -> None:
+    """Mark a picture as written by nin-edge if it lies in a folder of images or below it."""
+    if images.resolve() in file.resolve().parents:
+        mark_written(file.parent, [file.name])
+
+
+def mark_written(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Mark a folder, or files in it, as written by nin-edge: they are never read as images.
+
+    Args:
+        folder: the folder, which exists.
+        names: of the files; None for all of the folder, whatever comes into it.
+    """
+    marker = folder / MARKER
+    if names is None:
+        marker.write_bytes(_WHOLE_FOLDER)  # a part of it says the same
+        return
+    known = written_names(marker.read_bytes()) if marker.is_file() else frozenset[str]()
+    if known is not None and (added := set(names) - known):
+        write_atomically(marker, json.dumps(sorted(known | added), indent=0).encode())

@@ -71,6 +71,8 @@ def describe(dataset: Dataset) -> None:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
         click.echo(f"{len(dataset.unreadable):,} files left out", err=True)
+    if dataset.passed_over:
+        click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
     held_out = "validation" if "validation" in dataset.splits else "hold-out"
     click.echo(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nin_edge.cli._common import printable
+
 if TYPE_CHECKING:
     from nin_edge_runtime import ImageError, Prediction
 
@@ -27,7 +29,7 @@ class Source:
 def open_sources(arguments: Sequence[str]) -> Iterator[Source]:
     """Expand the command's arguments to images: files, folders, and `-` for standard input."""
     from nin_edge_runtime import ImageError
-    from nin_edge_runtime.image import find_images
+    from nin_edge_runtime.folders import list_images
 
     for argument in arguments:
         if argument == "-":
@@ -40,11 +42,21 @@ def open_sources(arguments: Sequence[str]) -> Iterator[Source]:
         if not argument:
             yield Source(argument, ImageError("an empty name, expected an image"))
             continue
+        folder = Path(argument)
         try:
-            for path in find_images([argument]):
-                yield Source(str(path), path)
+            listing = list_images(folder) if folder.is_dir() else None
         except (ImageError, OSError) as error:
             yield Source(argument, ImageError(str(error)))
+            continue
+        if listing is None:
+            yield Source(str(folder), folder)
+            continue
+        if passed := listing.passed_over():
+            click.echo(printable(f"{folder}: passed over {passed}"), err=True)
+        for name in listing.images_by_folder():
+            yield Source(str(folder / name), folder / name)
+        for name, why in listing.unreadable:
+            yield Source(str(folder / name), ImageError(why))
 
 
 def heatmap_paths(out: Path, arguments: Sequence[str], sources: Sequence[Source]) -> list[Path]:
@@ -59,7 +71,7 @@ def heatmap_paths(out: Path, arguments: Sequence[str], sources: Sequence[Source]
         click.UsageError: the file's ending is not one of a picture.
         NinEdgeError: a heatmap would replace an image, or a file is in the folder's place.
     """
-    from nin_edge.files import require_folder
+    from nin_edge.files import mark_written, require_folder
     from nin_edge_runtime import NinEdgeError
 
     if len(sources) == 1 and not out.is_dir() and not Path(arguments[0]).is_dir():
@@ -77,12 +89,13 @@ def heatmap_paths(out: Path, arguments: Sequence[str], sources: Sequence[Source]
         if path.resolve() in originals:
             raise NinEdgeError(f"{path}: one of the images, expected another folder for heatmaps")
         paths[path] = None
+    mark_written(out, (path.name for path in paths))
     return list(paths)
 
 
 def _heatmap_file(out: Path, image: Path | bytes | ImageError) -> Path:
     """Check the file for the only image's heatmap, and make its folder."""
-    from nin_edge.files import require_folder
+    from nin_edge.files import mark_beside, require_folder
     from nin_edge_runtime import NinEdgeError
 
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -91,6 +104,8 @@ def _heatmap_file(out: Path, image: Path | bytes | ImageError) -> Path:
         raise NinEdgeError(f"{out}: the image itself, expected another file for its heatmap")
     require_folder(out.parent)
     out.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(image, Path):
+        mark_beside(image.parent, out)
     return out
 
 

@@ -72,6 +72,7 @@ def command(
     if plot is not None:
         _check_plot(plot)
     from nin_edge.data import locate
+    from nin_edge.files import mark_beside
     from nin_edge.predict import evaluate, open_predictor
 
     predictor = open_predictor(model, provider)
@@ -114,6 +115,7 @@ def command(
     if plot is not None:  # last: where it fails, the figures are printed
         title = f"{model.name} on {dataset.name} ({split}): top-1 {scores.top1:.2%}"
         _draw(plot, scores, title)
+        mark_beside(data, plot)
 
 
 def _explain_split(dataset: Dataset) -> None:

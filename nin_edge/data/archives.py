@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.zip_names import member_names
 from nin_edge.text import list_some, printable
+from nin_edge_runtime.folders import HEAD_BYTES, MARKER, Listing, has_image_suffix, list_names
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 """What decompresses a file that starts with these bytes."""
+
+_MARKER_BYTES: Final = 1 << 20  # nin-edge's own list of files is shorter
+
 
 MAX_MEMBER: Final = 256 << 20
 """Most bytes of a file that is read as a whole, in an archive or a folder."""
@@ -102,9 +106,10 @@ class _Archive:
 class TarArchive(_Archive):
     """A tar, compressed or not."""
 
-    def names(self) -> list[str]:
-        """See `Source.names`."""
-        return list(_tar_names(self, self.stamp()))
+    @property
+    def listing(self) -> Listing:
+        """See `Source.listing`."""
+        return _tar_listing(self, self.stamp())
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
@@ -128,8 +133,8 @@ class TarArchive(_Archive):
     def members(self) -> Iterator[Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]]:
         """Give the members in their order, then read the file to its end.
 
-        The checksum of a compressed archive follows the last member. tarfile does not verify it, so
-        corrupted bytes would pass as data.
+        The checksum of a compressed archive lies behind the last member. tarfile would not verify
+        it: left to decompress by itself, it takes altered bytes for the content of a member.
         """
         with self._reading(), self._opened() as (unpacked, tar):
             yield self._checked(tar, compressed=unpacked is not None)
@@ -212,32 +217,43 @@ class _StrictHeader(tarfile.TarInfo):
 
 
 @lru_cache(maxsize=1)
-def _tar_names(archive: TarArchive, stamp: str) -> tuple[str, ...]:
-    """Names in an archive with this stamp.
+def _tar_listing(archive: TarArchive, stamp: str) -> Listing:
+    """What an archive with this stamp holds.
 
     Kept, because listing decompresses the whole file, and a data set is listed to find out what it
     is and again to read it.
     """
+    heads: dict[str, bytes] = {}
     with archive.members() as members:
-        return tuple(sorted({f"{m.name}/" if m.isdir() else m.name for m, _ in members}))
+        for member, tar in members:
+            name = f"{member.name}/" if member.isdir() else member.name
+            file = None if member.isdir() or has_image_suffix(name) else tar.extractfile(member)
+            heads[name] = file.read(_head_bytes(name)) if file else b""
+    return list_names(heads, heads.__getitem__)
+
+
+def _head_bytes(name: str) -> int:
+    """How much of a member is read to find out what it is."""
+    return _MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
 
 
 @dataclass(frozen=True)
 class ZipArchive(_Archive):
     """A zip."""
 
-    def names(self) -> list[str]:
-        """See `Source.names`."""
-        return list(_zip_names(self, self.stamp()))
+    @property
+    def listing(self) -> Listing:
+        """See `Source.listing`."""
+        return _zip_listing(self, self.stamp())
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
             paths, _ = member_names(archive.infolist())
-            members = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
-            chosen = {name: members[name] for name in sorted(names)}
-            self._check_total(sum(member.file_size for member in chosen.values()))
-            for name, member in chosen.items():
+            by_path = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
+            self._check_total(sum(by_path[name].file_size for name in names))
+            for name in sorted(names):
+                member = by_path[name]
                 self._check_size(name, member.file_size)
                 # The other decompressors give all bytes at once, whatever the member claims.
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -247,26 +263,31 @@ class ZipArchive(_Archive):
                     )
                 yield name, archive.read(member)
 
-    def listed(self) -> tuple[str, ...]:
-        """The names, read anew."""
+    def listed(self) -> Listing:
+        """What is in it, read anew."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
             names, guessed = member_names(archive.infolist())
+            members = dict(zip(names, archive.infolist(), strict=True))
             for name, member in zip(names, archive.infolist(), strict=True):
                 mode = member.external_attr >> 16
                 self._check(member.filename, link=mode & 0o170000 == 0o120000)
                 self._check(name, link=False)
+
+            def head(name: str) -> bytes:
+                with archive.open(members[name]) as file:
+                    return file.read(_head_bytes(name))
+
+            listing = list_names(names, head)
         if guessed:
             shown = list_some([name for name in names if not name.isascii()], 3)
             _logger.warning(
                 "%s: does not state the encoding of its names, read as %s: %s",
-                self.path,
-                guessed,
-                printable(shown),
+                *(self.path, guessed, printable(shown)),
             )
-        return tuple(sorted(set(names)))  # folders end in /
+        return listing
 
 
 @lru_cache(maxsize=1)
-def _zip_names(archive: ZipArchive, stamp: str) -> tuple[str, ...]:
-    """Names in an archive with this stamp; kept, so that a warning comes once."""
+def _zip_listing(archive: ZipArchive, stamp: str) -> Listing:
+    """What an archive with this stamp holds; kept, so that a warning comes once."""
     return archive.listed()

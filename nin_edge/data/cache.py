@@ -36,7 +36,7 @@ from nin_edge.locks import try_lock
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
-_VERSION: Final = 4  # of the cache's layout and of the split's definition
+_VERSION: Final = 4  # of the cache's layout, and of which images are in which split
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
 _POLL_SECONDS: Final = 0.1  # while another process builds the same cache
 _PIXELS: Final = "images.u8"

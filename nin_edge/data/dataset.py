@@ -76,6 +76,8 @@ class Dataset:
     """(path, path) of images with the same pixels in different classes."""
     splits: tuple[str, ...] = ()
     """The splits that the data name: some of `train`, `validation`, `test`, or none."""
+    passed_over: str = ""
+    """What else lies in the folder or archive, and why it is not read, in words."""
 
     @property
     def scored_split(self) -> str:
@@ -132,6 +134,7 @@ def open_dataset(
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    skip_unreadable: bool = True,
 ) -> Dataset:
     """Open a data set, decoding it if no valid cache of it exists.
 
@@ -144,6 +147,8 @@ def open_dataset(
         cache: folder of the caches; `$XDG_CACHE_HOME/nin-edge`, or `~/.cache/nin-edge`, if None.
         workers: processes that decode; one for each CPU that this process may use, if None.
         progress: called with how decoding goes; not called where the cache serves.
+        skip_unreadable: leave out, and list in `unreadable`, files and folders that the system does
+            not let us read; False to raise an error. Damaged images are always left out.
 
     Raises:
         DatasetError: nothing there, an unsafe or broken archive, other data than `locate` was told
@@ -152,8 +157,16 @@ def open_dataset(
     """
     cache = cache or default_cache()
     location = data if isinstance(data, Location) else locate(data, cache=cache)
+    source = open_source(location.path)
+    listing = source.listing
+    if listing.unreadable and not skip_unreadable:
+        parts = list_some([f"{name} ({reason})" for name, reason in listing.unreadable], 3)
+        raise DatasetError(
+            f"{location.path}: cannot read {parts}; make them readable, or leave them out by "
+            "--set skip_unreadable=true"
+        )
     decoder = Decoder(size, channels, workers or usable_threads())
-    cached = _cached(location, cache, decoder, progress)
+    cached = _cached(location, source, cache, decoder, progress)
     index = cached.index
     targets = np.array(index.targets, dtype=np.int64)
     split = split_images(targets, index.splits)
@@ -171,12 +184,13 @@ def open_dataset(
         train=split.train,
         holdout=split.holdout,
         test=split.test,
-        unreadable=index.unreadable,
+        unreadable=(*listing.unreadable, *index.unreadable),
         fingerprint=index.fingerprint,
         official=location.official,
         duplicates=index.duplicates,
         contradictions=index.contradictions,
         splits=tuple(name for name in SPLIT_NAMES if name in index.splits),
+        passed_over="" if location.official else listing.passed_over(),
     )
 
 
@@ -200,9 +214,14 @@ def check_labels(dataset: Dataset, labels: Sequence[str]) -> None:
     )
 
 
-def _cached(location: Location, cache: Path, decoder: Decoder, progress: Progress | None) -> Cached:
+def _cached(
+    location: Location,
+    source: Source,
+    cache: Path,
+    decoder: Decoder,
+    progress: Progress | None,
+) -> Cached:
     """The decoded images of a data set."""
-    source = open_source(location.path)
     key = cache_key(source, location.decided(), decoder.size, decoder.channels)
     folder = cache / f"{location.name[:_NAME_LENGTH]}-{key}"
     if cached := load_cache(folder):

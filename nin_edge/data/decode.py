@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from nin_edge.data.errors import DatasetError
 from nin_edge_runtime import ImageError
-from nin_edge_runtime.image import load_image
 from nin_edge_runtime.preprocessing import Preprocessing
 
 ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
@@ -101,7 +100,7 @@ def _decode_chunk(
     decoded: list[bytes | str] = []
     for _, image in chunk:
         try:
-            decoded.append(preprocessing.resize(load_image(image)).tobytes())
+            decoded.append(preprocessing.load(image)[0].tobytes())
         except ImageError as error:
             decoded.append(str(error))
     return decoded

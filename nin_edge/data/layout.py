@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from nin_edge.data.decode import ImageData
 from nin_edge.data.errors import DatasetError
@@ -17,9 +16,6 @@ from nin_edge.data.folders import SPLIT_NAMES, read_layout
 from nin_edge.data.official.registry import read_official
 from nin_edge.data.sources import Source
 from nin_edge.data.table import find_images, read_table
-from nin_edge_runtime.image import IMAGE_SUFFIXES
-
-_SUFFIXES: Final = tuple(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -84,12 +80,15 @@ def folder_contents(path: Path, source: Source) -> Contents:
         DatasetError: no images, folders that could be splits or classes, a class whose name is not
             text.
     """
-    entries = [(name, PurePosixPath(name).parts) for name in source.names() if not _is_hidden(name)]
-    files = [(name, parts) for name, parts in entries if is_image(name)]
+    listing = source.listing
+    entries = [(name, PurePosixPath(name).parts) for name in listing.names]
+    files = [(name, parts) for name, parts in entries if name in listing.images]
     if not files:
+        passed = listing.passed_over()
         raise DatasetError(
-            f"{path}: no image files in it, expected <class>/*.jpg or train/<class>/*.jpg, "
-            "or the files of CIFAR-10, CIFAR-100, MNIST or Fashion-MNIST"
+            f"{path}: no image files in it{f' (only {passed})' if passed else ''}, expected "
+            "<class>/*.jpg or train/<class>/*.jpg, or the files of CIFAR-10, CIFAR-100, MNIST or "
+            "Fashion-MNIST"
         )
     layout = read_layout(path, files, [parts for name, parts in entries if name.endswith("/")])
     members, unclassed = [], []
@@ -123,11 +122,12 @@ def table_contents(path: Path, source: Source, table: Path) -> Contents:
     Raises:
         DatasetError: the table cannot be read, or does not fit the images.
     """
-    names = [name for name in source.names() if not (name.endswith("/") or _is_hidden(name))]
+    listing = source.listing
+    names = [name for name in listing.names if not name.endswith("/")]
     rows = find_images(table, read_table(table), path, names)
     members = [Member(name, row.split, row.label) for name, row in rows.items()]
     named = tuple(name for name in SPLIT_NAMES if any(row.split == name for row in rows.values()))
-    unlisted = [name for name in names if name not in rows and is_image(name)]
+    unlisted = [name for name in names if name not in rows and name in listing.images]
     return Contents(
         members,
         labels=tuple(sorted({member.label for member in members})),
@@ -135,15 +135,6 @@ def table_contents(path: Path, source: Source, table: Path) -> Contents:
         unclassed=tuple((name, f"not in {table.name}") for name in unlisted),
         read=lambda: source.read(rows.keys()),
     )
-
-
-def is_image(name: str) -> bool:
-    """Whether a path of a source is that of an image file that is not hidden."""
-    return name.lower().endswith(_SUFFIXES) and not _is_hidden(name)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _is_text(name: str) -> bool:

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias
 
 from nin_edge.data.cache import cache_errors, default_cache
 from nin_edge.data.errors import DatasetError
-from nin_edge.data.layout import is_image
 from nin_edge.data.official.registry import (
     ARCHIVES,
     NATIVE_SHAPES,
@@ -204,7 +203,7 @@ def _holds(folder: Path, official: str) -> bool:
     if any(ARCHIVES.get(entry.name) == official for entry in folder.iterdir()):
         return True
     try:
-        find_files(folder, open_source(folder).names(), official)
+        find_files(folder, open_source(folder).listing.names, official)
     except DatasetError:
         return False  # some of its files, or none
     return True
@@ -249,5 +248,5 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
 
 
 def _recognise_names(place: Path, source: Source) -> str | None:
-    names = source.names()
-    return recognise(place, names, has_images=any(map(is_image, names)))
+    listing = source.listing
+    return recognise(place, listing.names, has_images=bool(listing.images))

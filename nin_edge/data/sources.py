@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections import deque
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from nin_edge.data.archives import MAX_MEMBER, TarArchive, ZipArchive
 from nin_edge.data.errors import DatasetError
+from nin_edge_runtime.folders import Listing, list_folder
 
 
 class Source(Protocol):
     """A folder or archive that images are read from."""
 
-    def names(self) -> list[str]:
-        """Paths of the files, and of the folders with a slash at the end; sorted."""
+    @property
+    def listing(self) -> Listing:
+        """Its files and folders, and which of the files are images."""
 
     def stamp(self) -> str:
         """Text that changes whenever the name, size or time of a file does."""
@@ -34,16 +36,16 @@ class Folder:
     path: Path
     """The folder."""
 
-    def names(self) -> list[str]:
-        """See `Source.names`."""
-        return [name for name, _ in self._entries()]
+    @cached_property
+    def listing(self) -> Listing:
+        """See `Source.listing`."""
+        return list_folder(self.path)
 
     def stamp(self) -> str:
         """See `Source.stamp`."""
         # Unrelated files change a folder's time: its name is enough.
         return "".join(
-            name if name.endswith("/") else f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-            for name, stat in self._entries()
+            name if name.endswith("/") else _stamp(self.path, name) for name in self.listing.names
         )
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
@@ -54,24 +56,6 @@ class Folder:
                 yield name, path.read_bytes() if path.stat().st_size <= MAX_MEMBER else b""
             except OSError:
                 yield name, b""  # reported as unreadable with the others
-
-    def _entries(self) -> list[tuple[str, os.stat_result]]:
-        """Names with their status, sorted; those of folders end with a slash."""
-        entries, pending, seen = [], deque([self.path]), set()
-        while pending:
-            folder = pending.popleft()
-            if (real := folder.resolve()) in seen:
-                continue  # a link that leads back up
-            seen.add(real)
-            with os.scandir(folder) as children:
-                for child in children:
-                    name = os.path.relpath(child.path, self.path)
-                    if child.is_dir():
-                        pending.append(Path(child.path))
-                        entries.append((f"{name}/", child.stat()))
-                    elif child.is_file():
-                        entries.append((name, child.stat()))
-        return sorted(entries, key=lambda entry: entry[0])
 
 
 def open_source(path: Path) -> Source:
@@ -98,3 +82,9 @@ def open_source(path: Path) -> Source:
         raise DatasetError(
             f"{path}: neither a folder nor a readable .tar (.gz, .bz2, .xz) or .zip ({error})"
         ) from error
+
+
+def _stamp(folder: Path, name: str) -> str:
+    """Name, size and time of a file."""
+    stat = os.stat(f"{folder}/{name}")  # noqa: PTH116  # a Path of each takes longer than its status
+    return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nin_edge import plots
-from nin_edge.files import write_atomically
+from nin_edge.files import mark_written, write_atomically
 from nin_edge.locks import LOCK_NAME, reserved
 from nin_edge.metrics import Epoch, Scores
 from nin_edge.tensorfile import read_tensors, write_tensors
@@ -23,6 +23,7 @@ from nin_edge.training.errors import TrainingError
 from nin_edge.training.run_config import RunConfig
 from nin_edge.training.state import TrainingState
 from nin_edge_runtime import ModelFileError, NinEdgeError
+from nin_edge_runtime.folders import MARKER
 from nin_edge_runtime.model_file.strict_json import shortened
 
 
@@ -106,7 +107,8 @@ class RunFolder:
         Raises:
             NinEdgeError: there is.
         """
-        if self.path.exists() and any(file.name != LOCK_NAME for file in self.path.iterdir()):
+        ours = (LOCK_NAME, MARKER)
+        if self.path.exists() and any(entry.name not in ours for entry in self.path.iterdir()):
             raise NinEdgeError(
                 f"{self.path}: already used; continue its run with --resume, or name another "
                 "folder with -o"
@@ -123,6 +125,7 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Write the configuration, and make the folder if it does not exist."""
         self.path.mkdir(parents=True, exist_ok=True)
+        mark_written(self.path)  # it may lie among the photos
         write_atomically(self.config, json.dumps(config.to_json(), indent=2).encode())
 
     def check_resumable(self, config: RunConfig) -> None:

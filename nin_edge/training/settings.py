@@ -52,6 +52,8 @@ class Settings(TypedDict, total=False):
     """Part of each class's training images that becomes the test split, for data without one."""
     download: bool
     """Whether to download the official data set if it is not there."""
+    skip_unreadable: bool
+    """Whether to leave out files and folders that cannot be read, instead of stopping."""
 
 
 Value = int | float | bool | str

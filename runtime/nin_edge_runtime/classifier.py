@@ -90,6 +90,7 @@ class Classifier:
         min_score: float | None = None,
         draft: bool = True,
         max_pixels: int = MAX_PIXELS,
+        max_value: int | None = None,
     ) -> None:
         """Load a model, start its session, and run it once, so that no call pays for the first.
 
@@ -106,16 +107,19 @@ class Classifier:
                 never.
             draft: decode large JPEGs at a reduced scale; see `Preprocessing.load`.
             max_pixels: largest image that is taken, in pixels.
+            max_value: sample that is white in grey images of more than 8 bits; see `load_image`.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or newer.
             ProviderError: the provider is unknown or not active.
             MissingDependencyError: ONNX Runtime is not installed.
-            ValueError: `threads`, `min_score` or `max_pixels` is out of its range.
+            ValueError: `threads`, `min_score`, `max_pixels` or `max_value` is out of its range.
         """
         if min_score is not None:
             min_score = probability("min_score", min_score)
         max_pixels = whole_number("max_pixels", max_pixels, 1)
+        if max_value is not None:
+            max_value = whole_number("max_value", max_value, 1)
         source = DEFAULT_MODEL if model is None else model
         data, info = read_model(source)
         session = partial(
@@ -135,13 +139,14 @@ class Classifier:
             min_score=min_score,
             draft=draft,
             max_pixels=max_pixels,
+            max_value=max_value,
             **session.keywords,
         )
         self.name, self.info, self.provider = self._session.name, info, self._session.provider
         if min_score is not None and info.temperature == 1.0:
             _logger.warning("min_score: the probabilities of this model were never calibrated")
         self._min_score = min_score or 0.0
-        self._draft, self._max_pixels = draft, max_pixels
+        self._draft, self._max_pixels, self._max_value = draft, max_pixels, max_value
 
     def __reduce__(self) -> tuple[partial[Classifier], tuple[()]]:
         """Pickle and copy the settings: a running session can be neither."""
@@ -245,7 +250,11 @@ class Classifier:
     def _load(self, image: ImageSource, *, bgr: bool) -> _Row:
         try:
             return self.info.preprocessing.load(
-                image, bgr=bgr, max_pixels=self._max_pixels, draft=self._draft
+                image,
+                bgr=bgr,
+                max_pixels=self._max_pixels,
+                max_value=self._max_value,
+                draft=self._draft,
             )
         except ImageError:
             raise

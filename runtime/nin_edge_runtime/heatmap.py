@@ -53,6 +53,7 @@ def overlay(
     size: int | None = None,
     bgr: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_value: int | None = None,
 ) -> Image.Image:
     """Draw the map of the top class over the photo, with the label and the score below it.
 
@@ -68,6 +69,7 @@ def overlay(
             derived from the map's side, for two poolings and an S that is a multiple of 4.
         bgr: the array's three channels are blue, green, red (OpenCV's order).
         max_pixels: largest accepted image, in pixels.
+        max_value: that of the classifier.
 
     Returns:
         RGB. The upright photo is at the top left, at its own size, or enlarged by a whole factor
@@ -81,7 +83,7 @@ def overlay(
         raise NinEdgeError(
             "no heatmap: this network's class maps are 1 x 1, as after a fully connected layer"
         )
-    pixels = load_image(image, bgr=bgr, max_pixels=max_pixels)
+    pixels = load_image(image, bgr=bgr, max_pixels=max_pixels, max_value=max_value)
     height, width, _ = pixels.shape
     left, top, right, bottom = prediction.crop
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -15,6 +17,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nin_edge_runtime.errors import ImageError
+from nin_edge_runtime.folders import HEAD_BYTES, image_format
+from nin_edge_runtime.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from nin_edge_runtime.folders import find_images as find_images
+from nin_edge_runtime.samples import check_samples, eight_bits, is_deep_colour, strips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # importing it takes a tenth of NumPy's own import time
@@ -26,12 +32,6 @@ ImageSource: TypeAlias = (
 
 MAX_PIXELS: Final = 100_000_000
 """Largest image that is decoded, in pixels: a small file can claim to be a huge one."""
-
-IMAGE_SUFFIXES: Final = frozenset(
-    {".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
-    | {".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp"}
-)
-"""Endings, in lower case, of the files that count as images when a folder is read."""
 
 # Pillow decodes these with an external program (Ghostscript), a system driver or a handler that the
 # application registers: decoding untrusted data must start none of them.
@@ -48,22 +48,30 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_SIDES: Final = (5, 6, 7, 8)  # orientations that exchange width and height
+_FROM_THE_RIGHT: Final = (2, 3, 7, 8)  # that mirror columns of the stored pixels
+_FROM_THE_BOTTOM: Final = (3, 4, 6, 7)  # that mirror its rows
 
 
 def load_image(
-    source: ImageSource, *, bgr: bool = False, max_pixels: int = MAX_PIXELS
+    source: ImageSource,
+    *,
+    bgr: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_value: int | None = None,
 ) -> NDArray[np.uint8]:
     """Decode any input to upright RGB.
 
     Files and PIL images have their EXIF orientation applied, transparency laid over white, 16-bit
     samples scaled to 8 bits, and only the first frame of an animation read. Arrays are taken as
-    they are.
+    they are. HEIC images need the package `pillow-heif`.
 
     Args:
         source: path, encoded bytes, binary file, PIL image, or uint8 array (H, W, 3), (H, W, 1) or
             (H, W).
         bgr: the array's three channels are blue, green, red (OpenCV's order). For arrays only.
         max_pixels: largest accepted image, in pixels.
+        max_value: sample that is white in grey images of more than 8 bits, such as 1023 for a
+            camera of 10 bits; larger ones are white, too. If None, 65535.
 
     Returns:
         uint8 (H, W, 3), RGB; it may share memory with a given array.
@@ -76,31 +84,11 @@ def load_image(
         if pixels.shape[2] == 1:
             return np.repeat(pixels, 3, axis=2)
         return pixels[:, :, ::-1] if bgr else pixels
-    return np.asarray(open_upright(source, bgr=bgr, max_pixels=max_pixels)[0])
-
-
-def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List the given files, and the image files below the given folders: sorted, no hidden ones.
-
-    Raises:
-        ImageError: a folder has no image files.
-    """
-    images: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            images.append(path)
-            continue
-        in_folder = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and file.is_file()
-        )
-        if not in_folder:
-            raise ImageError(f"{path}: a folder with no image files (such as .jpg or .png) in it")
-        images += in_folder
-    return images
+    with open_upright(source, bgr=bgr, max_pixels=max_pixels, max_value=max_value) as image:
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top, bottom in strips(image.height, image.width):
+            pixels[top:bottom] = np.asarray(image.rgb((0, top, image.width, bottom)))
+    return pixels
 
 
 def as_array(source: object) -> NDArray[Any] | None:
@@ -139,35 +127,83 @@ def check_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
     raise ImageError(f"array of {array.dtype} with shape {array.shape}: expected {expected}")
 
 
+@dataclass(frozen=True, eq=False)
+class Upright:
+    """A decoded image, converted to upright RGB a part at a time, since that takes memory."""
+
+    name: str
+    """What messages call it."""
+    height: int
+    """Of the upright image, in pixels."""
+    width: int
+    """Of the upright image, in pixels."""
+    full_size: tuple[int, int]
+    """(height, width) before it was decoded at a reduced scale."""
+    stored: Image.Image
+    """The image as it is stored."""
+    orientation: int
+    """EXIF orientation, 1 to 8."""
+    transparent: int | tuple[int, ...] | None
+    """The transparent colour, if it is not that of `stored.info`."""
+    max_value: int | None
+    """See `load_image`."""
+
+    def rgb(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """A part of the upright image, (left, top, right, bottom), as 8-bit RGB."""
+        left, top, right, bottom = box
+        if self.orientation in _SWAPS_SIDES:
+            left, top, right, bottom = top, left, bottom, right
+        width, height = self.stored.size
+        if self.orientation in _FROM_THE_RIGHT:
+            left, right = width - right, width - left
+        if self.orientation in _FROM_THE_BOTTOM:
+            top, bottom = height - bottom, height - top
+        # A copy, also of the whole: the caller's image stays as it is.
+        part = self.stored.crop((left, top, right, bottom))
+        if self.transparent is not None:
+            part.info["transparency"] = self.transparent
+        part = _flattened(part, self.max_value)
+        if self.orientation in _UPRIGHT:
+            part = part.transpose(_UPRIGHT[self.orientation])
+        return part
+
+
+@contextmanager
 def open_upright(
-    source: ImageSource, *, bgr: bool, max_pixels: int, min_side: int | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode any input but an array to an upright RGB image.
+    source: ImageSource,
+    *,
+    bgr: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    max_value: int | None = None,
+    min_side: int | None = None,
+) -> Iterator[Upright]:
+    """Decode any input but an array.
 
     Args:
         source: see `load_image`.
         bgr: refused here, because it describes arrays.
         max_pixels: see `load_image`.
+        max_value: see `load_image`.
         min_side: allow a JPEG to be decoded at a reduced scale, with its shorter side at least this
             long, in pixels.
 
-    Returns:
-        The image, and the (height, width) of its full size.
+    Yields:
+        The image, which is open until the context ends.
 
     Raises:
         ImageError: see `load_image`.
     """
+    name = _name(source)
     if bgr:
-        raise ImageError(
-            f"{_name(source)}: bgr=True describes arrays; other inputs know their channels"
-        )
+        raise ImageError(f"{name}: bgr=True describes arrays; other inputs know their channels")
     try:
         if isinstance(source, Image.Image):
-            return _decode(source, _name(source), max_pixels)
+            yield _decode(source, name, max_pixels, max_value)
+            return
         file: Any = source
         if isinstance(source, (bytes, bytearray, memoryview)):
             if not len(source):
-                raise ImageError(f"{_name(source)}: empty, expected an encoded image")
+                raise ImageError(f"{name}: empty, expected an encoded image")
             file = io.BytesIO(source)
         elif isinstance(source, (str, os.PathLike)):
             _require_file(source)
@@ -176,70 +212,94 @@ def open_upright(
                 f"{type(source).__name__}: "
                 "expected a path, bytes, a binary file, a PIL image or a uint8 array"
             )
-        with Image.open(file) as image:
-            return _decode(image, _name(source), max_pixels, min_side)
+        with _open(file, name) as image:
+            yield _decode(image, name, max_pixels, max_value, min_side)
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{_name(source)}: not an image in a format that Pillow reads") from None
     except Exception as error:  # a damaged file can surface as almost anything from the decoders
-        raise ImageError(f"{_name(source)}: cannot be decoded ({_reason(error)})") from error
+        raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+
+
+def _open(file: Any, name: str) -> Image.Image:
+    """Open an encoded image; HEIC with the package that reads it, if there is one."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        encoded = image_format(_start(file))
+    if encoded == "AVIF":
+        raise ImageError(f"{name}: AVIF, which this Pillow cannot read: pip install -U pillow")
+    if encoded != "HEIC":
+        raise ImageError(f"{name}: not an image in a format that Pillow reads")
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f"{name}: HEIC, an iPhone's format, which needs a package: pip install pillow-heif"
+        ) from error
+    pillow_heif.register_heif_opener()
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: a HEIC image that pillow-heif cannot read") from None
+
+
+def _start(file: Any) -> bytes:
+    """The first bytes of a path or of a file that Pillow could not identify."""
+    if isinstance(file, (str, os.PathLike)):
+        with Path(os.fsdecode(file)).open("rb") as opened:
+            return opened.read(HEAD_BYTES)
+    try:
+        file.seek(0)
+        start: bytes = file.read(HEAD_BYTES)
+        file.seek(0)
+    except Exception:  # a pipe
+        return b""
+    return start
 
 
 def _decode(
-    image: Image.Image, name: str, max_pixels: int, min_side: int | None = None
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Convert the first frame of a PIL image to upright RGB, and give its full (height, width)."""
+    image: Image.Image,
+    name: str,
+    max_pixels: int,
+    max_value: int | None,
+    min_side: int | None = None,
+) -> Upright:
+    """Decode the first frame of a PIL image."""
     full = image.size
     _check_pixels(*full, name, max_pixels)
     if image.format in _EXTERNAL_FORMATS:
         raise ImageError(f"{name}: {image.format}, which needs an external program to decode")
     transparent = _transparent_colour(image)
+    deep_colour = is_deep_colour(image)
     if min_side is not None:
         image.draft(image.mode, (min_side, min_side))  # has no effect on formats other than JPEG
     reduced = image.size != full
     image.load()
     orientation = _orientation(image)  # after load(), in which Pillow turns TIFFs upright itself
-    if transparent is not None:
-        image = image.copy()  # the caller's image stays as it is
-        image.info["transparency"] = transparent
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name}: {image.width} x {image.height} pixels, expected at least one")
-    image = _flattened(image, name)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels, expected 8 or 16 bits a sample")
+    if image.mode.startswith("I") or deep_colour:
+        check_samples(image, name, max_value)
+    width, height = image.size[::-1] if orientation in _SWAPS_SIDES else image.size
     if not reduced:
-        full = image.size
+        full = width, height
     elif orientation in _SWAPS_SIDES:
         full = full[::-1]
-    width, height = full
-    return image, (height, width)
+    return Upright(name, height, width, full[::-1], image, orientation, transparent, max_value)
 
 
-def _flattened(image: Image.Image, name: str) -> Image.Image:
+def _flattened(image: Image.Image, max_value: int | None) -> Image.Image:
     """Convert a loaded image of any mode to 8-bit RGB, its transparency laid over white."""
     if image.mode.startswith("I"):
-        image = _eight_bits(image, name)
-    elif image.mode == "F":
-        raise ImageError(f"{name}: floating-point pixels, expected 8 or 16 bits a sample")
+        image = eight_bits(image, max_value)
     if image.mode == "La":  # Pillow converts premultiplied grey to LA alone
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Convert 16-bit grey to 8 bits: the high byte, which Pillow also takes of 16-bit colour."""
-    samples = np.asarray(image)
-    if samples.size and (samples.min() < 0 or samples.max() > 0xFFFF):
-        raise ImageError(f"{name}: samples beyond 16 bits, expected 0 to 65535")
-    grey = Image.fromarray((samples >> 8).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # one of the 65,536 levels of grey
-        grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
-    return grey
 
 
 def _transparent_colour(image: Image.Image) -> int | tuple[int, ...] | None:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from nin_edge_runtime.image import MAX_PIXELS, ImageSource, as_array, check_array, open_upright
+from nin_edge_runtime.image import (
+    MAX_PIXELS,
+    ImageSource,
+    Upright,
+    as_array,
+    check_array,
+    open_upright,
+)
+from nin_edge_runtime.samples import strips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # importing it takes a tenth of NumPy's own import time
@@ -75,6 +83,7 @@ class Preprocessing:
         *,
         bgr: bool = False,
         max_pixels: int = MAX_PIXELS,
+        max_value: int | None = None,
         draft: bool = False,
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Load any input as the pixels that the network sees: `load_image`, then `resize`.
@@ -83,6 +92,7 @@ class Preprocessing:
             source: see `load_image`.
             bgr: see `load_image`.
             max_pixels: see `load_image`.
+            max_value: see `load_image`.
             draft: decode a large JPEG at a reduced scale, which is several times as fast and
                 changes the result slightly (`DRAFT_SCALE`).
 
@@ -97,8 +107,10 @@ class Preprocessing:
             height, width, _ = pixels.shape
             return self.resize(pixels, bgr=bgr), (height, width)
         min_side = DRAFT_SCALE * self.size if draft else None
-        image, size = open_upright(source, bgr=bgr, max_pixels=max_pixels, min_side=min_side)
-        return self._resized(image.crop(center_crop_box(image.height, image.width))), size
+        with open_upright(
+            source, bgr=bgr, max_pixels=max_pixels, max_value=max_value, min_side=min_side
+        ) as image:
+            return self._resized_in_strips(image), image.full_size
 
     def resize(self, pixels: NDArray[np.uint8], *, bgr: bool = False) -> NDArray[np.uint8]:
         """Centre-crop to a square, reduce to luma for one-channel networks, resize to S x S.
@@ -117,6 +129,25 @@ class Preprocessing:
         # which the exported graph cannot do.
         left, top, right, bottom = center_crop_box(height, width)
         return self._resized(_to_pil(pixels[top:bottom, left:right], bgr=bgr))
+
+    def _resized_in_strips(self, image: Upright) -> NDArray[np.uint8]:
+        """Resize the centre square of an image, of which little is converted to RGB at a time.
+
+        Pillow resizes each row first, and then the columns, to 8 bits both times: so rows may be
+        resized a strip at a time, with an equal result.
+        """
+        left, top, right, bottom = center_crop_box(image.height, image.width)
+        side = right - left
+        parts = list(strips(side, side))
+        if len(parts) == 1:
+            return self._resized(image.rgb((left, top, right, bottom)))
+        narrow = Image.new("L" if self.channels == 1 else "RGB", (self.size, side))
+        for first, last in parts:
+            strip = image.rgb((left, top + first, right, top + last))
+            strip = strip.convert(narrow.mode)
+            strip = strip.resize((self.size, strip.height), Image.Resampling.BILINEAR)
+            narrow.paste(strip, (0, first))
+        return self._resized(narrow)
 
     def _resized(self, square: Image.Image) -> NDArray[np.uint8]:
         if self.channels == 1:

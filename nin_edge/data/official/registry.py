@@ -91,7 +91,7 @@ def recognise(path: Path, names: Sequence[str], *, has_images: bool = False) -> 
 
     Args:
         path: the folder or archive; its name can tell Fashion-MNIST from MNIST.
-        names: what is in it, see `Source.names`.
+        names: what is in it, see `Listing.names`.
         has_images: whether there are image files too, which make it a folder of images if no
             official data set is complete.
 
@@ -120,7 +120,7 @@ def find_files(path: Path, names: Sequence[str], official: str) -> FoundFiles:
 
     Args:
         path: the folder or archive.
-        names: what is in it, see `Source.names`.
+        names: what is in it, see `Listing.names`.
         official: a key of `OFFICIAL`, which it has to be.
 
     Raises:
@@ -146,7 +146,7 @@ def read_official(path: Path, source: Source, official: str) -> OfficialData:
     Raises:
         DatasetError: it is not there, or a file is missing or damaged; the message names it.
     """
-    found = find_files(path, source.names(), official)
+    found = find_files(path, source.listing.names, official)
     files = OfficialFiles(path, source, found.members)
     return found.file_set.read(official, found.file_set, files)
 

@@ -15,6 +15,7 @@ from nin_edge.data import (
     Dataset,
     DatasetError,
     Location,
+    archives,
     dataset_name,
     download,
     locate,
@@ -22,6 +23,7 @@ from nin_edge.data import (
 )
 from nin_edge.data.archives import TarArchive
 from nin_edge.data.download import CATALOGUE, Remote
+from nin_edge_runtime.folders import Listing
 
 
 def read(location: Location) -> Dataset:
@@ -97,13 +99,12 @@ def test_an_archive_is_listed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     listed: list[Path] = []
-    whole = TarArchive.names
 
-    def names(self: TarArchive) -> list[str]:
+    def listing(self: TarArchive) -> Listing:
         listed.append(self.path)
-        return whole(self)
+        return archives._tar_listing(self, self.stamp())
 
-    monkeypatch.setattr(TarArchive, "names", names)
+    monkeypatch.setattr(TarArchive, "listing", property(listing))
     path = pack(pair, tmp_path / "data.tar.xz")
     assert locate(path) == locate(path) == Location(path, "data", None)
     assert listed == [path]

@@ -52,6 +52,7 @@ def test_the_run_folder_has_everything(
     trained_run: Path, best: Checkpoint, shapes: Dataset, metrics: Rows
 ) -> None:
     assert sorted(file.name for file in trained_run.iterdir()) == [
+        ".nin-edge",
         *("best.safetensors", "config.json", "confusion.png", "curves.png"),
         *("last.safetensors", "metrics.csv", "state.safetensors"),
     ]
