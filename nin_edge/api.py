@@ -20,7 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Unpack, cast
 
 import torch
 
@@ -36,6 +36,7 @@ from nin_edge.data import (
     locate,
     open_dataset,
 )
+from nin_edge.export_settings import ExportSettings
 from nin_edge.files import require_folder
 from nin_edge.kernels import budgeted_threads
 from nin_edge.locks import reserved
@@ -210,25 +211,6 @@ def train(
             should_stop=should_stop or (lambda: False),
         )
     return Run(folder.path, location)
-
-
-class ExportSettings(TypedDict, total=False):
-    """Settings of an export: the fields of `nin_edge_export.ExportOptions`."""
-
-    precisions: tuple[str, ...]
-    """`fp32`, `fp16`, `int8`; all of them if not given."""
-    embedded: str
-    """Preprocessing in the graph: `full` (the default), `normalize` or `none`."""
-    opset: int
-    """Version of the ONNX operators, 18 to 22."""
-    batch: int
-    """Number of images per run; any if not given."""
-    method: str
-    """How int8's ranges are found: `minmax` (the default), `percentile` or `entropy`."""
-    calibration_images: int
-    """Largest number of images that int8's ranges are measured on."""
-    max_drop: float
-    """Largest loss of int8's accuracy on the hold-out, in percentage points."""
 
 
 def export(

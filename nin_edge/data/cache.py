@@ -7,7 +7,6 @@ altered is not trusted and is built again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -15,9 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -31,17 +28,13 @@ from nin_edge.data.errors import DatasetError
 from nin_edge.data.layout import Contents, Member
 from nin_edge.data.sources import Source
 from nin_edge.data.split import split_images, take_test
-from nin_edge.locks import try_lock
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
 _VERSION: Final = 4  # of the cache's layout, and of which images are in which split
-_ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
-_POLL_SECONDS: Final = 0.1  # while another process builds the same cache
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
-_NO_ROOM: Final = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _BLOCK: Final = 1 << 22  # bytes that are hashed at a time: a mapped file need not fit memory
 
 
@@ -126,43 +119,6 @@ class Cached:
     """Labels, names, splits and targets."""
     images: NDArray[np.uint8]
     """(N, S, S, C), memory-mapped."""
-
-
-def default_cache() -> Path:
-    """Folder of the caches and the downloads.
-
-    Raises:
-        DatasetError: this user has no home folder.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nin-edge"
-    except RuntimeError as error:
-        raise DatasetError(
-            "no home folder for the cache of decoded images: set XDG_CACHE_HOME to a folder"
-        ) from error
-
-
-@contextmanager
-def cache_errors(cache: Path) -> Iterator[None]:
-    """Context in which a cache that cannot be written is one error, with what helps.
-
-    Args:
-        cache: folder of the caches.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:  # a write to an open file
-            ours = error.errno in _NO_ROOM
-        else:
-            name = Path(os.fsdecode(error.filename))
-            ours = name.is_relative_to(cache) or cache.is_relative_to(name)
-        if not ours:
-            raise
-        raise DatasetError(
-            f"{cache}: the cache cannot be written ({error.strerror}); set XDG_CACHE_HOME to a "
-            "folder elsewhere"
-        ) from error
 
 
 def cache_key(source: Source, decided: str, size: int, channels: int) -> str:
@@ -258,25 +214,6 @@ def build_cache(
         shutil.rmtree(folder, ignore_errors=True)  # stale or torn: never trusted
         part.rename(folder)
         part.mkdir(exist_ok=True)  # for TemporaryDirectory to remove
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build a cache; remove what killed ones left unfinished.
-
-    Args:
-        folder: of the cache.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for part in folder.parent.glob(".building-*"):
-        if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(part, ignore_errors=True)
-    path = folder.parent / "locks" / folder.name
-    path.parent.mkdir(exist_ok=True)
-    with path.open("ab") as file:
-        while not try_lock(file):
-            time.sleep(_POLL_SECONDS)
-        yield
 
 
 def _decode_into(

@@ -21,12 +21,10 @@ from nin_edge.data.cache import (
     Index,
     Progress,
     build_cache,
-    cache_errors,
     cache_key,
-    default_cache,
     load_cache,
-    locked,
 )
+from nin_edge.data.cache_folder import cache_errors, default_cache, locked
 from nin_edge.data.decode import Decoder
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.folders import SPLIT_NAMES

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from nin_edge.data.cache import cache_errors, default_cache
+from nin_edge.data.cache_folder import cache_errors, default_cache
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.official.registry import (
     ARCHIVES,
