@@ -153,7 +153,7 @@ def test_calibration_needs_no_recorded_ranges(
     [
         ({"precisions": ("fp32", "fp8")}, "precision 'fp8': expected one of fp32, fp16, int8"),
         ({"embedded": "half"}, "embedded preprocessing 'half': expected one of full"),
-        ({"method": "best"}, "calibration method 'best': expected one of minmax"),
+        ({"method": "best"}, "method 'best': expected one of minmax"),
         ({"batch": 0}, "batch 0: expected 1 to 4096"),
         ({"batch": 4097}, "batch 4097: expected 1 to 4096"),
         ({"calibration_images": 0}, "0 calibration images: expected at least 1"),

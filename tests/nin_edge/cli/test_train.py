@@ -92,7 +92,7 @@ def failed(result: Result, code: int, *words: str) -> None:
         (("--set", "cutmix=x"), "cutmix is 'x': expected a number, 0 to 1"),
         (("--set", "cutmix"), "'cutmix': expected NAME=VALUE"),
         (("--set", "colour=red"), "unknown setting 'colour': expected one of balanced, batch_size"),
-        (("--set", "epochs=3"), "unknown setting 'epochs': expected one of balanced, batch_size"),
+        (("--set", "epochs=3"), "--set epochs=3: epochs has an option of its own"),
         (("--set", "frozen_blocks=1"), "frozen_blocks is 1: without init"),
         (("--set", "distill_weight=1"), "distill_weight is 1.0: without distill_from"),
         (

@@ -27,7 +27,7 @@ def ask(**asked: Any) -> Request:
 
 def choose(dataset: Dataset, shape: tuple[int, int] | None = None, **asked: Any) -> Choices:
     start = Start.new(ask(**asked))
-    return start.choose(dataset, start.network(shape), 1)
+    return start.choose(dataset, shape, 1)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,8 @@ def test_a_run_is_resumed_with_its_own_settings(trained_run: Path, shapes: Datas
     asked = ask(epochs=6, size=16, preset="nin-bn", batch_size=16, data_name="shapes")
     start = Start.resumed(asked, RunFolder(trained_run))
     stored = RunFolder(trained_run).read_config()
-    choices = start.choose(shapes, start.network((28, 1)), 1)
+    assert start.input_shape((28, 1)) == (stored.network.size, stored.network.channels)
+    choices = start.choose(shapes, (28, 1), 1)
     assert (choices.network, choices.recipe) == (stored.network, stored.recipe)
     assert (choices.source.name, choices.source.licence) == ("shapes", "CC0")
 
