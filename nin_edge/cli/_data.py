@@ -70,7 +70,8 @@ def describe(dataset: Dataset) -> None:
     for name, reason in dataset.unreadable[:_LEFT_OUT]:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
-        click.echo(f"{len(dataset.unreadable):,} files left out", err=True)
+        count = len(dataset.unreadable)
+        click.echo(f"{count:,} file{'s' if count > 1 else ''} left out", err=True)
     if dataset.passed_over:
         click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""

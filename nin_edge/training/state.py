@@ -41,9 +41,15 @@ class TrainingState:
             step=state.integer("step"),
             loss_sum=state.number("loss_sum"),
             seconds=state.number("seconds"),
-            scaler={name: scaler.number(name) for name in scaler.all()},
+            scaler=_read_scaler(scaler),
             history=[_read_epoch(JsonObject("history", row)) for row in state.array("history")],
         )
+
+
+def _read_scaler(scaler: JsonObject) -> dict[str, Any]:
+    for name in scaler.all():
+        scaler.number(name)  # raises for anything else
+    return scaler.all()  # with integers as such, which torch insists on
 
 
 def _read_epoch(row: JsonObject) -> Epoch:

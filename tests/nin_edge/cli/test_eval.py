@@ -298,8 +298,9 @@ def test_probabilities_that_are_no_numbers_are_refused(
     data: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
+    # Finite, so that the checkpoint is read, but their products overflow.
     weights = {
-        name: value * float("nan") if value.is_floating_point() else value
+        name: value.sign() * 1e38 if value.is_floating_point() and value.ndim == 4 else value
         for name, value in checkpoint.weights.items()
     }
     replace(checkpoint, weights=weights).save(tmp_path / "nan.safetensors")

@@ -17,6 +17,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import _progress, _signals, main
 from nin_edge.cli._progress import Reporter, StopOnSignal
 from nin_edge.training.run_folder import RunFolder
+from nin_edge_runtime.folders import MARKER
 
 PATIENCE = 60.0
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -135,7 +136,7 @@ def test_training_is_saved_and_then_ended(
     assert "to continue: nin-edge train" in result.stderr
     assert Checkpoint.load(run / "last.safetensors").config.classes == 3
     assert (run / "state.safetensors").is_file()
-    assert not list(run.glob(".*"))
+    assert [path.name for path in run.glob(".*")] == [MARKER]
 
 
 def test_before_training_the_first_signal_acts_at_once() -> None:

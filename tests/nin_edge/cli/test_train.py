@@ -210,7 +210,7 @@ def test_unreadable_images_are_named_and_training_goes_on(
     result = invoke(data, "--epochs", "1", *TINY, "-o", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert r"left out circle/bad\x1b[2J.png: " in result.stderr
-    assert "1 unreadable file" in result.stderr
+    assert "1 file left out" in result.stderr
     assert "\x1b" not in result.output
 
 

@@ -193,7 +193,7 @@ def test_a_cache_that_others_could_have_made_is_not_taken(
 ) -> None:
     before = read(pair, cache=private_cache)
     fingerprint, targets = before.fingerprint, before.targets.tolist()
-    (folder,) = private_cache.iterdir()
+    (folder,) = caches(private_cache)
     attack(folder)
     progress = Counted()
     after = read(pair, cache=private_cache, progress=progress)
