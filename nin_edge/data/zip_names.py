@@ -21,7 +21,9 @@ _DECLARED: Final = "cp437"  # what the format calls for, and what zipfile decode
 _EAST_ASIAN: Final = ("CJK", "FULLWIDTH", "IDEOGRAPHIC")
 _CODE_PAGES: Final = {  # of Windows, and the scripts that names in it are written in
     _DECLARED: ("LATIN",),
+    "cp850": ("LATIN",),
     "cp1252": ("LATIN",),
+    "cp852": ("LATIN",),
     "cp866": ("CYRILLIC",),
     "cp932": (*_EAST_ASIAN, "HIRAGANA", "KATAKANA"),
     "gbk": _EAST_ASIAN,

@@ -45,7 +45,8 @@ _AVIF_BRANDS: Final = (b"avif", b"avis")
 # In lower case. Folders of macOS, Windows, Android, Synology, QNAP and of Python.
 _SYSTEM_FOLDERS: Final = frozenset(
     {"__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot"}
-    | {"$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"}
+    | {"$recycle.bin", "recycler", "recycled", "system volume information", "lost+found"}
+    | {"~snapshot", "@__thumb", "@sharebin", *(f"found.{number:03}" for number in range(100))}
     | {"lost.dir", "network trash folder", "temporary items", "__pycache__"}
 )
 _COPY_SUFFIXES: Final = ("~", "_original", ".bak", ".orig", ".tmp", ".part", ".crdownload")
@@ -162,6 +163,8 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
         if parts and parts[-1] in (MARKER, LOCK):
             own = written_names(head(name)) if parts[-1] == MARKER else None
             written[parts[:-1]] = own if written.get(parts[:-1], own) is not None else None
+        elif parts and parts[-1].startswith(f"{MARKER}-"):  # the lock of an export
+            written.setdefault(parts[:-1], frozenset())
     kept: dict[str, tuple[str, ...]] = {}
     passed: dict[tuple[str, ...], tuple[str, str]] = {}
     for name, parts in entries.items():
@@ -171,7 +174,8 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
                 kept[name] = parts
             else:
                 passed[parts[:depth]] = reason
-    _drop_emptied(kept, {parts[:-1] for parts, (_, why) in passed.items() if why == _OURS})
+    ours = {parts[:-1] for parts, (_, why) in passed.items() if why == _OURS}
+    _drop_emptied(kept, {*written, *ours})
     files = [name for name in kept if not name.endswith("/")]
     images = frozenset(name for name in files if _is_image(name, head))
     counts = Counter(passed.values())

@@ -124,6 +124,21 @@ def test_a_folder_that_a_training_has_just_reserved_is_no_class(make: Callable[.
     assert list_folder(top).names == ("a/", "a/0.png")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {f"{MARKER}": b'["a.png"]'},  # heatmaps that were deleted, or never drawn
+        {f"{MARKER}-0123.lock": b""},  # an export that is on its way
+    ],
+    ids=["no picture", "a lock"],
+)
+def test_a_folder_with_nothing_but_our_marks_is_no_class(files: dict[str, bytes]) -> None:
+    contents = {"a/1.png": b"", **{f"out/{name}": content for name, content in files.items()}}
+    listing = list_names({"a/", "out/", *contents}, contents.__getitem__)
+    assert listing.images == {"a/1.png"}
+    assert "out/" not in listing.names
+
+
 def test_files_that_nin_edge_wrote_are_passed_over(make: Callable[..., Path]) -> None:
     top = make(empty("a.png", "a.png.png", "seen/a.png", "seen/b.png", "maps/a.png"))
     (top / MARKER).write_text(json.dumps(["a.png.png"]))

@@ -43,6 +43,8 @@ def test_a_backslash_in_a_name_from_unix_is_none() -> None:
     [
         (["été/1.jpg", "Öl/1.jpg", "NIÑO/1.jpg"], "cp437"),
         (["été/1.jpg", "Ärger/1.jpg"], "cp1252"),
+        (["São Paulo/1.jpg", "maçã/1.jpg"], "cp850"),
+        (["koty żółte/1.jpg"], "cp852"),
         (["кошка\\1.jpg", "Собака\\Фото 2.jpg"], "cp866"),
         (["猫/1.jpg", "犬/1.jpg", "ソフト/IMG表.jpg"], "cp932"),
         (["猫/1.jpg", "狗/1.jpg", "苹果/照片\uff082\uff09.jpg"], "gbk"),
