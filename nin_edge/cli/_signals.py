@@ -32,10 +32,14 @@ class _Record:
 
 
 def ending() -> list[signal.Signals]:
-    """The signals that end a command; SIGHUP not under nohup, and not on Windows."""
+    """The signals that end a command: not SIGINT in the background of a script, SIGHUP under nohup.
+
+    Both are ignored there. Windows has no SIGHUP.
+    """
     hangup = getattr(signal, "SIGHUP", None)
-    extra = [] if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN else [hangup]
-    return [signal.SIGINT, signal.SIGTERM, *extra]
+    ignorable = [signal.SIGINT, *([] if hangup is None else [hangup])]
+    heard = [number for number in ignorable if signal.getsignal(number) != signal.SIG_IGN]
+    return [*heard, signal.SIGTERM]
 
 
 def note(number: int) -> None:
@@ -64,8 +68,7 @@ def exit_code() -> int:
 def install() -> None:
     """Let signals end this process; call it once, in the main thread."""
     for number in ending():
-        if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+        signal.signal(number, interrupt)
     if sys.platform != "win32":  # which wakes up sockets only
         reader, writer = os.pipe()
         os.set_blocking(writer, False)

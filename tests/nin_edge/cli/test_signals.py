@@ -158,11 +158,12 @@ def test_second_request_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _signals.exit_code() == 128 + signal.SIGHUP
 
 
-def test_nohup_is_honoured() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assert signal.SIGHUP not in _signals.ending()
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_ignored_signal_stays_ignored(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)  # by nohup, or by a script's `&`
+    assert number not in _signals.ending()
     stop = StopOnSignal(twice=True)
-    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(number)
     assert not stop()
     stop.restore()
 
