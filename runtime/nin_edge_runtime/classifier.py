@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -291,14 +291,14 @@ class Classifier:
 
 
 def _require_several(images: object) -> None:
-    """Refuse what can be iterated over, but is one image: a path would give its letters."""
+    """Refuse what can be iterated over, but not by images: a path would give its letters."""
     name, shape = type(images).__name__, getattr(images, "shape", None)
     if isinstance(shape, tuple):  # of pixels, of images, or of paths and other objects
         name = f"{name} of shape {tuple(shape)}"
         of_objects = getattr(getattr(images, "dtype", None), "kind", "") in ("O", "U", "S")
         one = not of_objects and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (1, 3)))
     else:
-        one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)) or (
+        one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or (
             hasattr(images, "read") and hasattr(images, "readline")  # a file gives its lines
         )
     if one or not hasattr(images, "__iter__"):

@@ -123,6 +123,7 @@ def test_an_unforeseen_failure_is_one_too(
         io.BytesIO(b"image"),
         memoryview(b"image"),
         Image.new("RGB", (4, 4)),
+        {"a.jpg": np.zeros((8, 9, 3), np.uint8)},  # would give its keys
     ],
     ids=lambda value: f"{type(value).__name__}{getattr(value, 'shape', '')}",
 )

@@ -100,6 +100,8 @@ def _read_file(path: Path) -> bytes:
         if path.is_dir():
             raise ModelFileError(f"{path}: a folder, expected an .onnx model")
         size = path.stat().st_size
+        if not path.is_file():
+            raise ModelFileError(f"{path}: a device, pipe or socket, expected an .onnx file")
         if not 0 < size <= _MAX_BYTES:
             raise ModelFileError(
                 f"{path}: {f'{size:,} bytes' if size else 'an empty file'}, expected an .onnx model"

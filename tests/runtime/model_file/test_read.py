@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,12 @@ class TestForeignFiles:
         with pytest.raises(ModelFileError, match="folder") as error:
             read_model(tmp_path)
         assert str(tmp_path) in str(error.value)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
+    def test_a_pipe_is_named_and_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(pipe := tmp_path / "pipe")
+        with pytest.raises(ModelFileError, match="pipe"):
+            read_model(pipe)
 
     @pytest.mark.parametrize("name", ["a\0b.onnx", "x" * 5000 + ".onnx"], ids=["NUL", "long"])
     def test_an_impossible_path_is_refused(self, name: str) -> None:
