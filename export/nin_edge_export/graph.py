@@ -19,6 +19,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.kernels import AveragePool, ReLU
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge_export.preprocess import build_input, build_preprocessing
+from nin_edge_runtime import ModelFileError
 
 OPSET: Final = 18
 """The first opset whose `Resize` is anti-aliased; ONNX Runtime has run it since 1.14."""
@@ -60,13 +61,16 @@ def build_graph(
         Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32.
 
     Raises:
-        ValueError: the opset is out of its range, or a run of the batch is more work than a model
-            file may ask for.
+        ValueError: the opset is out of its range.
+        ModelFileError: a run of the batch is more work than a model file may ask for.
         RuntimeError: torch's exporter gave other operators than the network's modules.
     """
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
-    checkpoint.config.work(batch or 1).check()
+    try:
+        checkpoint.config.work(batch or 1).check()
+    except ValueError as error:
+        raise ModelFileError(f"a batch of {batch or 1:,} images: {error}") from None
     image, last = build_input(checkpoint.preprocessing, embedded, batch)
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)

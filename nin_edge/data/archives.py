@@ -255,12 +255,7 @@ class ZipArchive(_Archive):
             for name in sorted(names):
                 member = by_path[name]
                 self._check_size(name, member.file_size)
-                # The other decompressors give all bytes at once, whatever the member claims.
-                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise DatasetError(
-                        f"{self.path}: member {name!r} is compressed by method "
-                        f"{member.compress_type}, expected deflate"
-                    )
+                self._check_method(name, member)
                 yield name, archive.read(member)
 
     def listed(self) -> Listing:
@@ -274,6 +269,7 @@ class ZipArchive(_Archive):
                 self._check(name, link=False)
 
             def head(name: str) -> bytes:
+                self._check_method(name, members[name])
                 with archive.open(members[name]) as file:
                     return file.read(_head_bytes(name))
 
@@ -285,6 +281,18 @@ class ZipArchive(_Archive):
                 *(self.path, guessed, printable(shown)),
             )
         return listing
+
+    def _check_method(self, name: str, member: zipfile.ZipInfo) -> None:
+        """Refuse other methods: their decompressors give all bytes at once, for any claimed size.
+
+        Raises:
+            DatasetError: the member is compressed by another method than deflate.
+        """
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DatasetError(
+                f"{self.path}: member {name!r} is compressed by method {member.compress_type}, "
+                "expected deflate"
+            )
 
 
 @lru_cache(maxsize=1)

@@ -168,7 +168,8 @@ def _is_private(folder: Path) -> bool:
         stat.S_ISDIR(found[0].st_mode)
         and all(stat.S_ISREG(file.st_mode) for file in found[1:])
         and all(entry.st_uid == os.getuid() for entry in found)
-        and not found[0].st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        and not found[0].st_mode & stat.S_IWGRP
+        and not any(entry.st_mode & stat.S_IWOTH for entry in found)
     )
 
 

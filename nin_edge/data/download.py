@@ -311,7 +311,7 @@ def _network_errors(url: str, timeout: float) -> Iterator[None]:
         if isinstance(error.reason, TimeoutError):
             raise _BrokenError(f"no response for {timeout:g} s") from error
         raise _BrokenError(f"no connection ({error.reason})") from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # a redirection to no URL
         raise _BrokenError(f"the connection broke ({error or type(error).__name__})") from error
 
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nin_edge.data.archives import MAX_MEMBER
+
 _OPCODES: Final = frozenset(
     (
         *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
@@ -33,6 +35,7 @@ _OPCODES: Final = frozenset(
 _PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
 _MAX_OPCODES: Final = 2_000_000  # CIFAR-100's training images take 200,000
 _MAX_TUPLES: Final = 1_000  # an array has a few; deep ones overflow the stack when they are hashed
+_MAX_SIDES: Final = 4  # of an array's shape; the product of millions of long numbers takes minutes
 
 
 class _StoredArray:
@@ -160,7 +163,8 @@ def array(value: Any) -> NDArray[np.uint8]:
         raise ValueError("an array in its pickle is not of uint8")
     if not (
         isinstance(shape, tuple)
-        and all(isinstance(side, int) and side >= 0 for side in shape)
+        and len(shape) <= _MAX_SIDES
+        and all(isinstance(side, int) and 0 <= side <= MAX_MEMBER for side in shape)
         and isinstance(data, bytes)
         and len(data) == math.prod(shape)
     ):

@@ -247,11 +247,14 @@ def test_a_member_that_is_too_large_is_refused(
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "names", [("a/0.png", "b/0.png"), ("a/0", "b/0"), (".nin-edge", "a/0.png")]
+)
 def test_a_zip_that_is_unpacked_without_a_bound_is_refused(
-    tmp_path: Path, encoded: bytes, method: int
+    tmp_path: Path, encoded: bytes, method: int, names: tuple[str, str]
 ) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
-        for name in ("a/0.png", "b/0.png"):
+        for name in names:
             archive.writestr(name, encoded)
     with pytest.raises(DatasetError, match=rf"compressed by method {method}, expected deflate"):
         read(tmp_path / "a.zip")

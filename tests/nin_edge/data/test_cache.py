@@ -180,12 +180,13 @@ def replace_by_link(folder: Path) -> None:
         forge_index(names=5),
         lambda folder: (folder / "index.json").write_text("[" * 100_000),
         lambda folder: folder.chmod(0o777),
+        lambda folder: (folder / "images.u8").chmod(0o666),
         replace_by_link,
     ],
     ids=[
         *("a class too many", "a negative class", "a text as class", "too few classes"),
         *("no splits", "numbers as labels", "negative sides", "three sides", "a number as names"),
-        *("deep JSON", "writable by others", "a link"),
+        *("deep JSON", "writable by others", "pixels writable by others", "a link"),
     ],
 )
 def test_a_cache_that_others_could_have_made_is_not_taken(

@@ -270,6 +270,14 @@ def test_a_redirection_away_from_https_is_refused() -> None:
     assert moved.full_url == "https://example.org/x"
 
 
+def test_a_redirection_to_no_url_is_an_error_of_the_network() -> None:
+    with (
+        pytest.raises(download._BrokenError, match="Invalid IPv6 URL"),
+        download._network_errors("https://example.org/data", TIMEOUT),
+    ):
+        urllib.request.urlopen("http://[::1")
+
+
 def test_everything_in_the_catalogue_is_over_https() -> None:
     assert set(CATALOGUE) == set(OFFICIAL)
     for files in CATALOGUE.values():

@@ -250,6 +250,6 @@ def test_a_network_that_no_file_could_hold_is_not_built(changes: dict[str, objec
 def test_a_batch_that_no_file_could_hold_is_not_exported(checkpoint: Checkpoint) -> None:
     batch = MAX_TENSOR // checkpoint.config.work().largest
     checkpoint.config.work(batch // 2).check()
-    with pytest.raises(ValueError, match="expected at most"):
+    with pytest.raises(ModelFileError, match=r"^a batch of [\d,]+ images: .* expected at most"):
         build_graph(checkpoint, "none", batch=batch + 1)
     assert checkpoint.config.work(3).multiply_adds == 3 * checkpoint.config.multiply_adds()

@@ -91,3 +91,10 @@ def test_a_long_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpickle, "_MAX_OPCODES", 100)
     with pytest.raises(ValueError, match="more than 100 opcodes"):
         unpickle.load(pickle.dumps({"a": list(range(200))}))
+
+
+def test_a_shape_of_many_sides_is_refused_at_once() -> None:
+    stored = unpickle._StoredArray()
+    stored.state = (1, (2**2000,) * 100_000, unpickle._StoredType("u1"), False, b"")
+    with pytest.raises(ValueError, match="does not match its shape"):
+        unpickle.array(stored)
