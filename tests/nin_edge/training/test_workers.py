@@ -352,6 +352,8 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests in the background of a shell would pass on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + PATIENCE
     while not (tmp_path / "run" / "metrics.csv").exists():
