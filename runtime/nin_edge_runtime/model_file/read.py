@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,10 +98,11 @@ def find_sha256(data: bytes) -> slice | None:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ModelFileError(f"{path}: a folder, expected an .onnx model")
-        size = path.stat().st_size
-        if not path.is_file():
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(f"{path}: a device, pipe or socket, expected an .onnx file")
         if not 0 < size <= _MAX_BYTES:
             raise ModelFileError(

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from PIL import Image
+
+from nin_edge_runtime.golden import golden_image
+
+GOLDEN = ("circle", "square", "étoile")  # classes of the tiny model
+
+
+@pytest.fixture
+def data(tmp_path: Path, make_folder: Callable[..., Path]) -> Path:
+    """A folder of the tiny model's three classes: 10 images of each, of which 2 are the test."""
+    return make_folder(tmp_path / "data", dict.fromkeys(GOLDEN, 10))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of three photos, one of them in a folder inside."""
+    folder = tmp_path / "photos"
+    (folder / "inside").mkdir(parents=True)
+    for name, seed in (("a.png", 1), ("b.jpg", 2), ("inside/a.png", 3)):
+        Image.fromarray(golden_image(seed, 60, 80)).save(folder / name)
+    return folder
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ from nin_edge.network import NiN
 GOLDEN = ("circle", "square", "étoile")  # classes of the tiny model
 
 
-@pytest.fixture
-def data(tmp_path: Path, make_folder: Callable[..., Path]) -> Path:
-    """A folder of the tiny model's three classes: 10 images of each, of which 2 are the test."""
-    return make_folder(tmp_path / "data", dict.fromkeys(GOLDEN, 10))
-
-
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["eval", *map(str, arguments)])
 

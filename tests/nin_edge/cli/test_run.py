@@ -35,15 +35,6 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    (folder / "inside").mkdir(parents=True)
-    for name, seed in (("a.png", 1), ("b.jpg", 2), ("inside/a.png", 3)):
-        Image.fromarray(golden_image(seed, 60, 80)).save(folder / name)
-    return folder
-
-
-@pytest.fixture
 def clip(tmp_path: Path) -> Path:
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     path = tmp_path / "clip.avi"

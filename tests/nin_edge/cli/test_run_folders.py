@@ -7,23 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from nin_edge.cli import main
-from nin_edge_runtime.golden import golden_image
 
 
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["run", *map(str, arguments)])
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    (folder / "inside").mkdir(parents=True)
-    for name, seed in (("a.png", 1), ("b.jpg", 2), ("inside/a.png", 3)):
-        Image.fromarray(golden_image(seed, 60, 80)).save(folder / name)
-    return folder
 
 
 def _labelled(result: Result) -> set[str]:
