@@ -305,8 +305,7 @@ def evaluate(
     path = RunFolder(model.folder).best if isinstance(model, Run) else model
     predictor = open_predictor(path, provider)
     steps = predictor.preprocessing
-    location = data if isinstance(data, Location) else locate(data)
-    dataset = _open(location, steps.size, steps.channels, report, predictor.labels)
+    dataset = _open(data, steps.size, steps.channels, report, predictor.labels)
     return predict.evaluate(predictor, dataset, split, _loading(report, "evaluating images"))
 
 
@@ -334,7 +333,7 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
 
 
 def _open(
-    location: Location,
+    data: Data | Location,
     size: int,
     channels: int,
     report: Callable[[Loading | Opened], None],
@@ -344,7 +343,7 @@ def _open(
 ) -> Dataset:
     """Open a data set, for a model of these classes if given, and report it."""
     dataset = open_dataset(
-        location,
+        data if isinstance(data, Location) else locate(data),
         size=size,
         channels=channels,
         classes=classes,
@@ -359,9 +358,8 @@ def _open_for(
     checkpoint: Checkpoint, data: Data | Location, report: Callable[[Loading | Opened], None]
 ) -> Dataset:
     """Open a data set as a checkpoint's network takes its images."""
-    location = data if isinstance(data, Location) else locate(data)
     config = checkpoint.config
-    return _open(location, config.size, config.channels, report, checkpoint.labels)
+    return _open(data, config.size, config.channels, report, checkpoint.labels)
 
 
 def _weights_of(model: Run | Data) -> tuple[Run | None, Path]:
