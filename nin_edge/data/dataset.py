@@ -171,8 +171,11 @@ def open_dataset(
     if classes is None:
         _check_classes(location.path, index)
     else:
-        places = _places(location.name, index.labels, classes)
-        targets = places[targets]
+        # A folder that has nothing in it is no label to score.
+        filled, targets = np.unique(targets, return_inverse=True)
+        targets = _places(location.name, [index.labels[place] for place in filled], classes)[
+            targets
+        ]
     return Dataset(
         name=location.name,
         labels=index.labels if classes is None else tuple(classes),
@@ -276,9 +279,8 @@ def _check_classes(path: Path, index: Index) -> None:
             for name, reason in index.unreadable
             if set(PurePosixPath(name).parts) & set(empty)
         ]
-        raise DatasetError(
-            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
-        )
+        hint = reasons[0] if reasons else "; fill its folder, or delete it"
+        raise DatasetError(f"{path}: no readable training image of class {', '.join(empty)}{hint}")
 
 
 def _places(name: str, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
