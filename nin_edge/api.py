@@ -325,6 +325,7 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
         official=settings.get("official"),
         labels=settings.get("labels"),
         test_split=settings.get("test_split"),
+        zip_encoding=settings.get("zip_encoding"),
         download=settings.get("download", False),
         progress=lambda name, done, total: report(Loading(f"fetching {name}, bytes", done, total)),
     )

@@ -46,6 +46,12 @@ test_split_option = click.option(
     metavar="SHARE",
     help="Take this part of each class's training images as the test split of data without one.",
 )
+zip_encoding_option = click.option(
+    "--zip-encoding",
+    metavar="NAME",
+    help="Encoding of the names in a zip that does not state it, such as cp949; guessed if not "
+    "given.",
+)
 
 
 def open_data(location: Location, size: int, channels: int, classes: Sequence[str]) -> Dataset:

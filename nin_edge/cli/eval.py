@@ -20,6 +20,7 @@ from nin_edge.cli._data import (
     show_download,
     show_progress,
     test_split_option,
+    zip_encoding_option,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @download_option
 @labels_option
 @test_split_option
+@zip_encoding_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "holdout", "train", "all"]),
@@ -57,6 +59,7 @@ def command(
     download: bool,
     labels: Path | None,
     test_split: float | None,
+    zip_encoding: str | None,
     split: str | None,
     as_json: bool,
     plot: Path | None,
@@ -82,6 +85,7 @@ def command(
         official=official,
         labels=labels,
         test_split=test_split,
+        zip_encoding=zip_encoding,
         download=download,
         progress=show_download,
     )

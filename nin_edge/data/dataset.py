@@ -155,7 +155,7 @@ def open_dataset(
     """
     cache = cache or default_cache()
     location = data if isinstance(data, Location) else locate(data, cache=cache)
-    source = open_source(location.path)
+    source = open_source(location.path, location.zip_encoding)
     listing = source.listing
     if listing.unreadable and not skip_unreadable:
         parts = list_some([f"{name} ({reason})" for name, reason in listing.unreadable], 3)
