@@ -182,7 +182,7 @@ def test_any_folder_name_is_a_label(tmp_path: Path, encoded: bytes, label: str) 
             "no readable image in a class of its validation split",
         ),
         ({"train/a/0.png": None, "val/b/0.png": None}, "image of class b"),
-        ({"a/0.png": b"text", "b/0.png": b"text"}, "no readable image; a/0.png: .* not an image"),
+        ({"a/0.png": b"text", "b/0.png": b"text"}, "no readable image; a/0.png: not an image"),
     ],
 )
 def test_a_folder_that_is_no_data_set_is_refused(
