@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from types import ModuleType
 from typing import Final, TypeAlias
 
@@ -81,6 +81,7 @@ class Decoder:
             return
         task = partial(_decode_apart, size=self.size, channels=self.channels)
         warned: set[int] = set()
+        others = set(active_children())
         # Spawned, not forked: a forked child of a process with torch's threads can hang.
         with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
             pending: deque[tuple[list[str], Future[_Result]]] = deque()
@@ -96,6 +97,9 @@ class Decoder:
                     names, future = pending.popleft()
                     yield names, _warned_once(future.result(), warned)
             except BrokenProcessPool as error:
+                # The pool ends the other workers by SIGTERM, which they block, and waits for them.
+                for worker in set(active_children()) - others:
+                    worker.kill()
                 raise DatasetError(
                     "a process that decodes images was killed, as by a lack of memory; with "
                     "NIN_EDGE_THREADS=1, images are decoded one by one"

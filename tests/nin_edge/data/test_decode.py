@@ -88,17 +88,22 @@ def test_what_is_sent_at_a_time_is_bounded_in_bytes(side: int) -> None:
         assert sum(len(data) for _, data in chunk) <= decode._CHUNK_BYTES
 
 
-def test_a_killed_process_is_one_clear_error(encoded: bytes) -> None:
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_process_is_one_clear_error(encoded: bytes, killed: int) -> None:
+    """Also where the other one still works, and more than a pipe holds waits for it."""
+    photo = encoded + bytes(1 << 18)
+
     def images() -> Iterator[tuple[str, bytes]]:
-        for index in range(4000):
-            if index == 2000:
-                for child in multiprocessing.active_children():
+        for index in range(600):
+            if index == 300:
+                for child in multiprocessing.active_children()[:killed]:
                     child.kill()
-            yield f"{index}.png", encoded
+            yield f"{index}.png", photo
 
     with pytest.raises(DatasetError, match=r"was killed.*NIN_EDGE_THREADS=1"):
-        for _ in Decoder(16, 3, workers=2)(images(), total=4000):
+        for _ in Decoder(16, 3, workers=2)(images(), total=600):
             pass
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
