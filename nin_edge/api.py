@@ -291,8 +291,8 @@ def evaluate(
             name of weights that ship.
         data: images of the model's classes, or of some of them.
         split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
-            split, or else the validation split, if None; `all` of data without splits that lack a
-            class.
+            split, else the validation split, else the hold-out, if None; `all` of data without
+            splits that lack a class.
         provider: `auto`, `cpu` or `cuda`.
         on_progress: called with what is being done.
 

@@ -41,8 +41,8 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "holdout", "train", "all"]),
-    help="Images to score; train is without the hold-out. If not given: the test split, or else "
-    "the validation split; all images of data without splits that lack a class.",
+    help="Images to score; train is without the hold-out. If not given: the test split, else the "
+    "validation split, else the hold-out; all images of data without splits that lack a class.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -126,6 +126,8 @@ def _explain_split(dataset: Dataset) -> None:
     """Print which images are scored, where that may surprise."""
     if dataset.default_split == "validation":
         click.echo("no test split: the validation split is scored", err=True)
+    elif dataset.default_split == "holdout":
+        click.echo("no test split: the hold-out of the training split is scored", err=True)
     elif dataset.default_split == "all":
         click.echo("no splits in the data, and not all classes: every image is scored", err=True)
     elif not dataset.splits:

@@ -79,8 +79,10 @@ class Dataset:
 
     @property
     def scored_split(self) -> str:
-        """Name of the split that export scores: `test`, or `validation` where that is all."""
-        return "validation" if "validation" in self.splits and not len(self.test) else "test"
+        """Name of the split that export scores: `test`, else `validation`, else `holdout`."""
+        if len(self.test) or not self.splits:
+            return "test"
+        return "validation" if "validation" in self.splits else "holdout"
 
     @property
     def scored(self) -> NDArray[np.int64]:

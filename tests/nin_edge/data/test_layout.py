@@ -118,6 +118,7 @@ def test_images_without_classes_beside_the_splits_are_left_out(
         (left_out,) = dataset.unreadable
         assert left_out == ("v2/test/", "3 images without classes; nin-edge run labels them")
         assert (len(dataset.test), dataset.splits) == (0, ("train",))
+        assert dataset.default_split == dataset.scored_split == "holdout"
         assert len(dataset.train) + len(dataset.holdout) == 10
 
 
