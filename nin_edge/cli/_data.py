@@ -46,6 +46,12 @@ test_split_option = click.option(
     metavar="SHARE",
     help="Take this part of each class's training images as the test split of data without one.",
 )
+zip_encoding_option = click.option(
+    "--zip-encoding",
+    metavar="NAME",
+    help="Encoding of the names in a zip that does not state it, such as cp949; guessed if not "
+    "given.",
+)
 
 
 def open_data(location: Location, size: int, channels: int, classes: Sequence[str]) -> Dataset:
@@ -70,8 +76,10 @@ def describe(dataset: Dataset) -> None:
     for name, reason in dataset.unreadable[:_LEFT_OUT]:
         click.echo(printable(f"left out {name}: {reason}"), err=True)
     if dataset.unreadable:
-        count = len(dataset.unreadable)
-        click.echo(f"{count:,} file{'s' if count > 1 else ''} left out", err=True)
+        folders = sum(name.endswith("/") for name, _ in dataset.unreadable)
+        counts = (("file", len(dataset.unreadable) - folders), ("folder", folders))
+        parts = [f"{count:,} {noun}{'s' * (count > 1)}" for noun, count in counts if count]
+        click.echo(f"{', '.join(parts)} left out", err=True)
     if dataset.passed_over:
         click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""

@@ -89,9 +89,19 @@ class _Group(click.Group):
 )
 def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
+    handler = logging.StreamHandler()
+    if not verbose:
+        handler.addFilter(_is_for_users)
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        handlers=[handler],
     )
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Whether a log entry helps users: warnings of other libraries are for developers."""
+    return record.levelno >= logging.ERROR or record.name.startswith("nin_edge")
 
 
 def _explain(error: Exception, verb: str) -> str:

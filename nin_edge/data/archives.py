@@ -241,6 +241,9 @@ def _head_bytes(name: str) -> int:
 class ZipArchive(_Archive):
     """A zip."""
 
+    encoding: str | None = None
+    """Of the names whose encoding it does not state; guessed if None."""
+
     @property
     def listing(self) -> Listing:
         """See `Source.listing`."""
@@ -249,8 +252,8 @@ class ZipArchive(_Archive):
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
-            paths, _ = member_names(archive.infolist())
-            by_path = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
+            found = member_names(archive.infolist(), self.encoding)
+            by_path = dict(zip(found.paths, archive.infolist(), strict=True))  # of two, the last
             self._check_total(sum(by_path[name].file_size for name in names))
             for name in sorted(names):
                 member = by_path[name]
@@ -261,7 +264,14 @@ class ZipArchive(_Archive):
     def listed(self) -> Listing:
         """What is in it, read anew."""
         with self._reading(), zipfile.ZipFile(self.path) as archive:
-            names, guessed = member_names(archive.infolist())
+            try:
+                found = member_names(archive.infolist(), self.encoding)
+            except UnicodeDecodeError as error:
+                raise DatasetError(
+                    f"{self.path}: the name {error.object!r} is not {self.encoding}, expected the "
+                    "encoding of the archive's names"
+                ) from error
+            names = found.paths
             members = dict(zip(names, archive.infolist(), strict=True))
             for name, member in zip(names, archive.infolist(), strict=True):
                 mode = member.external_attr >> 16
@@ -274,11 +284,13 @@ class ZipArchive(_Archive):
                     return file.read(_head_bytes(name))
 
             listing = list_names(names, head)
-        if guessed:
+        if found.guessed:
             shown = list_some([name for name in names if not name.isascii()], 3)
+            others = [f"{name} if {encoding}" for encoding, name in found.others.items()]
             _logger.warning(
-                "%s: does not state the encoding of its names, read as %s: %s",
-                *(self.path, guessed, printable(shown)),
+                "%s: does not state the encoding of its names, read as %s: %s; --zip-encoding %s",
+                *(self.path, found.guessed, printable(shown)),
+                f"names another ({printable(', '.join(others))})" if others else "names another",
             )
         return listing
 

@@ -32,7 +32,7 @@ from nin_edge.data.split import split_images, take_test
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
-_VERSION: Final = 4  # of the cache's layout, and of which images are in which split
+_VERSION: Final = 5  # of the cache's layout, and of which images are in which split
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
 _BLOCK: Final = 1 << 22  # bytes that are hashed at a time: a mapped file need not fit memory

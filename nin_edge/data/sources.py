@@ -58,8 +58,12 @@ class Folder:
                 yield name, b""  # reported as unreadable with the others
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, zip_encoding: str | None = None) -> Source:
     """Open a folder or an archive; the content of the file decides, not its name.
+
+    Args:
+        path: of the folder or archive.
+        zip_encoding: of the names in a zip that does not state it; guessed if None.
 
     Raises:
         DatasetError: nothing is there, or it is neither a folder nor an archive.
@@ -71,7 +75,7 @@ def open_source(path: Path) -> Source:
             f"{path}: no such file or folder, expected a folder or archive of labelled images"
         )
     if zipfile.is_zipfile(path):
-        return ZipArchive(path)
+        return ZipArchive(path, zip_encoding)
     archive = TarArchive(path)
     try:
         archive.check_start()

@@ -5,6 +5,7 @@ For folders whose images are not sorted into one folder a class.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import defaultdict
@@ -48,10 +49,15 @@ def read_table(file: Path) -> list[Row]:
     Raises:
         DatasetError: it cannot be read, lacks a column, or a row lacks a value.
     """
+    data = read_bytes(file)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
     try:
-        text = read_bytes(file).decode("utf-8-sig")
+        text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 text, expected a CSV file of labels") from error
+        raise DatasetError(
+            f"{file}: not UTF-8 text, expected a CSV file of labels; spreadsheets save it as CSV "
+            "UTF-8 or Unicode text"
+        ) from error
     try:
         rows = list(_rows(file, text))
     except csv.Error as error:
@@ -114,7 +120,9 @@ def find_images(
 
 
 def _rows(file: Path, text: str) -> Iterator[Row]:
-    header = next(iter(text.splitlines()), "")
+    lines = text.splitlines()
+    above = int(bool(lines) and lines[0].lower().startswith("sep="))  # for Excel alone
+    header = lines[above] if len(lines) > above else ""
     for delimiter in _DELIMITERS:
         names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
         places = {
@@ -130,7 +138,8 @@ def _rows(file: Path, text: str) -> Iterator[Row]:
             "label"
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    next(reader)
+    for _ in range(above + 1):
+        next(reader)
     for values in reader:
         if not any(values):
             continue

@@ -55,6 +55,7 @@ _NO_IMAGE: Final = ("file", "without an image's suffix or content")
 _LINK: Final = ("link", "to a folder above or read before")
 _SPECIAL: Final = ("pipe, socket or device", "")
 _OURS: Final = "that nin-edge wrote"
+_NAMED: Final = 5  # folders without images
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Listing:
     """The files among them that are images."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(path, reason) of each image, folder or link that cannot be read."""
+    without_images: frozenset[str] = frozenset()
+    """The folders among `names` that have files, but no image."""
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How much of what (noun, description) is not in `names`, or is no image."""
 
@@ -178,9 +181,20 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
     _drop_emptied(kept, {*written, *ours})
     files = [name for name in kept if not name.endswith("/")]
     images = frozenset(name for name in files if _is_image(name, head))
+    barren = _without_images((kept[name] for name in files), (kept[name] for name in images))
     counts = Counter(passed.values())
     counts[_NO_IMAGE] = len(files) - len(images)
-    return Listing(tuple(sorted(kept)), images, passed=+counts)
+    if images and (tops := sorted("/".join(parts) for parts in barren if parts[:-1] not in barren)):
+        more = ", ..." if len(tops) > _NAMED else ""
+        counts["folder", f"without images ({', '.join(tops[:_NAMED])}{more})"] = len(tops)
+    return Listing(
+        tuple(sorted(kept)),
+        images,
+        without_images=frozenset(
+            name for name, parts in kept.items() if name.endswith("/") and parts in barren
+        ),
+        passed=+counts,
+    )
 
 
 def has_image_suffix(name: str) -> bool:
@@ -260,6 +274,17 @@ def _drop_emptied(kept: dict[str, tuple[str, ...]], folders: set[tuple[str, ...]
                 break
             for name in [name for name, parts in kept.items() if parts == top]:
                 del kept[name]
+
+
+def _without_images(
+    files: Iterable[tuple[str, ...]], images: Iterable[tuple[str, ...]]
+) -> set[tuple[str, ...]]:
+    """The folders above files that are above no image; all as the parts of their paths."""
+    above_files, above_images = (
+        {folder[:depth] for folder in folders for depth in range(1, len(folder) + 1)}
+        for folders in ({parts[:-1] for parts in files}, {parts[:-1] for parts in images})
+    )
+    return above_files - above_images
 
 
 def _is_image(name: str, head: Callable[[str], bytes]) -> bool:

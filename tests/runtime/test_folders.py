@@ -103,6 +103,23 @@ def test_system_folders_and_hidden_files_are_passed_over_and_counted(
     assert listing.unreadable == ()
 
 
+def test_folders_with_files_and_no_image_are_counted_and_named(make: Callable[..., Path]) -> None:
+    ours = ("models/photos.fp32.onnx", "models/photos.report.html")
+    others = ("notes/a.txt", "notes/old/b.txt", "a/labels/0.json", "clips/2024/0.mp4")
+    top = make(empty("a/0.png", "b/0.png", "b/x/1.png", "empty/inner/", *ours, *others))
+    listing = list_folder(top)
+    assert listing.without_images == {
+        *("models/", "notes/", "notes/old/", "a/labels/", "clips/", "clips/2024/")
+    }
+    assert "4 folders without images (a/labels, clips, models, notes)" in listing.passed_over()
+    assert (
+        list_folder(top / "notes").passed_over() == "2 files without an image's suffix or content"
+    )
+    for number in range(9):
+        make(empty(f"{number}/x.txt"))
+    assert "13 folders without images (0, 1, 2, 3, 4, ...)" in list_folder(top).passed_over()
+
+
 @pytest.mark.parametrize("marker", [b"anything", b"", b'{"a": 1}'])
 def test_a_folder_that_nin_edge_wrote_is_passed_over(
     make: Callable[..., Path], marker: bytes
@@ -247,7 +264,8 @@ def test_unreadable_folders_and_files_are_named(
         ("a/1.png", "no permission to read it"),
         *(("a/img_2", reason), ("b/", reason)),
     )
-    assert listing.passed_over() == "1 file without an image's suffix or content"
+    passed = "1 file without an image's suffix or content, 1 folder without images (c)"
+    assert listing.passed_over() == passed
     with caplog.at_level(logging.WARNING):
         assert find_images([top]) == [top / "a" / "0.png"]
     assert f"{top / 'b'}: {reason}" in caplog.text

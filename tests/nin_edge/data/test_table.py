@@ -53,11 +53,24 @@ def csv(header: str, form: str, separator: str = "\n") -> str:
         (csv("image,label", "{}.png,{}"), "utf-8"),
         (csv("Filename;width;Class", "{}.png;20;{}", "\r\n"), "utf-8-sig"),  # a German Excel's
         (csv("id\tcategory", "{}\t {}"), "utf-8"),
+        (csv("Image\tLabel", "{}.png\t{}", "\r\n"), "utf-16"),  # Excel's Unicode text
+        ("\ufeff" + csv("image,label", "{},{}"), "utf-16-be"),
+        (csv("sep=;\nimage;label", "{}.png;{}"), "utf-8-sig"),
         (csv("label,image", '{1},".\\photos\\{0}.png"'), "utf-8"),
         (csv("image,label", "/home/me/photos/{}.png,{}") + "\n\n", "utf-8"),
         (csv("image,label", "{0}.png,{1}\n{0}.png,{1}"), "utf-8"),
     ],
-    ids=["plain", "semicolons", "tabs without suffixes", "backslashes", "other paths", "twice"],
+    ids=[
+        "plain",
+        "semicolons",
+        "tabs without suffixes",
+        "utf-16",
+        "big endian",
+        "sep",
+        "backslashes",
+        "other paths",
+        "twice",
+    ],
 )
 def test_a_table_gives_the_classes(flat: Path, text: str, encoding: str) -> None:
     dataset = read(flat, text, encoding)
