@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
-def printable(text: str) -> str:
-    """Text with control characters escaped, so that a file name cannot act on a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in text
-    )
+from nin_edge_runtime.errors import printable as printable
 
 
 def shortened(text: str, limit: int = 200) -> str:
