@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,7 @@ BOMBS = {
     "a tuple from the stack": (b")]0q\0h\0.", "uses value 0 again"),
     "a value never stored": (b"h\5.", "uses value 5 again"),
     "keys of one hash": (
-        b"}("
-        + b"".join(b"\x8a\x09" + (at * (2**61 - 1)).to_bytes(9, "little") + b"N" for at in range(9))
-        + b"u.",
+        b"}(N" + b"".join(b"\x8a\x08" + struct.pack("<q", at * (2**61 - 1)) for at in range(-3, 4)),
         "an integer beyond 4,294,967,296",
     ),
     "an object": (b"(cnumpy\nndarray\no.", "opcode OBJ; refused"),
