@@ -19,10 +19,13 @@ from torch import Tensor
 from nin_edge._version import __version__
 from nin_edge.files import write_atomically
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file import strict_json
 
 FORMAT_VERSION: Final = 1
 """Version of the header's layout; files of a newer version are refused."""
+
+_MAX_BYTES: Final = 2**31 - 1  # as for a model; any network of this project takes less
 
 Content: TypeAlias = Literal["checkpoint", "training state"]
 """What a file contains."""
@@ -65,7 +68,9 @@ def read_tensors(path: Path, content: Content) -> tuple[dict[str, Tensor], dict[
     if path.suffix.lower() == ".onnx":
         raise ModelFileError(f"{path}: an ONNX model, expected a {content} (.safetensors)")
     try:
-        data = path.read_bytes()
+        data = read_start(path, _MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
         tensors = safetensors.torch.load(data)
         # The library checks the header's length and JSON, but returns the tensors only.
         length = int.from_bytes(data[:8], "little")

@@ -25,7 +25,14 @@ from nin_edge.data.xz import XzReader
 from nin_edge.data.zip_directory import check_directory
 from nin_edge.data.zip_names import member_names
 from nin_edge.text import list_some, printable
-from nin_edge_runtime.folders import HEAD_BYTES, MARKER, Listing, has_image_suffix, list_names
+from nin_edge_runtime.folders import (
+    HEAD_BYTES,
+    MARKER,
+    MARKER_BYTES,
+    Listing,
+    has_image_suffix,
+    list_names,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -36,9 +43,6 @@ _DECOMPRESSORS: Final[dict[bytes, Any]] = {
 }
 """What decompresses a file that starts with these bytes."""
 
-_MARKER_BYTES: Final = 1 << 20  # nin-edge's own list of files is shorter
-
-
 MAX_MEMBER: Final = 256 << 20
 """Most bytes of a file that is read as a whole, in an archive or a folder."""
 
@@ -48,7 +52,7 @@ MAX_UNPACKED: Final = 4 << 30
 MAX_RATIO: Final = 200
 """Bytes that a compressed archive may unpack to for each of its own."""
 
-MAX_MEMBERS: Final = 200_000
+MAX_MEMBERS: Final = 50_000
 """Files and folders that any archive may hold; a large one may hold more."""
 
 MAX_SHARE: Final = 100
@@ -228,7 +232,7 @@ def _tar_listing(archive: TarArchive, stamp: str) -> Listing:
 
 def _head_bytes(name: str) -> int:
     """How much of a member is read to find out what it is."""
-    return _MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
+    return MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def locked(folder: Path) -> Iterator[None]:
     Args:
         folder: of the cache.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # as the XDG specification has it
     for part in folder.parent.glob(".building-*"):
         if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(part, ignore_errors=True)

@@ -271,13 +271,17 @@ def _check_classes(path: Path, index: Index) -> None:
         if split in ("", "train")
     }
     if empty := [label for place, label in enumerate(labels) if place not in filled]:
-        reasons = [
-            f"; {name}: {reason}"
-            for name, reason in index.unreadable
-            if set(PurePosixPath(name).parts) & set(empty)
-        ]
+        lacking = set(empty)
+        reason = next(
+            (
+                f"; {name}: {reason}"
+                for name, reason in index.unreadable
+                if not lacking.isdisjoint(PurePosixPath(name).parts)
+            ),
+            "",
+        )
         raise DatasetError(
-            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
+            f"{path}: no readable training image of class {list_some(empty)}{reason}"
         )
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NoReturn
 
+from nin_edge.data.archives import MAX_MEMBER
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.folders import SPLIT_NAMES, split_of
 from nin_edge.text import list_some
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.image import IMAGE_SUFFIXES
 
 _COLUMNS: Final = {
@@ -68,7 +70,11 @@ def read_bytes(file: Path) -> bytes:
         DatasetError: it cannot be read.
     """
     try:
-        return file.read_bytes()
+        if file.exists() and not file.is_file():
+            raise DatasetError(f"{file}: a directory, pipe or device, expected a table of labels")
+        if file.stat().st_size > MAX_MEMBER:
+            raise DatasetError(f"{file}: more than {MAX_MEMBER:,} bytes for a table of labels")
+        return read_start(file, MAX_MEMBER)
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}, expected a table of labels") from error
 

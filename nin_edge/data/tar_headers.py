@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 _MAX_HEADER: Final = 1 << 20  # bytes of the long names and attributes of a member
 _PER_MEMBER: Final = 1 << 10  # and of those of all members, for each of them, on average
-_MAX_GLOBAL: Final = 1 << 16  # and of attributes of all members, copied for each
+_MAX_GLOBAL: Final = 1 << 10  # and of attributes of all members, copied for each
 _MAX_CHAIN: Final = 8  # extended headers of a member; four are known
 _MAX_DIGITS: Final = 64  # tarfile before Python 3.12.6 takes the square of their number
 _EXTENDED: Final = (

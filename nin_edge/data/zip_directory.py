@@ -12,7 +12,9 @@ _ENTRY: Final = struct.Struct("<4s24xHHH12x")  # signature; lengths of name, ext
 _MARK: Final = b"PK\1\2"
 _ZIP64_MARK: Final = b"PK\6\6"
 _ZIP64_BYTES: Final = 76  # of the two records before the last one
-_MAX_NOTES: Final = 4096  # bytes of an entry's extra fields, which zipfile takes the square of
+_MAX_EXTRA: Final = 4096  # bytes of an entry's extra fields, which zipfile takes the square of
+_ALL_EXTRA: Final = 1 << 20  # and of those of all entries
+_PER_ENTRY: Final = 256  # and for each of them, on average
 _MAX_DIRECTORY: Final = 64 << 20  # bytes that any zip's directory may have, or a half of the file
 
 
@@ -35,13 +37,15 @@ def check_directory(path: Path, check_count: Callable[[int], None]) -> None:
             raise zipfile.BadZipFile(f"a directory of {size:,} bytes")
         file.seek(max(0, place))
         directory = file.read(size)
-    count = place = 0
+    count = extras = place = 0
     while place + _ENTRY.size <= len(directory):
         mark, name, extra, comment = _ENTRY.unpack_from(directory, place)
         if mark != _MARK:
             break  # zipfile says what is wrong
-        if extra > _MAX_NOTES:
-            raise zipfile.BadZipFile(f"extra fields of {extra:,} bytes, expected {_MAX_NOTES:,}")
-        count += 1
+        count, extras = count + 1, extras + extra
+        if extra > _MAX_EXTRA or extras > _ALL_EXTRA + _PER_ENTRY * count:
+            raise zipfile.BadZipFile(
+                f"an entry with {extra:,} bytes of extra fields, {extras:,} with those before it"
+            )
         check_count(count)
         place += _ENTRY.size + name + extra + comment
