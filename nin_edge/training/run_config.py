@@ -159,8 +159,6 @@ def _read(path: Path) -> str:
     Raises:
         OSError, ValueError: it cannot be read, or is far too long.
     """
-    path.stat()  # raises if it is missing
-    data = read_start(path, _MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
+    if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"more than {_MAX_BYTES:,} bytes")
-    return data.decode()
+    return read_start(path, _MAX_BYTES).decode()
