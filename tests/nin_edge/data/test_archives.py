@@ -358,7 +358,7 @@ def repeated(count: int, **fields: object) -> Callable[[zipfile.ZipFile], None]:
 
 
 DIRECTORIES = {
-    "60,000 entries": (repeated(60_000), r"more than 5\d,\d+ members"),
+    "40,000 entries": (repeated(40_000), r"more than [23]\d,\d+ members"),
     "long extra fields": (repeated(1, extra=b"\x99\x99\0\0" * 2000), "8,000 bytes of extra fields"),
     "many extra fields": (
         repeated(2000, extra=b"\x99\x99\0\0" * 1000),
@@ -366,7 +366,7 @@ DIRECTORIES = {
     ),
     "entries of one member": (repeated(3, file_size=2 << 30), "unpacks to more than|has [\\d,]+ b"),
     "a long name": (repeated(1, filename="b/" + "n" * 5000), "5,002 characters and 2 parts"),
-    "a deep name": (repeated(1, filename="b/" * 500), "500 parts, expected at most"),
+    "a deep name": (repeated(1, filename="b/" * 500), r"50\d parts, expected at most"),
     "an offset beyond the end": (repeated(1, header_offset=1 << 40), "truncated or broken"),
     "a size of 2^62": (repeated(1, file_size=1 << 62), "unpacks to more than"),
 }
