@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from nin_edge_runtime.errors import printable as printable
-
 _LONGEST_NAME: Final = 200  # characters; file systems have 255
+
+
+def printable(text: str) -> str:
+    """Text with control characters escaped, so that a file name cannot act on a terminal."""
+    # The runtime has the same; importing it would load NumPy before `--help`.
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
 
 
 def shortened(text: str, limit: int = 200) -> str:

@@ -12,7 +12,7 @@ _LONGEST: Final = 2_000  # characters of a message
 _END: Final = 500  # of them, how many at the end of a longer one are shown
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Text with control characters escaped, so that a file name cannot act on a terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
@@ -32,7 +32,7 @@ class NinEdgeError(Exception):
         text = super().__str__()
         if (more := len(text) - _LONGEST) > 0:
             text = f"{text[: _LONGEST - _END]}... ({more:,} characters) ...{text[-_END:]}"
-        return printable(text)
+        return _printable(text)
 
 
 class ModelFileError(NinEdgeError, ValueError):
