@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from nin_edge.cli._common import PATH, NumberRange, on_terminal, printable
-from nin_edge.text import list_some
+from nin_edge.text import list_some, shortened
 
 if TYPE_CHECKING:
     from nin_edge.data import Dataset, Location
@@ -22,6 +22,7 @@ DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
 
 _EXAMPLES: Final = 3  # duplicates that are named
 _LEFT_OUT: Final = 10  # files left out that are named
+_LONGEST: Final = 500  # characters of such a line
 
 dataset_option = click.option(
     "--dataset",
@@ -74,7 +75,7 @@ def describe(dataset: Dataset) -> None:
     from nin_edge.data import OFFICIAL
 
     for name, reason in dataset.unreadable[:_LEFT_OUT]:
-        click.echo(printable(f"left out {name}: {reason}"), err=True)
+        click.echo(shortened(f"left out {name}: {reason}", _LONGEST), err=True)
     if dataset.unreadable:
         folders = sum(name.endswith("/") for name, _ in dataset.unreadable)
         counts = (("file", len(dataset.unreadable) - folders), ("folder", folders))

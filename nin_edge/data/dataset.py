@@ -276,13 +276,16 @@ def _check_classes(path: Path, index: Index) -> None:
         if split in ("", "train")
     }
     if empty := [label for place, label in enumerate(labels) if place not in filled]:
-        reasons = [
-            f"; {name}: {reason}"
-            for name, reason in index.unreadable
-            if set(PurePosixPath(name).parts) & set(empty)
-        ]
-        hint = reasons[0] if reasons else "; fill its folder, or delete it"
-        raise DatasetError(f"{path}: no readable training image of class {', '.join(empty)}{hint}")
+        lacking = set(empty)
+        hint = next(
+            (
+                f"; {name}: {reason}"
+                for name, reason in index.unreadable
+                if not lacking.isdisjoint(PurePosixPath(name).parts)
+            ),
+            "; fill its folder, or delete it",
+        )
+        raise DatasetError(f"{path}: no readable training image of class {list_some(empty)}{hint}")
 
 
 def _places(name: str, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:

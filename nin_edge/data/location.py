@@ -28,6 +28,7 @@ from nin_edge.data.official.registry import (
 from nin_edge.data.sources import Source, open_source
 from nin_edge.data.table import read_bytes
 from nin_edge.files import write_atomically
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file.strict_json import JsonObject
 
 FOLDER: Final = "folder"
@@ -265,7 +266,7 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
     key = hashlib.sha256(f"{place.resolve()}\0{source.stamp()}".encode("utf-8", "surrogateescape"))
     record = cache / "recognised" / key.hexdigest()[:20]
     with suppress(OSError, ValueError):  # none, or a damaged one
-        if (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
+        if (known := read_start(record, 99).decode()) in (FOLDER, *OFFICIAL):
             return known
     official = _recognise_names(place, source)
     with suppress(OSError):  # if it cannot be written, the next call is only slower

@@ -116,10 +116,11 @@ def _is_common(raw: Sequence[bytes], wide: str) -> bool:
 
 def _unicode_path(member: ZipInfo) -> str | None:
     """The name in Info-ZIP's extra field, if it is there and of this name."""
-    extra = member.extra
-    while len(extra) >= 4:
-        number, length = struct.unpack("<HH", extra[:4])
-        data, extra = extra[4 : 4 + length], extra[4 + length :]
+    extra, place = member.extra, 0
+    while place + 4 <= len(extra):
+        number, length = struct.unpack_from("<HH", extra, place)
+        data = extra[place + 4 : place + 4 + length]
+        place += 4 + length
         if number == _UNICODE_PATH and len(data) > 5 and data[0] == 1:
             own = zlib.crc32(member.orig_filename.encode(_DECLARED, "replace"))
             if struct.unpack("<I", data[1:5])[0] == own:

@@ -31,6 +31,9 @@ MARKER: Final = ".nin-edge"
 LOCK: Final = ".nin-edge.lock"
 """File in a folder that a training has reserved: all of the folder will be its."""
 
+MARKER_BYTES: Final = 16 << 20
+"""How much of a marker is read; a longer one stands for all of its folder."""
+
 HEAD_BYTES: Final = 32
 """How much of a file's start shows what it is."""
 
@@ -158,7 +161,7 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
 
     Args:
         names: paths, those of folders with a slash at the end.
-        head: gives the first `HEAD_BYTES` of a file, all of a `MARKER`.
+        head: gives the first `HEAD_BYTES` of a file, `MARKER_BYTES` of a `MARKER`.
     """
     entries = {name: _parts(name) for name in names}
     written: dict[tuple[str, ...], frozenset[str] | None] = {}
@@ -205,10 +208,10 @@ def has_image_suffix(name: str) -> bool:
 def written_names(marker: bytes) -> frozenset[str] | None:
     """The names in a marker; None if all of its folder was written by nin-edge."""
     try:
-        names = json.loads(marker)
-    except ValueError:
+        names = json.loads(marker) if len(marker) < MARKER_BYTES else None
+        return frozenset(map(str, names)) if isinstance(names, list) else None
+    except (ValueError, RecursionError):
         return None
-    return frozenset(map(str, names)) if isinstance(names, list) else None
 
 
 def image_format(head: bytes) -> str | None:
@@ -371,8 +374,20 @@ class _Walk:
 
 
 def _head(path: Path) -> bytes:
-    """The start of a file, all of a marker."""
-    if not path.is_file():  # a pipe would block
+    """The start of a file."""
+    return read_start(path, MARKER_BYTES if path.name == MARKER else HEAD_BYTES)
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of a plain file, or of one that a link leads to; none of anything else.
+
+    A pipe or a device would block or never end, and so would some files of the system's own, which
+    have no length (`/proc/kmsg`).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(None if path.name == MARKER else HEAD_BYTES)
+        return file.read(min(size, os.fstat(file.fileno()).st_size))

@@ -358,6 +358,8 @@ def _require_file(path: str | os.PathLike[str]) -> None:
             raise ImageError(f"{_name(path)}: no such file")
         if file.is_dir():
             raise ImageError(f"{_name(path)}: a folder, expected an image file")
+        if not file.is_file() and not file.is_fifo():  # a pipe is read to its end
+            raise ImageError(f"{_name(path)}: a device or socket, expected an image file")
         if file.is_file() and not file.stat().st_size:
             raise ImageError(f"{_name(path)}: an empty file, expected an image")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

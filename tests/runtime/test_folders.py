@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ import numpy as np
 import pytest
 
 from nin_edge_runtime import ImageError
-from nin_edge_runtime.folders import LOCK, MARKER, image_format, list_folder, list_names
-from nin_edge_runtime.image import find_images
+from nin_edge_runtime.folders import (
+    LOCK,
+    MARKER,
+    image_format,
+    list_folder,
+    list_names,
+    read_start,
+)
+from nin_edge_runtime.image import find_images, load_image
 
 
 @pytest.fixture
@@ -164,6 +172,38 @@ def test_files_that_nin_edge_wrote_are_passed_over(make: Callable[..., Path]) ->
     listing = list_folder(top)
     assert listing.names == ("a.png", "seen/", "seen/b.png")
     assert listing.passed_over() == "3 files that nin-edge wrote"
+
+
+@pytest.mark.parametrize("marker", ["sparse", "[" * 100_000, "[1e999, {}]", "\x1b[2J", "\udcff"])
+def test_a_marker_that_is_no_list_stands_for_its_folder(
+    make: Callable[..., Path], marker: str
+) -> None:
+    top = make(empty("a/0.png", "seen/0.png"))
+    path = top / "seen" / MARKER
+    path.write_bytes(marker.encode("utf-8", "surrogateescape"))
+    if marker == "sparse":
+        os.truncate(path, 3 << 30)
+    tracemalloc.start()
+    listing = list_folder(top)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert listing.images == ({"a/0.png"} if marker != "[1e999, {}]" else {"a/0.png", "seen/0.png"})
+    assert peak < 100_000_000
+
+
+@pytest.mark.skipif(not os.access("/proc/self/mem", os.R_OK), reason="there is no /proc")
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/mem", "/dev/zero", "/dev/tty"])
+def test_a_link_to_a_file_without_an_end_is_not_read(
+    make: Callable[..., Path], target: str
+) -> None:
+    top = make(empty("a/0.png"))
+    (top / "a" / "1.png").symlink_to(target)
+    (top / "a" / "noname").symlink_to(target)
+    listing = list_folder(top)
+    assert "a/noname" not in listing.images
+    assert read_start(top / "a" / "1.png", 99) == b""
+    with pytest.raises(ImageError):
+        load_image(top / "a" / "1.png")
 
 
 def test_archives_have_the_same_rules(make: Callable[..., Path]) -> None:
