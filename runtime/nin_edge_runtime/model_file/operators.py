@@ -60,6 +60,8 @@ class Operator(NamedTuple):
     """The output of inputs and attributes; raises ValueError where export would not write them."""
     attributes: Mapping[str, tuple[Value, ...] | None] = {}
     """Values of each attribute that it may have; None where the rule checks them."""
+    nodes: tuple[int, int] = (1, 0)
+    """Most nodes of it in a graph: so many, and so many more for each convolution."""
 
 
 def _given(inputs: Inputs, index: int = 0) -> Tensor:
@@ -213,19 +215,19 @@ _AXIS: Final = {"axis": (0, 1)}
 _KEEP: Final = {"keepdims": (0, 1)}
 
 OPERATORS: Final[Mapping[bytes, Operator]] = {
-    b"Add": Operator((2, 2), _combined),
-    b"AveragePool": Operator((1, 1), _pooled, {**_POOL, "count_include_pad": (0,)}),
-    b"Cast": Operator((1, 1), _same, {"to": tuple(TYPES)}),
-    b"Conv": Operator((2, 3), _convolved, {**_WINDOW, "group": (1,)}),
-    b"DequantizeLinear": Operator((2, 3), _scaled, _AXIS),
-    b"Div": Operator((2, 2), _combined),
-    b"MaxPool": Operator((1, 1), _pooled, {**_POOL, "storage_order": (0,)}),
-    b"Mul": Operator((2, 2), _combined),
-    b"QuantizeLinear": Operator((2, 3), _scaled, _AXIS),
+    b"Add": Operator((2, 2), _combined, nodes=(3, 0)),
+    b"AveragePool": Operator((1, 1), _pooled, {**_POOL, "count_include_pad": (0,)}, nodes=(0, 1)),
+    b"Cast": Operator((1, 1), _same, {"to": tuple(TYPES)}, nodes=(5, 2)),
+    b"Conv": Operator((2, 3), _convolved, {**_WINDOW, "group": (1,)}, nodes=(0, 1)),
+    b"DequantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 5)),
+    b"Div": Operator((2, 2), _combined, nodes=(3, 0)),
+    b"MaxPool": Operator((1, 1), _pooled, {**_POOL, "storage_order": (0,)}, nodes=(0, 1)),
+    b"Mul": Operator((2, 2), _combined, nodes=(2, 0)),
+    b"QuantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 3)),
     b"ReduceMean": Operator((1, 2), _reduced, _KEEP),
     b"ReduceMin": Operator((1, 2), _reduced, _KEEP),
     b"ReduceSum": Operator((1, 2), _reduced, _KEEP),
-    b"Relu": Operator((1, 1), _same),
+    b"Relu": Operator((1, 1), _same, nodes=(0, 1)),
     b"Resize": Operator(
         (4, 4),
         _resized,
