@@ -50,10 +50,13 @@ MAX_TENSORS: Final = 2_000_000_000
 MAX_WEIGHTS: Final = 500_000_000
 """Most elements of all weights together, whatever the batch: a file holds 2 GB of float32."""
 
-MAX_BATCH_WORK: Final = 10
-"""How many times the work of the largest image a run of a fixed batch may cost.
+MAX_BATCH: Final = 4096
+"""Most images of a fixed batch."""
 
-A batch of 4,096 images is within it for `nin` and for `nin-bn` on 32 x 32 pixels.
+MAX_BATCH_WORK: Final = 10
+"""Most work of a fixed batch, as a multiple of each of the three limits of one image.
+
+It is enough for `MAX_BATCH` images of 32 x 32 pixels and `nin` at its full width.
 """
 
 
@@ -82,6 +85,7 @@ class Work:
             ValueError: one of the numbers is above its limit; the message has both.
         """
         for value, limit, unit in (
+            (batch, MAX_BATCH, "images of a fixed batch"),
             (self.convolutions, MAX_CONVOLUTIONS, "convolutions"),
             (self.weights, MAX_WEIGHTS, "weights"),
         ):

@@ -349,7 +349,10 @@ SENSELESS: dict[str, tuple[Change, str]] = {
         lambda model: setattr(dimension(model.graph.input[0], 0), "dim_value", 2),
         "expected",
     ),
-    "a huge batch": (lambda model: fix_batch(model, 1 << 20), "batch of 1,048,576 images takes"),
+    "a huge batch": (
+        lambda model: fix_batch(model, 1 << 20),
+        "1,048,576 images of a fixed batch, expected at most 4,096",
+    ),
 }
 
 

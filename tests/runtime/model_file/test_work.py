@@ -6,6 +6,7 @@ One table of limits holds for a network's configuration, for export, and for a s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from nin_edge.network import PRESETS, NetworkConfig
 from nin_edge_export.graph import build_graph
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.model_file.limits import (
+    MAX_BATCH,
     MAX_BATCH_WORK,
     MAX_CONVOLUTIONS,
     MAX_MULTIPLY_ADDS,
@@ -295,7 +297,9 @@ def test_a_batch_of_4096_small_images_fits(width: float) -> None:
 
 
 def test_a_batch_that_no_file_could_hold_is_not_exported(checkpoint: Checkpoint) -> None:
-    batch = MAX_BATCH_WORK * MAX_TENSOR // checkpoint.config.work().largest
-    checkpoint.config.work().check(batch)
-    with pytest.raises(ModelFileError, match=r"^a fixed batch of [\d,]+ images takes .* at most"):
-        build_graph(checkpoint, "none", batch=batch + 1)
+    checkpoint.config.work().check(MAX_BATCH)
+    with pytest.raises(ModelFileError, match=r"^4,097 images of a fixed batch, expected .* 4,096$"):
+        build_graph(checkpoint, "none", batch=MAX_BATCH + 1)
+    large = replace(checkpoint, config=NetworkConfig.from_preset("nin", classes=3, size=512))
+    with pytest.raises(ModelFileError, match=r"^a fixed batch of 20 images takes .* at most"):
+        build_graph(large, "none", batch=20)
