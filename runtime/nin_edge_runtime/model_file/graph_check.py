@@ -54,8 +54,8 @@ _MIN_OPSET: Final = 18
 _MAX_RANK: Final = 4
 _MAX_UNSIZED: Final = 8  # tensors before the resize, at the size of the image
 _FLOAT, _UINT8, _INT64 = 1, 2, 7  # element types
-_DATA_FIELDS: Final = frozenset(("float_data", "int32_data", "int64_data", "raw_data"))
-_RAW_DATA: Final = frozenset(("raw_data",))
+_DATA_FIELDS: Final = ("float_data", "int32_data", "int64_data", "raw_data")
+_RAW_DATA: Final = ["raw_data"]
 _ATTRIBUTE_TYPES: Final = {"i": 2, "s": 3, "ints": 7}  # AttributeProto.AttributeType
 
 
@@ -183,7 +183,8 @@ def _constant(data: bytes, tensor: Mapping[str, Any]) -> Tensor:
     held = _elements_held(data, tensor, *TYPES[element_type])
     if held != count:
         raise ValueError(f"holds {held} elements, expected {count}, as its shape says")
-    return Tensor(dims, True, _integers(data, tensor, count) if element_type == _INT64 else ())
+    integers = _integers(data, tensor, count) if element_type == _INT64 else ()
+    return Tensor(dims, True, integers, weight=count > MAX_SMALL)
 
 
 def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor) -> None:
@@ -196,11 +197,11 @@ def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor)
 
 def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: str) -> float:
     """Number of elements in a tensor's data; NaN if it is in two fields or in another type's."""
-    holders = tensor.keys() & _DATA_FIELDS
+    holders = [name for name in _DATA_FIELDS if name in tensor]
     if holders == _RAW_DATA:
         start, end = tensor["raw_data"]
         return (end - start) / width  # type: ignore[no-any-return]
-    if holders != {field}:
+    if holders != [field]:
         return math.nan
     if field == "float_data":
         return float(sum(end - start for start, end in tensor[field])) / width
@@ -243,7 +244,7 @@ def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size
                 weight[1], weight[0], math.prod(weight[2:]), math.prod(output.shape[2:])
             )
             multiply_adds, weights = multiply_adds + work.multiply_adds, weights + work.weights
-            largest, elements = max(largest, work.largest), work.total
+            largest, total = max(largest, work.largest), total + work.total - elements
         elif code == b"Resize" and output.shape[1:3] != (size, size):
             raise ValueError(
                 f"{called(data, node, 'node')}: resizes to {output.shape[1:3]}, "
@@ -296,13 +297,12 @@ def _computed(
         parsed.nodes[key] = _attributes(data, spans, operator, parsed.single)
     inputs = []
     for start, end in node.get("input", ()):
-        tensor = known.get(data[start:end])
+        tensor = known.get(name := data[start:end])
         if tensor is None and end > start:
             raise ValueError(
                 f"takes {text(data, (start, end))[:80]!r}, expected what is computed before it"
             )
-        if tensor and tensor.is_weight:
-            name = data[start:end]
+        if tensor and tensor.weight:
             if code not in TAKES_WEIGHTS:
                 # Two could be broadcast against each other, to the product of their sizes.
                 raise ValueError("takes weights, expected them only in convolutions")

@@ -40,11 +40,8 @@ class Tensor(NamedTuple):
     """Values of an int64 initializer."""
     unsized: bool = False
     """Whether its sides are those of an image of any size."""
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether it is a constant too large for axes, a size or a scale."""
-        return self.constant and math.prod(self.shape) > MAX_SMALL
+    weight: bool = False
+    """Whether it is a constant too large for axes, a size or a scale."""
 
 
 Inputs: TypeAlias = "Sequence[Tensor | None]"
@@ -82,7 +79,7 @@ def _scaled(inputs: Inputs, attributes: Attributes) -> Tensor:
     for tensor in inputs[1:]:
         if not (tensor and tensor.constant):
             raise ValueError("has a computed scale, expected a constant one")
-    return Tensor(first.shape, first.constant, (), first.unsized)
+    return Tensor(first.shape, first.constant, (), first.unsized, first.weight)
 
 
 def _combined(inputs: Inputs, attributes: Attributes) -> Tensor:
