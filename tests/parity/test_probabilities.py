@@ -151,6 +151,13 @@ def test_corrected_biases_keep_int8_near_fp32(
     assert corrected <= CORRECTION[name] * divergence()
 
 
+@pytest.fixture
+def few_golden_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No golden sample of random weights is firm; looking for one takes most of an export."""
+    monkeypatch.setattr(golden, "_SEEDS_TRIED", golden._SEEDS_AT_ONCE)
+
+
+@pytest.mark.usefixtures("few_golden_seeds")
 @pytest.mark.parametrize(
     ("preset", "classes", "channels", "size", "width", "temperature"),
     [
@@ -172,10 +179,7 @@ def test_every_kind_of_network_agrees_with_pytorch(
     size: int,
     width: float,
     temperature: float | None,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # No golden sample of random weights is firm, and looking for one took most of the time.
-    monkeypatch.setattr(golden, "_SEEDS_TRIED", golden._SEEDS_AT_ONCE)
     torch.manual_seed(0)
     preset, _, variant = preset.partition(" ")
     config = NetworkConfig.from_preset(
@@ -225,6 +229,7 @@ def test_normalisation_is_the_same_in_numpy_and_torch(rng: np.random.Generator) 
     assert np.allclose(by_torch, wide.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("few_golden_seeds")
 def test_temperature_changes_scores_but_no_answer(tiny_weights: Path) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
     plain = _exported(replace(checkpoint, temperature=None))
