@@ -94,7 +94,9 @@ class TestPrediction:
             np.testing.assert_allclose(
                 probabilities, softmax / softmax.sum(), rtol=0, atol=SOFTMAX_TOLERANCE
             )
-            np.testing.assert_array_equal(classify.graph_probabilities(image), probabilities)
+            found = classify.graph(image[np.newaxis])
+            np.testing.assert_array_equal(found.probabilities[0], probabilities)
+            np.testing.assert_array_equal(found.class_maps[0], maps)
 
     def test_the_class_map_is_a_copy_of_the_best_classs_map(
         self, tiny_model: Path, classify: Classifier, images: list[np.ndarray]
@@ -209,11 +211,60 @@ class TestGraph:
         classify = Classifier(tiny_model.with_name(f"{name}.fp32.onnx"), provider="cpu", threads=1)
         for image in images:
             np.testing.assert_allclose(
-                classify.graph_probabilities(image),
+                classify.graph(image[np.newaxis]).probabilities[0],
                 classify(image).probabilities,
                 rtol=0,
                 atol=RESIZE_TOLERANCE,
             )
+
+    @pytest.mark.parametrize("name", ["format-1", "normalize", "none", "grey", "grey-none"])
+    def test_a_batch_gives_each_images_outputs(self, tiny_model: Path, name: str) -> None:
+        classify = Classifier(tiny_model.with_name(f"{name}.fp32.onnx"), provider="cpu", threads=1)
+        images = np.stack([golden_image(seed, 40, 24) for seed in range(5)])
+        found = classify.graph(images[:, ::-1])  # not contiguous
+        assert found.probabilities.shape == (5, 3)
+        assert found.class_maps.shape == (5, 3, 4, 4)
+        for row, image in enumerate(images):
+            (alone,) = classify.graph(image[np.newaxis, ::-1]).probabilities
+            np.testing.assert_allclose(
+                found.probabilities[row], alone, rtol=0, atol=BATCH_TOLERANCE
+            )
+            prediction = classify(image[::-1])
+            np.testing.assert_allclose(
+                found.probabilities[row], prediction.probabilities, rtol=0, atol=RESIZE_TOLERANCE
+            )
+
+    @pytest.mark.parametrize(
+        "images",
+        [
+            np.zeros((8, 8, 3), np.uint8),
+            np.zeros((2, 8, 8, 4), np.uint8),
+            np.zeros((2, 3, 8, 8), np.uint8),
+            np.zeros((0, 8, 8, 3), np.uint8),
+            np.zeros((1, 0, 8, 3), np.uint8),
+            np.zeros((1, 8, 8, 3), np.float32),
+            [golden_image(0, 8, 8)],
+            "photo.jpg",
+        ],
+        ids=[
+            "one image",
+            "RGBA",
+            "channels first",
+            "none",
+            "no rows",
+            "floats",
+            "a list",
+            "a path",
+        ],
+    )
+    def test_what_is_no_batch_is_refused(self, classify: Classifier, images: object) -> None:
+        with pytest.raises(ImageError, match=r"expected uint8 \(N, H, W, 3\), RGB, at least one"):
+            classify.graph(images)  # type: ignore[arg-type]
+
+    def test_images_of_too_many_pixels_are_refused(self, tiny_model: Path) -> None:
+        classify = Classifier(tiny_model, provider="cpu", threads=1, max_pixels=99)
+        with pytest.raises(ImageError, match="10 x 10 pixels, more than the 99 allowed"):
+            classify.graph(np.zeros((2, 10, 10, 3), np.uint8))
 
 
 class TestSettings:
