@@ -149,6 +149,14 @@ test("no truncated file and no flipped bit is accepted", async () => {
   }
 });
 
+test("the caller's bytes stay as they are, also those of a Buffer", async () => {
+  const bytes = Buffer.from(model("format-1"));
+  const before = Buffer.from(bytes).toString("hex");
+  await readMetadata(bytes, "buffer");
+  await readMetadata(bytes, "again");
+  assert.equal(bytes.toString("hex"), before);
+});
+
 test("a view of a larger buffer is read like a copy", async () => {
   const bytes = model("format-1"),
     buffer = new Uint8Array(bytes.length + 20);
