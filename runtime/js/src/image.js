@@ -23,6 +23,14 @@ export const MAX_PIXELS = 100_000_000;
  */
 
 /**
+ * The name of a value's type. `instanceof` would refuse those of another frame or test environment.
+ *
+ * @param {unknown} value
+ * @returns {string}
+ */
+export const typeName = (value) => Object.prototype.toString.call(value).slice(8, -1);
+
+/**
  * Refuse what is no image.
  *
  * @param {Pixels} image
@@ -31,11 +39,10 @@ export const MAX_PIXELS = 100_000_000;
  */
 export function checkPixels(image) {
   const { data, width, height } = image ?? {};
-  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
-    const given =
-      data === undefined ? typeof image : Object.prototype.toString.call(data).slice(8, -1);
+  const kind = data === undefined ? typeof image : typeName(data);
+  if (kind !== "Uint8Array" && kind !== "Uint8ClampedArray") {
     throw new ImageError(
-      `${given}: expected {data, width, height} with bytes (RGBA or RGB), such as ImageData`,
+      `${kind}: expected {data, width, height} with bytes (RGBA or RGB), such as ImageData`,
     );
   }
   if (![width, height].every((side) => Number.isSafeInteger(side) && side >= 1)) {

@@ -323,6 +323,8 @@ function attempt(before, after, action) {
   try {
     return action();
   } catch (error) {
-    throw new ModelFileError(printable(before) + shortened(error) + after);
+    const deep = error instanceof RangeError; // the stack's end, in the parser of JSON
+    const reason = deep ? "JSON that is nested too deeply" : error;
+    throw new ModelFileError(printable(before) + shortened(reason) + after);
   }
 }

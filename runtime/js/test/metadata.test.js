@@ -91,6 +91,11 @@ test("unknown keys are ignored", async () => {
   assert.equal((await readMetadata(forged, "forged")).metadata.precision, "fp32");
 });
 
+test("JSON that is nested too deeply is refused", async () => {
+  const deep = "[".repeat(1e5) + "]".repeat(1e5);
+  await refused(forge(model("format-1"), { later: deep }), /JSON that is nested too deeply/);
+});
+
 test("labels of control characters stay as they are; messages escape them", async () => {
   const labels = ["\u0007\u001b[31m", "\u202e", "b\n"];
   const { metadata } = await readMetadata(
