@@ -41,7 +41,9 @@ def main() -> None:
     done.save(options.output)
     scores = done.trained_scores
     assert scores.holdout and scores.test
-    print(f"{options.output}: top-1 {scores.holdout.top1:.2%} on the hold-out, {scores.test.top1:.2%}")
+    print(
+        f"{options.output}: top-1 {scores.holdout.top1:.2%} on the hold-out, {scores.test.top1:.2%}"
+    )
 
 
 if __name__ == "__main__":
