@@ -58,7 +58,7 @@ export function coverageText(thresholds, minScore) {
   const row = thresholds.answers.filter((answer) => answer.min_score <= minScore).pop();
   if (!row) return `Nothing was measured below a score of ${thresholds.answers[0]?.min_score}.`;
   const right = row.top1 === null ? "" : `; ${percent(row.top1)} of their labels are right`;
-  const images = `${thresholds.images.toLocaleString("en")} images of the ${thresholds.split} (${thresholds.data})`;
+  const images = `${thresholds.images.toLocaleString("en")} hold-out images of ${thresholds.data}`;
   return `Measured at ${row.min_score}: ${percent(row.coverage)} of ${images} score at least that${right}.`;
 }
 

@@ -1,0 +1,220 @@
+/**
+ * Does with the page what a user does, in real Chromium, and prints what came of it as one JSON
+ * object; tests/javascript/test_page.py says what should have come.
+ *
+ *     node chromium/checks.js TASK.json
+ *
+ * The task has `site` (a folder of `nin-edge web`), `images` (files of the batch), `photo`, `upright`
+ * (photos with EXIF rotations), `bad` and `models` (files by name).
+ */
+
+import { readFileSync } from "node:fs";
+import { ISOLATED, launch, PLAIN_HOST, serve } from "./launch.js";
+
+const task = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const found = { errors: [], requests: [] };
+
+/** A new page at an address, watched, once its model is ready or refused. */
+async function open(browser, url, { context = {}, before = async () => {} } = {}) {
+  const page = await (await browser.newContext(context)).newPage();
+  page.on("request", (request) => found.requests.push(request.url()));
+  page.on("pageerror", (error) => found.errors.push(String(error)));
+  await before(page);
+  await page.goto(url);
+  await page.waitForFunction(() => !document.querySelector("#verify").disabled || document.querySelector("#error").textContent);
+  return page;
+}
+
+const text = (page, id) => page.textContent(`#${id}`);
+
+const rows = (page) => page.locator("#rows tr").count();
+
+/** Wait until the page has answered; gives the error of the last file, if there is one. */
+async function answered(page, count) {
+  await page.waitForFunction((wanted) => document.querySelectorAll("#rows tr").length === wanted, count);
+  return text(page, "error");
+}
+
+/** Choose images as with the file dialogue. */
+async function choose(page, ...files) {
+  const before = await rows(page);
+  await page.setInputFiles("#files", files);
+  return answered(page, before + files.length);
+}
+
+/** Choose a model; gives the error if it is refused. */
+async function chooseModel(page, file) {
+  await page.evaluate(() => (document.querySelector("#status").textContent = ""));
+  await page.setInputFiles("#files", file);
+  await page.waitForFunction(() => document.querySelector("#status").textContent || document.querySelector("#error").textContent);
+  return text(page, "error");
+}
+
+const probabilities = (page, count) =>
+  page.evaluate(async (last) => {
+    const { answers } = await import("./page/app.js");
+    return answers.slice(-last).map(({ prediction }) => prediction && [...prediction.probabilities]);
+  }, count);
+
+async function verify(page) {
+  await page.click("#verify");
+  await page.waitForFunction(() => document.querySelector("#verified").textContent.includes("exported"));
+  return text(page, "verified");
+}
+
+/** What Tab reaches from the top: roles and names as a screen reader gives them. */
+async function tabOrder(page, count) {
+  const names = [];
+  for (let step = 0; step < count; step++) {
+    await page.keyboard.press("Tab");
+    names.push(await page.evaluate(() => {
+      const { id, labels, textContent } = document.activeElement;
+      return `${id}: ${(labels?.[0]?.textContent ?? textContent).trim()}`;
+    }));
+  }
+  return names;
+}
+
+async function batch(page) {
+  const error = await choose(page, ...task.images);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#csv")]);
+  return {
+    error, status: await text(page, "status"), probabilities: await probabilities(page, task.images.length),
+    csv: readFileSync(await download.path(), "utf8"), name: download.suggestedFilename(),
+  };
+}
+
+async function minScore(page) {
+  const given = {};
+  for (const value of ["0.9", "0.75", "0.1", "2", "0"]) {
+    await page.fill("#min-score", value);
+    given[value] = { coverage: await text(page, "coverage"), answer: await text(page, "answer") };
+  }
+  return given;
+}
+
+async function photo(page) {
+  await choose(page, task.photo);
+  const shares = await page.evaluate(() => {
+    const [image, heat] = ["image", "heat"].map((id) => document.getElementById(id).getBoundingClientRect());
+    return [(heat.left - image.left) / image.width, (heat.top - image.top) / image.height, heat.width / image.width, heat.height / image.height];
+  });
+  const opacity = await page.evaluate(() => {
+    const heat = document.getElementById("heat");
+    const { data } = heat.getContext("2d").getImageData(0, 0, heat.width, heat.height);
+    return Array.from({ length: data.length / 4 }, (_, at) => data[4 * at + 3]);
+  });
+  return {
+    answer: await text(page, "answer"), latency: await text(page, "latency"), bars: await page.locator("#bars li").allTextContents(),
+    probabilities: (await probabilities(page, 1))[0], shares, opacity, status: await text(page, "status"),
+  };
+}
+
+/** Hand a file to the page by an event, as pasting and dropping do. */
+async function hand(page, type) {
+  const before = await rows(page);
+  const data = readFileSync(task.photo).toString("base64");
+  await page.evaluate(([type, data]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], `${type}.jpg`));
+    const options = { bubbles: true, cancelable: true };
+    document.body.dispatchEvent(
+      type === "paste" ? new ClipboardEvent(type, { ...options, clipboardData: transfer }) : new DragEvent(type, { ...options, dataTransfer: transfer }),
+    );
+  }, [type, data]);
+  await answered(page, before + 1);
+  return text(page, "status");
+}
+
+async function useCamera(page) {
+  await page.click("#camera");
+  await page.waitForSelector("#viewer:not([hidden])");
+  const focus = await page.evaluate(() => document.activeElement.id);
+  await page.click("#shoot");
+  await page.waitForFunction(() => document.querySelector("#status").textContent.includes("camera"));
+  const status = await text(page, "status");
+  await page.click("#stop");
+  const live = await page.evaluate(() => document.getElementById("video").srcObject !== null);
+  return { focus, status, live, back: await page.evaluate(() => document.activeElement.id) };
+}
+
+async function refusedCamera(page) {
+  await page.click("#camera");
+  await page.waitForFunction(() => document.querySelector("#error").textContent);
+  return text(page, "error");
+}
+
+const server = await serve(task.site);
+const local = `http://localhost:${server.port}/`;
+const browser = await launch(["--use-fake-device-for-media-stream"]);
+const page = await open(browser, local, { context: { viewport: { width: 360, height: 740 }, acceptDownloads: true } });
+found.model = await text(page, "model");
+found.facts = await text(page, "facts");
+found.tabs = await tabOrder(page, 4);
+found.verified = await verify(page);
+found.batch = await batch(page);
+found.photo = await photo(page);
+found.overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+found.minScore = await minScore(page);
+await choose(page, ...task.upright);
+found.upright = await probabilities(page, task.upright.length);
+found.paste = await hand(page, "paste");
+found.drop = await hand(page, "drop");
+found.refused = await refusedCamera(page);
+found.bad = {};
+for (const [name, file] of Object.entries(task.bad)) {
+  found.bad[name] = await (name.endsWith(".onnx") ? chooseModel : choose)(page, file);
+}
+found.after = await choose(page, task.photo) || (await text(page, "answer"));
+found.models = {};
+for (const [name, file] of Object.entries(task.models)) found.models[name] = (await chooseModel(page, file)) || (await verify(page));
+await page.context().grantPermissions(["camera"]);
+found.camera = await useCamera(page);
+
+// Plain http from another host: neither crypto.subtle nor a camera nor service workers.
+const plain = await open(browser, `http://${PLAIN_HOST}:${server.port}/`);
+await choose(plain, task.photo);
+found.plain = {
+  secure: await plain.evaluate(() => isSecureContext || "subtle" in crypto || "serviceWorker" in navigator),
+  note: await text(plain, "note"), camera: await plain.isDisabled("#camera"),
+  answer: await text(plain, "answer"), verified: await verify(plain),
+};
+await plain.context().close();
+
+const isolatedServer = await serve(task.site, ISOLATED);
+const isolated = await open(browser, `http://localhost:${isolatedServer.port}/`);
+await choose(isolated, task.photo);
+found.isolated = { latency: await text(isolated, "latency"), probabilities: (await probabilities(isolated, 1))[0] };
+await isolated.context().close();
+await isolatedServer.close();
+
+// Without the server, after the service worker has everything.
+await page.waitForFunction(() => document.querySelector("#note").textContent.includes("offline"));
+await server.close();
+await page.reload();
+await page.waitForFunction(() => !document.querySelector("#verify").disabled);
+await choose(page, task.photo);
+found.offline = await text(page, "answer");
+await browser.close();
+
+// Neither a camera nor WebAssembly; and then no model.
+const again = await serve(task.site);
+const bare = await launch(["--use-fake-device-for-media-stream=device-count=0"]);
+const address = `http://localhost:${again.port}/`;
+const without = await open(bare, address, { before: (page) => page.addInitScript(() => delete globalThis.WebAssembly) });
+found.noWebAssembly = await text(without, "error");
+found.noWebAssemblyImage = await (async () => {
+  await without.setInputFiles("#files", task.photo);
+  await without.waitForFunction(() => document.querySelector("#error").textContent.includes("cat"));
+  return text(without, "error");
+})();
+await without.evaluate(() => (document.querySelector("#error").textContent = ""));
+found.noCamera = await refusedCamera(without);
+const empty = await open(bare, address, {
+  context: { serviceWorkers: "block" },
+  before: (page) => page.route("**/model.onnx", (route) => route.fulfill({ status: 404 })),
+});
+found.noModel = await text(empty, "error");
+await bare.close();
+await again.close();
+console.log(JSON.stringify(found));
