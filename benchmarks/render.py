@@ -3,7 +3,8 @@
     python -m benchmarks.render [--check]
 
 A generated part stands between `<!-- rendered: NAME -->` and `<!-- end -->`. NAME is a table of
-`_tables.py`, `cli` (from click) or `recipe` (from the source of `Recipe`). With `--check`, nothing
+`_tables.py`, `cli` (from click), `recipe` (from the source of `Recipe`) or one of the `metadata`
+tables (from the JSON Schema). With `--check`, nothing
 is written; if a part is out of date, stderr names it and the exit code is 1.
 """
 
@@ -13,16 +14,19 @@ import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from benchmarks import _reference
+from benchmarks import _reference, _schema
 from benchmarks._result import RESULTS, ROOT, read
 from benchmarks._tables import TABLES
 
 REFERENCES: Final[Mapping[str, Callable[[], str]]] = {
     "cli": _reference.cli,
     "recipe": _reference.recipe,
+    "metadata": _schema.table,
+    **{f"metadata-{part}": partial(_schema.table, part) for part in _schema.parts()},
 }
 
 _MARKER: Final = re.compile(r"(?m)^<!-- (?:rendered: (?P<name>\S+)|(?P<end>end)) -->\n")

@@ -21,7 +21,10 @@ async function open(browser, url, { context = {}, before = async () => {} } = {}
   page.on("pageerror", (error) => found.errors.push(String(error)));
   await before(page);
   await page.goto(url);
-  await page.waitForFunction(() => !document.querySelector("#verify").disabled || document.querySelector("#error").textContent);
+  await page.waitForFunction(
+    () =>
+      !document.querySelector("#verify").disabled || document.querySelector("#error").textContent,
+  );
   return page;
 }
 
@@ -31,7 +34,10 @@ const rows = (page) => page.locator("#rows tr").count();
 
 /** Wait until the page has answered; gives the error of the last file, if there is one. */
 async function answered(page, count) {
-  await page.waitForFunction((wanted) => document.querySelectorAll("#rows tr").length === wanted, count);
+  await page.waitForFunction(
+    (wanted) => document.querySelectorAll("#rows tr").length === wanted,
+    count,
+  );
   return text(page, "error");
 }
 
@@ -46,19 +52,26 @@ async function choose(page, ...files) {
 async function chooseModel(page, file) {
   await page.evaluate(() => (document.querySelector("#status").textContent = ""));
   await page.setInputFiles("#files", file);
-  await page.waitForFunction(() => document.querySelector("#status").textContent || document.querySelector("#error").textContent);
+  await page.waitForFunction(
+    () =>
+      document.querySelector("#status").textContent || document.querySelector("#error").textContent,
+  );
   return text(page, "error");
 }
 
 const probabilities = (page, count) =>
   page.evaluate(async (last) => {
     const { answers } = await import("./page/app.js");
-    return answers.slice(-last).map(({ prediction }) => prediction && [...prediction.probabilities]);
+    return answers
+      .slice(-last)
+      .map(({ prediction }) => prediction && [...prediction.probabilities]);
   }, count);
 
 async function verify(page) {
   await page.click("#verify");
-  await page.waitForFunction(() => document.querySelector("#verified").textContent.includes("exported"));
+  await page.waitForFunction(() =>
+    document.querySelector("#verified").textContent.includes("exported"),
+  );
   return text(page, "verified");
 }
 
@@ -67,10 +80,12 @@ async function tabOrder(page, count) {
   const names = [];
   for (let step = 0; step < count; step++) {
     await page.keyboard.press("Tab");
-    names.push(await page.evaluate(() => {
-      const { id, labels, textContent } = document.activeElement;
-      return `${id}: ${(labels?.[0]?.textContent ?? textContent).trim()}`;
-    }));
+    names.push(
+      await page.evaluate(() => {
+        const { id, labels, textContent } = document.activeElement;
+        return `${id}: ${(labels?.[0]?.textContent ?? textContent).trim()}`;
+      }),
+    );
   }
   return names;
 }
@@ -79,8 +94,11 @@ async function batch(page) {
   const error = await choose(page, ...task.images);
   const [download] = await Promise.all([page.waitForEvent("download"), page.click("#csv")]);
   return {
-    error, status: await text(page, "status"), probabilities: await probabilities(page, task.images.length),
-    csv: readFileSync(await download.path(), "utf8"), name: download.suggestedFilename(),
+    error,
+    status: await text(page, "status"),
+    probabilities: await probabilities(page, task.images.length),
+    csv: readFileSync(await download.path(), "utf8"),
+    name: download.suggestedFilename(),
   };
 }
 
@@ -96,8 +114,15 @@ async function minScore(page) {
 async function photo(page) {
   await choose(page, task.photo);
   const shares = await page.evaluate(() => {
-    const [image, heat] = ["image", "heat"].map((id) => document.getElementById(id).getBoundingClientRect());
-    return [(heat.left - image.left) / image.width, (heat.top - image.top) / image.height, heat.width / image.width, heat.height / image.height];
+    const [image, heat] = ["image", "heat"].map((id) =>
+      document.getElementById(id).getBoundingClientRect(),
+    );
+    return [
+      (heat.left - image.left) / image.width,
+      (heat.top - image.top) / image.height,
+      heat.width / image.width,
+      heat.height / image.height,
+    ];
   });
   const opacity = await page.evaluate(() => {
     const heat = document.getElementById("heat");
@@ -105,8 +130,13 @@ async function photo(page) {
     return Array.from({ length: data.length / 4 }, (_, at) => data[4 * at + 3]);
   });
   return {
-    answer: await text(page, "answer"), latency: await text(page, "latency"), bars: await page.locator("#bars li").allTextContents(),
-    probabilities: (await probabilities(page, 1))[0], shares, opacity, status: await text(page, "status"),
+    answer: await text(page, "answer"),
+    latency: await text(page, "latency"),
+    bars: await page.locator("#bars li").allTextContents(),
+    probabilities: (await probabilities(page, 1))[0],
+    shares,
+    opacity,
+    status: await text(page, "status"),
   };
 }
 
@@ -114,14 +144,21 @@ async function photo(page) {
 async function hand(page, type) {
   const before = await rows(page);
   const data = readFileSync(task.photo).toString("base64");
-  await page.evaluate(([type, data]) => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], `${type}.jpg`));
-    const options = { bubbles: true, cancelable: true };
-    document.body.dispatchEvent(
-      type === "paste" ? new ClipboardEvent(type, { ...options, clipboardData: transfer }) : new DragEvent(type, { ...options, dataTransfer: transfer }),
-    );
-  }, [type, data]);
+  await page.evaluate(
+    ([type, data]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(
+        new File([Uint8Array.from(atob(data), (char) => char.charCodeAt(0))], `${type}.jpg`),
+      );
+      const options = { bubbles: true, cancelable: true };
+      document.body.dispatchEvent(
+        type === "paste"
+          ? new ClipboardEvent(type, { ...options, clipboardData: transfer })
+          : new DragEvent(type, { ...options, dataTransfer: transfer }),
+      );
+    },
+    [type, data],
+  );
   await answered(page, before + 1);
   return text(page, "status");
 }
@@ -131,7 +168,9 @@ async function useCamera(page) {
   await page.waitForSelector("#viewer:not([hidden])");
   const focus = await page.evaluate(() => document.activeElement.id);
   await page.click("#shoot");
-  await page.waitForFunction(() => document.querySelector("#status").textContent.includes("camera"));
+  await page.waitForFunction(() =>
+    document.querySelector("#status").textContent.includes("camera"),
+  );
   const status = await text(page, "status");
   await page.click("#stop");
   const live = await page.evaluate(() => document.getElementById("video").srcObject !== null);
@@ -147,14 +186,18 @@ async function refusedCamera(page) {
 const server = await serve(task.site);
 const local = `http://localhost:${server.port}/`;
 const browser = await launch(["--use-fake-device-for-media-stream"]);
-const page = await open(browser, local, { context: { viewport: { width: 360, height: 740 }, acceptDownloads: true } });
+const page = await open(browser, local, {
+  context: { viewport: { width: 360, height: 740 }, acceptDownloads: true },
+});
 found.model = await text(page, "model");
 found.facts = await text(page, "facts");
 found.tabs = await tabOrder(page, 4);
 found.verified = await verify(page);
 found.batch = await batch(page);
 found.photo = await photo(page);
-found.overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+found.overflow = await page.evaluate(
+  () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+);
 found.minScore = await minScore(page);
 await choose(page, ...task.upright);
 found.upright = await probabilities(page, task.upright.length);
@@ -165,9 +208,10 @@ found.bad = {};
 for (const [name, file] of Object.entries(task.bad)) {
   found.bad[name] = await (name.endsWith(".onnx") ? chooseModel : choose)(page, file);
 }
-found.after = await choose(page, task.photo) || (await text(page, "answer"));
+found.after = (await choose(page, task.photo)) || (await text(page, "answer"));
 found.models = {};
-for (const [name, file] of Object.entries(task.models)) found.models[name] = (await chooseModel(page, file)) || (await verify(page));
+for (const [name, file] of Object.entries(task.models))
+  found.models[name] = (await chooseModel(page, file)) || (await verify(page));
 await page.context().grantPermissions(["camera"]);
 found.camera = await useCamera(page);
 
@@ -175,16 +219,23 @@ found.camera = await useCamera(page);
 const plain = await open(browser, `http://${PLAIN_HOST}:${server.port}/`);
 await choose(plain, task.photo);
 found.plain = {
-  secure: await plain.evaluate(() => isSecureContext || "subtle" in crypto || "serviceWorker" in navigator),
-  note: await text(plain, "note"), camera: await plain.isDisabled("#camera"),
-  answer: await text(plain, "answer"), verified: await verify(plain),
+  secure: await plain.evaluate(
+    () => isSecureContext || "subtle" in crypto || "serviceWorker" in navigator,
+  ),
+  note: await text(plain, "note"),
+  camera: await plain.isDisabled("#camera"),
+  answer: await text(plain, "answer"),
+  verified: await verify(plain),
 };
 await plain.context().close();
 
 const isolatedServer = await serve(task.site, ISOLATED);
 const isolated = await open(browser, `http://localhost:${isolatedServer.port}/`);
 await choose(isolated, task.photo);
-found.isolated = { latency: await text(isolated, "latency"), probabilities: (await probabilities(isolated, 1))[0] };
+found.isolated = {
+  latency: await text(isolated, "latency"),
+  probabilities: (await probabilities(isolated, 1))[0],
+};
 await isolated.context().close();
 await isolatedServer.close();
 
@@ -201,7 +252,9 @@ await browser.close();
 const again = await serve(task.site);
 const bare = await launch(["--use-fake-device-for-media-stream=device-count=0"]);
 const address = `http://localhost:${again.port}/`;
-const without = await open(bare, address, { before: (page) => page.addInitScript(() => delete globalThis.WebAssembly) });
+const without = await open(bare, address, {
+  before: (page) => page.addInitScript(() => delete globalThis.WebAssembly),
+});
 found.noWebAssembly = await text(without, "error");
 found.noWebAssemblyImage = await (async () => {
   await without.setInputFiles("#files", task.photo);

@@ -6,7 +6,10 @@ import { delimiter, extname, join, normalize } from "node:path";
 import { chromium } from "playwright-core";
 
 const TYPES = {
-  ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm",
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".wasm": "application/wasm",
 };
 
 /**
@@ -21,7 +24,10 @@ export async function serve(folder, headers = {}) {
     const name = normalize(decodeURIComponent(new URL(request.url, "http://page").pathname));
     const path = join(folder, name.endsWith("/") ? `${name}index.html` : name);
     if (!existsSync(path) || !statSync(path).isFile()) return response.writeHead(404).end();
-    response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream", ...headers });
+    response.writeHead(200, {
+      "Content-Type": TYPES[extname(path)] ?? "application/octet-stream",
+      ...headers,
+    });
     createReadStream(path).pipe(response);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -58,8 +64,15 @@ export function launch(flags = []) {
   return chromium.launch({
     executablePath: findChromium(),
     args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`, ...flags,
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      `--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`,
+      ...flags,
     ],
   });
 }

@@ -4,7 +4,7 @@ import { decodeImage } from "../src/browser.js";
 import { load, printable } from "../src/index.js";
 import { closeCamera, openCamera, takePhoto } from "./camera.js";
 import { answerText, coverageText, modelText, toCsv } from "./text.js";
-import { element, show, showFacts, showRow } from "./view.js";
+import { create, element, show, showFacts, showRow } from "./view.js";
 
 /** @typedef {import("./text.js").Answer} Answer */
 /** Every image so far, in order. @type {Answer[]} */
@@ -15,27 +15,24 @@ let model;
 let current;
 /** @type {any} ONNX Runtime */
 let ort;
+const field = element("min-score");
 const threads = crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
 
 /** @param {string} id @param {string} text */
 const write = (id, text) => (element(id).textContent = printable(text));
 /** @param {Error} error */
-const report = (error) => write("error", error.message);
+const report = (error) => write("error", error.message ?? String(error));
 
-/** One task at a time, in the order in which they came. @type {Promise<unknown>} */
+/** @type {Promise<unknown>} */
 let queue = Promise.resolve();
-/** @param {() => unknown} task */
+/** One task at a time, in the order in which they came. @param {() => unknown} task */
 const enqueue = (task) => (queue = queue.then(task).catch(report));
 
-/**
- * Use a model in place of the one before, which stays if the new one is refused.
- *
- * @param {ArrayBuffer} bytes
- * @param {string} name
- */
+// A model that is refused leaves the one before in its place.
+/** @param {ArrayBuffer} bytes @param {string} name */
 async function useModel(bytes, name) {
   if (typeof WebAssembly === "undefined") {
-    throw new Error("this browser has no WebAssembly, or it is switched off: the model cannot run here");
+    throw new Error("this browser has no WebAssembly: the model cannot run here");
   }
   const folder = new URL("../onnxruntime-web/", import.meta.url).href;
   ort ??= await import(`${folder}ort.wasm.bundle.min.js`);
@@ -52,12 +49,12 @@ async function useModel(bytes, name) {
 }
 
 /** The smallest score that counts as an answer, 0 to 1. */
-const minScore = () => (element("min-score").validity.valid ? Number(element("min-score").value) : 0);
+const minScore = () => (field.validity.valid ? Number(field.value) : 0);
 
 function applyMinScore() {
   if (!model) return;
-  const text = coverageText(model.metadata.certificate.thresholds, minScore());
-  write("coverage", element("min-score").validity.valid ? text : "Expected a score from 0 to 1.");
+  const text = coverageText(model.metadata, minScore());
+  write("coverage", field.validity.valid ? text : "Expected a score from 0 to 1.");
   answers.forEach(refreshRow);
   if (current) view(current);
 }
@@ -67,7 +64,7 @@ const refreshRow = (answer) => showRow(answer, minScore(), () => view(answer));
 
 /** @param {Answer} answer */
 function view(answer) {
-  show(answer, minScore(), threads, answer !== current);
+  show(answer, minScore(), threads);
   current = answer;
 }
 
@@ -77,31 +74,33 @@ function take(given) {
   write("error", "");
   files.forEach((file, index) =>
     enqueue(async () => {
-      if (/\.onnx$/i.test(file.name)) {
-        return useModel(await file.arrayBuffer(), file.name);
-      }
-      if (!model) throw new Error(`${file.name}: there is no model to classify it`);
-      const answer = await classify(file, model);
-      answers.push(answer);
-      element("list").hidden = answers.length < 2;
+      if (/\.onnx$/i.test(file.name)) return useModel(await file.arrayBuffer(), file.name);
+      const answer = await classify(file);
       refreshRow(answer);
-      if (answer.error) throw new Error(`${file.name}: ${answer.error}`);
+      element("list").hidden = answers.push(answer) < 2;
+      const { prediction, error } = answer;
+      if (!prediction) throw new Error(`${file.name}: ${error}`);
       if (index === files.length - 1 || !current) view(answer);
       const place = files.length > 1 ? `${index + 1} of ${files.length}: ` : "";
-      write("status", `${place}${file.name}: ${answerText(answer, minScore())}`);
+      write("status", `${place}${file.name}: ${answerText(prediction, minScore())}`);
       return new Promise((resolve) => setTimeout(resolve)); // the page draws, and listens
     }),
   );
 }
 
-/** @param {File} file @param {import("../src/index.js").Model} model @returns {Promise<Answer>} */
-async function classify(file, model) {
+/** @param {File} file @returns {Promise<Answer>} */
+async function classify(file) {
+  const row = element("rows").appendChild(create("tr"));
   try {
-    const { pixels, ...place } = await decodeImage(file), started = performance.now();
-    const prediction = await model.classify(pixels), milliseconds = performance.now() - started;
-    return { file, ...place, prediction, milliseconds, size: model.metadata.preprocessing.size };
-  } catch (error) {
-    return { file, error: /** @type {Error} */ (error).message };
+    if (!model) throw new Error("there is no model to classify it");
+    const { pixels, ...place } = await decodeImage(file);
+    const started = performance.now();
+    const prediction = await model.classify(pixels);
+    const milliseconds = performance.now() - started;
+    const { size } = model.metadata.preprocessing;
+    return { file, row, place, prediction, size, milliseconds };
+  } catch (/** @type {any} */ error) {
+    return { file, row, error: error.message };
   }
 }
 
@@ -109,8 +108,9 @@ async function verify() {
   if (!model) return;
   write("verified", "Replaying the golden samples.");
   const { passed, samples, difference, tolerance } = await model.verify();
-  const result = `${samples.length} golden samples, largest difference of a probability ${difference.toPrecision(1)}`;
-  write("verified", `${passed ? "As exported" : "Not as exported"}: ${result}, tolerance ${tolerance} (${model.metadata.precision}).`);
+  const state = passed ? "As exported" : "Not as exported";
+  const result = `${samples.length} golden samples within ${difference.toPrecision(1)}`;
+  write("verified", `${state}: ${result} (tolerance ${tolerance}).`);
 }
 
 function download() {
@@ -123,32 +123,30 @@ function download() {
 
 /** @param {boolean} open */
 function showCamera(open) {
+  if (!open) closeCamera(element("video"));
   element("viewer").hidden = !open;
   element(open ? "shoot" : "camera").focus();
-  if (!open) closeCamera(element("video"));
 }
-
 
 function connect() {
   element("files").onchange = () => {
     take(element("files").files);
     element("files").value = ""; // so that the same file can be chosen again
   };
-  element("min-score").oninput = applyMinScore;
+  field.oninput = applyMinScore;
   element("show-heat").onchange = () => current && view(current);
   element("verify").onclick = () => enqueue(verify);
   element("csv").onclick = download;
-  element("camera").onclick = () => openCamera(element("video")).then(() => showCamera(true), report);
+  const video = element("video");
+  element("camera").onclick = () => openCamera(video).then(() => showCamera(true), report);
   element("stop").onclick = () => showCamera(false);
-  element("shoot").onclick = () =>
-    takePhoto(element("video"), `camera ${answers.length + 1}.png`).then((file) => take([file]), report);
-  document.onpaste = ({ clipboardData }) => clipboardData?.files.length && take(clipboardData.files);
+  element("shoot").onclick = () => takePhoto(video).then((photo) => take([photo]), report);
+  document.onpaste = (event) => take(event.clipboardData?.files ?? []);
   for (const type of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(type, (event) => {
       event.preventDefault();
       element("drop").classList.toggle("over", type === "dragover");
-      const files = /** @type {DragEvent} */ (event).dataTransfer?.files;
-      if (type === "drop" && files?.length) take(files);
+      if (type === "drop") take(/** @type {DragEvent} */ (event).dataTransfer?.files ?? []);
     });
   }
 }
@@ -157,19 +155,18 @@ function connect() {
 async function keepOffline() {
   if (!isSecureContext) {
     element("camera").disabled = true;
-    write("note", "This address is plain http: the camera and offline use need https or localhost.");
-    return;
+    return write("note", "Plain http: the camera and offline use need https or localhost.");
   }
   const workers = navigator.serviceWorker;
-  const state = workers?.controller ? "A newer version of this page is here: load it again." : "This page works offline now.";
+  const state = workers?.controller ? "A newer page is here: reload." : "This page works offline.";
   workers?.addEventListener("controllerchange", () => write("note", state));
-  await workers?.register(new URL("../sw.js", import.meta.url));
+  return workers?.register(new URL("../sw.js", import.meta.url));
 }
 
 connect();
 enqueue(async () => {
   const response = await fetch(new URL("../model.onnx", import.meta.url));
-  if (!response.ok) throw new Error(`model.onnx: the server answers ${response.status} ${response.statusText}`);
+  if (!response.ok) throw new Error(`model.onnx: the server answers ${response.status}`);
   await useModel(await response.arrayBuffer(), "model.onnx");
 });
 enqueue(keepOffline);

@@ -10,12 +10,13 @@ const REASONS = {
 /** Show what the camera sees. @param {HTMLVideoElement} video */
 export async function openCamera(video) {
   try {
-    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    video.srcObject = await navigator.mediaDevices.getUserMedia({
+      video: { facingMode: "environment" },
+    });
     await video.play();
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     closeCamera(video);
-    const { name, message } = /** @type {Error} */ (error);
-    throw new Error(`camera: ${REASONS[name] ?? message}`);
+    throw new Error(`camera: ${REASONS[error.name] ?? error.message}`);
   }
 }
 
@@ -26,13 +27,15 @@ export function closeCamera(video) {
   video.srcObject = null;
 }
 
-/** A PNG, which keeps every pixel. @param {HTMLVideoElement} video @param {string} name */
-export async function takePhoto(video, name) {
+let photos = 0;
+
+/** A PNG, which keeps every pixel. @param {HTMLVideoElement} video */
+export async function takePhoto(video) {
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d")?.drawImage(video, 0, 0);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("camera: it gives no image yet");
-  return new File([blob], name, { type: "image/png" });
+  return new File([blob], `camera ${++photos}.png`, { type: "image/png" });
 }

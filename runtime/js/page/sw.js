@@ -1,4 +1,4 @@
-/** Service worker: keeps the files of one version of this page, so that it works without a network. */
+/** Service worker: keeps the files of one version of the page, so that it works offline. */
 
 // `nin-edge web` writes the line `const PAGE = {"version": ..., "files": [...]};` above.
 // @ts-ignore
@@ -9,11 +9,8 @@ const name = ours + page.version;
 
 worker.addEventListener("install", (/** @type {any} */ event) => {
   const fresh = page.files.map((file) => new Request(file, { cache: "no-cache" }));
-  const keep = async () => {
-    await (await caches.open(name)).addAll(fresh);
-    await worker.skipWaiting();
-  };
-  event.waitUntil(keep());
+  const kept = caches.open(name).then((cache) => cache.addAll(fresh));
+  event.waitUntil(kept.then(() => worker.skipWaiting()));
 });
 
 worker.addEventListener("activate", (/** @type {any} */ event) => {
@@ -26,9 +23,7 @@ worker.addEventListener("activate", (/** @type {any} */ event) => {
 });
 
 worker.addEventListener("fetch", (/** @type {any} */ event) => {
-  const answer = async () => {
-    const url = event.request.url.replace(/(index\.html)?([?#].*)?$/, "");
-    return (await (await caches.open(name)).match(url)) ?? fetch(event.request);
-  };
-  event.respondWith(answer());
+  const url = event.request.url.replace(/(index\.html)?([?#].*)?$/, "");
+  const kept = caches.open(name).then((cache) => cache.match(url));
+  event.respondWith(kept.then((response) => response ?? fetch(event.request)));
 });

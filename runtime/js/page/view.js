@@ -8,7 +8,7 @@ import { answerText, facts, labelText, percent } from "./text.js";
 export const element = (id) => document.getElementById(id);
 
 /** @param {string} tag @param {string | undefined} text @param {Node[]} inside */
-function create(tag, text = "", ...inside) {
+export function create(tag, text = "", ...inside) {
   const made = document.createElement(tag);
   made.append(printable(text), ...inside);
   return made;
@@ -19,53 +19,49 @@ export function showFacts(metadata) {
   const rows = facts(metadata).flatMap(([key, value]) => [create("dt", key), create("dd", value)]);
   element("facts").replaceChildren(...rows);
   const measured = metadata.certificate.thresholds?.answers ?? [];
-  element("measured").replaceChildren(...measured.map((row) => new Option("", String(row.min_score))));
+  const options = measured.map((row) => new Option("", String(row.min_score)));
+  element("measured").replaceChildren(...options);
 }
 
-/**
- * Show one image with its answer.
- *
- * @param {import("./text.js").Answer} answer
- * @param {number} minScore
- * @param {number} threads
- * @param {boolean} fresh whether another image was in view
- */
-export function show({ file, prediction, row, ...numbers }, minScore, threads, fresh) {
-  if (!prediction) return;
-  const { milliseconds = 0, left = 0, top = 0, width = 1, height = 1, size = 1 } = numbers;
-  const image = element("image"), heat = element("heat"), side = Math.min(width, height);
-  if (fresh) {
+/** @typedef {import("./text.js").Answer} Answer */
+
+/** Show one image. @param {Answer} answer @param {number} minScore @param {number} threads */
+export function show({ file, row, place, prediction, size = 0, ...answer }, minScore, threads) {
+  if (!prediction || !place) return;
+  const { left, top, width, height } = place;
+  const [image, heat] = [element("image"), element("heat")];
+  if (row.ariaCurrent !== "true") {
     URL.revokeObjectURL(image.src);
     image.src = URL.createObjectURL(file);
     image.alt = printable(file.name);
     image.parentElement.style.setProperty("--ratio", width / height);
+    for (const other of element("rows").children) other.ariaCurrent = String(other === row);
   }
   element("result").hidden = false;
-  element("answer").textContent = printable(answerText({ file, prediction }, minScore));
+  element("answer").textContent = printable(answerText(prediction, minScore));
   const flat = prediction.classMap.data.length === 1; // of a fully connected layer: no positions
   heat.hidden = flat || !element("show-heat").checked;
   heat.ariaLabel = printable(`Where the image speaks for ${prediction.label}`);
+  const side = Math.min(width, height);
   const box = { left: left / width, top: top / height, width: side / width, height: side / height };
   for (const [name, share] of Object.entries(box)) heat.style.setProperty(name, `${100 * share}%`);
   if (!flat) drawHeatmap(heat, prediction.classMap, size);
   const bars = prediction.top(5).map(({ label, score }) => {
     const fill = create("span");
     fill.style.width = `${100 * score}%`;
-    return create("li", "", create("span", label), create("span", percent(score)), create("div", "", fill));
+    const bar = create("div", "", fill);
+    return create("li", "", create("span", label), create("span", percent(score)), bar);
   });
   element("bars").replaceChildren(...bars);
-  const processor = `${threads} thread${threads > 1 ? "s" : ""}`;
-  element("latency").textContent = `${milliseconds.toFixed(1)} ms on ${processor}, after decoding`;
-  for (const other of element("rows").children) other.setAttribute("aria-current", String(other === row));
+  const time = answer.milliseconds?.toFixed(1);
+  element("latency").textContent = `${time} ms, without decoding; threads: ${threads}`;
 }
 
-/** An image's row of the table. @param {import("./text.js").Answer} answer @param {number} minScore @param {() => void} choose */
-export function showRow(answer, minScore, choose) {
-  const { file, prediction, error, milliseconds } = answer;
+/** @param {Answer} answer @param {number} minScore @param {() => void} choose to view it */
+export function showRow({ file, row, prediction, error, milliseconds }, minScore, choose) {
   const name = create(prediction ? "button" : "span", file.name);
   if (prediction) name.onclick = choose;
-  answer.row ??= element("rows").appendChild(create("tr"));
-  answer.row?.replaceChildren(
+  row.replaceChildren(
     create("td", "", name),
     create("td", error ?? (prediction && labelText(prediction, minScore))),
     create("td", prediction && percent(prediction.score)),

@@ -1,4 +1,4 @@
-/** In the browser: a file -> the pixels of the square that the network sees, as the Python runtime decodes them. */
+/** In the browser: a file -> the pixels of the square that the network sees. */
 
 import { ImageError } from "./errors.js";
 import { MAX_PIXELS } from "./image.js";
@@ -12,11 +12,11 @@ import { MAX_PIXELS } from "./image.js";
  * @property {number} height of the upright image
  */
 
-const STRIP = 4_000_000; // pixels that a canvas holds at once: some phones allow no more than 16 million
+const STRIP = 4_000_000; // pixels of a canvas: some phones allow no more than 16 million
 
 /**
- * Decode an image file by what the browser has. As in the Python runtime, EXIF rotation is applied and
- * colour profiles are not.
+ * Decode an image file by what the browser has. As in the Python runtime, EXIF rotation is applied
+ * and colour profiles are not.
  *
  * @param {Blob} file
  * @returns {Promise<Decoded>}
@@ -24,9 +24,10 @@ const STRIP = 4_000_000; // pixels that a canvas holds at once: some phones allo
  */
 export async function decodeImage(file) {
   const size = await claimedSize(file);
-  if (size.width * size.height > MAX_PIXELS) {
+  const millions = (size.width * size.height) / 1e6;
+  if (millions > MAX_PIXELS / 1e6) {
     throw new ImageError(
-      `${size.width} x ${size.height} pixels (${Math.round((size.width * size.height) / 1e6)} megapixels), ` +
+      `${size.width} x ${size.height} pixels (${Math.round(millions)} megapixels), ` +
         `expected at most ${MAX_PIXELS / 1e6} megapixels`,
     );
   }
@@ -35,7 +36,9 @@ export async function decodeImage(file) {
   });
   try {
     const { width, height } = bitmap;
-    const side = Math.min(width, height), left = (width - side) >> 1, top = (height - side) >> 1;
+    const side = Math.min(width, height),
+      left = (width - side) >> 1,
+      top = (height - side) >> 1;
     return { pixels: square(bitmap, left, top, side), left, top, width, height };
   } finally {
     bitmap.close();
@@ -49,7 +52,8 @@ export async function decodeImage(file) {
  * @returns {Promise<{width: number, height: number}>}
  */
 async function claimedSize(file) {
-  const image = new Image(), url = URL.createObjectURL(file);
+  const image = new Image(),
+    url = URL.createObjectURL(file);
   try {
     await new Promise((resolve, reject) => {
       image.onload = resolve;

@@ -26,7 +26,12 @@ export class ImageError extends NinEdgeError {
  * @returns {string}
  */
 export function shortened(error, limit = 300) {
-  const line = printable(String(error instanceof Error ? error.message : error).split(/\s+/).join(" ").trim());
+  const line = printable(
+    String(error instanceof Error ? error.message : error)
+      .split(/\s+/)
+      .join(" ")
+      .trim(),
+  );
   return line.length <= limit ? line : `${line.slice(0, limit)}...`;
 }
 

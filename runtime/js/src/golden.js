@@ -29,9 +29,12 @@ export function goldenImage(seed, height, width) {
   const image = new Uint8Array(height * width * 3);
   /** @param {(y: number, x: number, at: number) => void} paint */
   const everywhere = (paint) => {
-    for (let y = 0, at = 0; y < height; y++) for (let x = 0; x < width; x++, at += 3) paint(y, x, at);
+    for (let y = 0, at = 0; y < height; y++)
+      for (let x = 0; x < width; x++, at += 3) paint(y, x, at);
   };
-  const sky = colour(), ground = colour(), slope = draw(width + 1);
+  const sky = colour(),
+    ground = colour(),
+    slope = draw(width + 1);
   everywhere((y, x, at) => {
     const mixed = Math.floor(((y * height + x * slope) * 256) / (height * height + width * width));
     const share = Math.min(mixed, 256);
@@ -42,18 +45,21 @@ export function goldenImage(seed, height, width) {
   });
   for (let shapes = 3 + draw(5); shapes > 0; shapes--) {
     const own = colour();
-    const centerY = draw(height), centerX = draw(width);
+    const centerY = draw(height),
+      centerX = draw(width);
     const halfY = 1 + draw(Math.max(1, Math.floor(height / 3)));
     const halfX = 1 + draw(Math.max(1, Math.floor(width / 3)));
     const shape = draw(3);
     everywhere((y, x, at) => {
-      const down = y - centerY, right = x - centerX;
+      const down = y - centerY,
+        right = x - centerX;
       const inside =
         shape === 1
           ? (down * halfX) ** 2 + (right * halfY) ** 2 <= (halfY * halfX) ** 2
           : Math.abs(down) <= halfY && Math.abs(right) <= halfX;
       // Stripes: three bands to the rectangle's height, without the one in the middle.
-      if (!inside || (shape === 2 && Math.floor(((down + halfY) * 3) / (2 * halfY + 1)) === 1)) return;
+      if (!inside || (shape === 2 && Math.floor(((down + halfY) * 3) / (2 * halfY + 1)) === 1))
+        return;
       for (let channel = 0; channel < 3; channel++) {
         image[at + channel] = Math.floor((image[at + channel] + 3 * own[channel]) / 4);
       }

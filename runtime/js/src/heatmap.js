@@ -1,10 +1,14 @@
-/** In the browser: the class map, to lay over the square that the network saw; drawn as by the Python runtime. */
+/** In the browser: the class map, drawn to be laid over the square that the network saw. */
 
 /** @typedef {import("./model.js").ClassMap} ClassMap */
 
 // From transparent to yellow: brighter and more opaque with more heat, for any sight of colours.
 const LEVELS = [
-  [120, 40, 0, 0], [150, 50, 0, 0.1], [213, 94, 0, 0.4], [240, 160, 10, 0.6], [255, 240, 60, 0.8],
+  [120, 40, 0, 0],
+  [150, 50, 0, 0.1],
+  [213, 94, 0, 0.4],
+  [240, 160, 10, 0.6],
+  [255, 240, 60, 0.8],
 ];
 
 /**
@@ -15,13 +19,18 @@ const LEVELS = [
  * @param {number} size S, the side of the network's input
  */
 export function drawHeatmap(canvas, map, size) {
-  const side = canvas.width, heat = interpolate(map, size, side);
+  const side = canvas.width,
+    heat = interpolate(map, size, side);
   const image = new ImageData(side, side);
   for (let at = 0; at < heat.length; at++) {
-    const level = heat[at] * (LEVELS.length - 1), low = Math.min(Math.floor(level), LEVELS.length - 2);
-    const [red, green, blue, opacity] = LEVELS[low].map((from, channel) => from + (level - low) * (LEVELS[low + 1][channel] - from));
+    const level = heat[at] * (LEVELS.length - 1),
+      low = Math.min(Math.floor(level), LEVELS.length - 2);
+    const [red, green, blue, opacity] = LEVELS[low].map(
+      (from, channel) => from + (level - low) * (LEVELS[low + 1][channel] - from),
+    );
     const hot = heat[at] >= 0.5; // a white line surrounds the hotter half
-    const line = (at % side && hot !== heat[at - 1] >= 0.5) || (at >= side && hot !== heat[at - side] >= 0.5);
+    const line =
+      (at % side && hot !== heat[at - 1] >= 0.5) || (at >= side && hot !== heat[at - side] >= 0.5);
     image.data.set(line ? [255, 255, 255, 255] : [red, green, blue, 255 * opacity], 4 * at);
   }
   canvas.getContext("2d")?.putImageData(image, 0, 0);
@@ -29,7 +38,7 @@ export function drawHeatmap(canvas, map, size) {
 
 /**
  * Interpolate a map from its minimum, 0, to its maximum, 1. After p poolings of stride 2, cell i is
- * centred on 2^p i + 1/2 pixels of the network's input; the map is not spread evenly over the square.
+ * centred on 2^p i + 1/2 pixels of the network's input: not spread evenly over the square.
  *
  * @param {ClassMap} map
  * @param {number} size S
@@ -37,7 +46,8 @@ export function drawHeatmap(canvas, map, size) {
  * @returns {Float32Array} side * side
  */
 function interpolate({ data, width, height }, size, side) {
-  const low = data.reduce((a, b) => Math.min(a, b)), range = data.reduce((a, b) => Math.max(a, b)) - low || 1;
+  const low = data.reduce((a, b) => Math.min(a, b)),
+    range = data.reduce((a, b) => Math.max(a, b)) - low || 1;
   /** @param {number} cells @param {number} pixel @returns {[number, number, number]} */
   const place = (cells, pixel) => {
     const stride = 2 ** Math.ceil(Math.log2(size / cells));
@@ -51,7 +61,8 @@ function interpolate({ data, width, height }, size, side) {
     for (let x = 0; x < side; x++) {
       const [left, right, part] = place(width, x);
       /** @param {number} row */
-      const across = (row) => data[row * width + left] * (1 - part) + data[row * width + right] * part;
+      const across = (row) =>
+        data[row * width + left] * (1 - part) + data[row * width + right] * part;
       heat[y * side + x] = (across(up) * (1 - share) + across(down) * share - low) / range;
     }
   }

@@ -32,8 +32,11 @@ export const MAX_PIXELS = 100_000_000;
 export function checkPixels(image) {
   const { data, width, height } = image ?? {};
   if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
-    const given = data === undefined ? typeof image : Object.prototype.toString.call(data).slice(8, -1);
-    throw new ImageError(`${given}: expected {data, width, height} with bytes (RGBA or RGB), such as ImageData`);
+    const given =
+      data === undefined ? typeof image : Object.prototype.toString.call(data).slice(8, -1);
+    throw new ImageError(
+      `${given}: expected {data, width, height} with bytes (RGBA or RGB), such as ImageData`,
+    );
   }
   if (![width, height].every((side) => Number.isSafeInteger(side) && side >= 1)) {
     throw new ImageError(`image: ${width} x ${height} pixels, expected at least one`);
@@ -62,7 +65,8 @@ export function checkPixels(image) {
  */
 export function centerCrop(width, height) {
   const side = Math.min(width, height);
-  const left = Math.floor((width - side) / 2), top = Math.floor((height - side) / 2);
+  const left = Math.floor((width - side) / 2),
+    top = Math.floor((height - side) / 2);
   return { left, top, right: left + side, bottom: top + side };
 }
 
@@ -103,7 +107,9 @@ export function squarePixels(image, size, channels) {
  */
 function readRow(data, at, bytes, row, channels) {
   for (let to = 0; to < row.length; to += channels, at += bytes) {
-    let red = data[at], green = data[at + 1], blue = data[at + 2];
+    let red = data[at],
+      green = data[at + 1],
+      blue = data[at + 2];
     if (bytes === 4 && data[at + 3] !== 255) {
       const alpha = data[at + 3];
       red = overWhite(red, alpha);
@@ -139,9 +145,13 @@ const PRECISION = 22; // bits of a weight's fraction
  * @returns {Taps} of the triangle filter, as wide as the reduction
  */
 function filterTaps(from, to) {
-  const scale = from / to, support = Math.max(scale, 1), shrink = 1 / support;
+  const scale = from / to,
+    support = Math.max(scale, 1),
+    shrink = 1 / support;
   const width = Math.ceil(support) * 2 + 1;
-  const first = new Int32Array(to), count = new Int32Array(to), weights = new Int32Array(to * width);
+  const first = new Int32Array(to),
+    count = new Int32Array(to),
+    weights = new Int32Array(to * width);
   for (let output = 0; output < to; output++) {
     const center = (output + 0.5) * scale;
     const start = Math.max(0, Math.trunc(center - support + 0.5));
@@ -171,7 +181,8 @@ function filterTaps(from, to) {
 function resample(taps, source, target, stride, channels) {
   const step = stride * channels; // bytes, and the lines that lie side by side
   for (let output = 0; output < taps.first.length; output++) {
-    const begin = taps.first[output] * step, tapsEnd = taps.count[output];
+    const begin = taps.first[output] * step,
+      tapsEnd = taps.count[output];
     for (let line = 0; line < step; line++) {
       let sum = 1 << (PRECISION - 1);
       for (let tap = 0, at = begin + line; tap < tapsEnd; tap++, at += step) {

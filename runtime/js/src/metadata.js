@@ -9,14 +9,19 @@ import { readModel } from "./protobuf.js";
 import { sha256 } from "./sha256.js";
 import * as json from "./values.js";
 
-const { boolean, integer, list, number, object, oneOf, optional, record, refuse, string } = json;
+const { absent, boolean, integer, list, number, object, oneOf, optional, record, refuse, string } =
+  json;
 
 /** Newest format of the metadata that this package reads; it reads all older ones too. */
 export const FORMAT_VERSION = 1;
 
 const PREFIX = "nin_edge.";
-const MIN_SIDE = 16, MAX_SIDE = 512, MAX_CLASSES = 65_536, MAX_LABEL = 1000;
-const MAX_GOLDEN = 16, MAX_GOLDEN_SCALE = 5;
+const MIN_SIDE = 16,
+  MAX_SIDE = 512,
+  MAX_CLASSES = 65_536,
+  MAX_LABEL = 1000;
+const MAX_GOLDEN = 16,
+  MAX_GOLDEN_SCALE = 5;
 const MAX_DEPTH = 3; // of lists and objects within the architecture
 const MAX_BYTES = 2 ** 31 - 1; // protobuf's own limit for one message
 
@@ -27,7 +32,8 @@ const MAX_BYTES = 2 ** 31 - 1; // protobuf's own limit for one message
  * @param {json.Check<T>} check
  * @returns {json.Check<T | null>}
  */
-const part = (check) => (value, name) => (value === "not measured" ? null : optional(check)(value, name));
+const part = (check) => (value, name) =>
+  value === "not measured" ? null : optional(check)(value, name);
 
 const measured = { data: string, images: integer, measured_with: string };
 const agreement = object({
@@ -84,6 +90,8 @@ const ARCHITECTURE = object({
   pools: optional(list(string)),
 });
 
+const DATA = object({ name: absent(string), licence: absent(string), fingerprint: absent(string) });
+
 /** @type {json.Check<string[]>} */
 function labels(value, name) {
   const found = list(string)(value, name);
@@ -119,7 +127,10 @@ function preprocessing(value, name) {
   if (mean.length !== channels || std.length !== channels) {
     throw new Error(`${name}: expected a mean and a std for each of ${channels} channels`);
   }
-  if (!mean.every((item) => item >= 0 && item <= 1) || !std.every((item) => item > 0 && item <= 1)) {
+  if (
+    !mean.every((item) => item >= 0 && item <= 1) ||
+    !std.every((item) => item > 0 && item <= 1)
+  ) {
     throw new Error(`${name}: expected each mean in 0 to 1 and each std above 0, at most 1`);
   }
   return found;
@@ -142,14 +153,17 @@ const samples = object({
  */
 function golden(value, classes, size) {
   const found = samples(value, "golden samples");
-  const { formula, images } = found, largest = MAX_GOLDEN_SCALE * size;
+  const { formula, images } = found,
+    largest = MAX_GOLDEN_SCALE * size;
   if (images.length < 1 || images.length > MAX_GOLDEN) {
     throw new Error(`golden samples: ${images.length}, expected 1 to ${MAX_GOLDEN} images`);
   }
   const fits = (/** @type {number[]} */ [seed, ...sides]) =>
     seed < 2 ** 31 && sides.every((side) => side >= 1 && side <= largest);
   if (!images.every(fits)) {
-    throw new Error(`golden samples: expected seeds of 31 bits and sizes of 1 to ${largest} pixels`);
+    throw new Error(
+      `golden samples: expected seeds of 31 bits and sizes of 1 to ${largest} pixels`,
+    );
   }
   if (formula !== FORMULA) {
     throw new Error(`golden samples: formula ${formula}, this package knows ${FORMULA}`);
@@ -178,15 +192,15 @@ function parse(values) {
     format_version: integer(values.format_version, "format version"),
     labels: classes,
     preprocessing: steps,
-    precision: oneOf(/** @type {const} */ (["fp32", "fp16", "int8"]))(values.precision, "precision"),
+    precision: oneOf(/** @type {const} */ (["fp32", "fp16", "int8"]))(
+      values.precision,
+      "precision",
+    ),
     temperature,
     architecture: json.fields(values.architecture, "architecture"),
     parameters: integer(values.parameters, "parameters"),
     multiply_adds: integer(values.multiply_adds, "multiply_adds"),
-    data: object({ name: optional(string), licence: optional(string), fingerprint: optional(string) })(
-      values.data,
-      "data",
-    ),
+    data: DATA(values.data, "data"),
     versions: record(string)(values.versions, "versions"),
     certificate: certificate(values.certificate, "certificate"),
     golden: golden(values.golden, classes.length, steps.size),
@@ -202,8 +216,18 @@ function parse(values) {
  */
 
 const KEYS = [
-  "labels", "preprocessing", "precision", "temperature", "architecture", "parameters", "multiply_adds",
-  "data", "versions", "certificate", "golden", "sha256",
+  "labels",
+  "preprocessing",
+  "precision",
+  "temperature",
+  "architecture",
+  "parameters",
+  "multiply_adds",
+  "data",
+  "versions",
+  "certificate",
+  "golden",
+  "sha256",
 ];
 
 /**
@@ -225,8 +249,10 @@ export async function readMetadata(bytes, name) {
       `${name}: a checkpoint (safetensors), expected an .onnx model; \`nin-edge export\` makes one of it`,
     );
   }
-  const { properties, digits, batch } = attempt(`${name}: not an ONNX model, or a truncated one (`, ")", () =>
-    readModel(bytes),
+  const { properties, digits, batch } = attempt(
+    `${name}: not an ONNX model, or a truncated one (`,
+    ")",
+    () => readModel(bytes),
   );
   if (!properties.has(`${PREFIX}format_version`)) {
     throw new ModelFileError(
@@ -261,7 +287,8 @@ function parseValues(properties) {
     refuse("format version", version, "a positive integer");
   }
   if (version === FORMAT_VERSION) {
-    for (const key of KEYS) if (!(key in values)) throw new Error(`the key ${PREFIX}${key} is missing`);
+    for (const key of KEYS)
+      if (!(key in values)) throw new Error(`the key ${PREFIX}${key} is missing`);
   }
   return values;
 }

@@ -2,7 +2,7 @@
 
 import { ModelFileError, NinEdgeError, printable, shortened } from "./errors.js";
 import { goldenImage, TOLERANCES } from "./golden.js";
-import { centerCrop, squarePixels } from "./image.js";
+import { centerCrop, MAX_PIXELS, squarePixels } from "./image.js";
 import { readMetadata } from "./metadata.js";
 
 /** @typedef {import("./image.js").Pixels} Pixels */
@@ -49,7 +49,8 @@ import { readMetadata } from "./metadata.js";
  * @property {number} height of a class map
  */
 
-const LOW = 0.99, HIGH = 1.01; // of the probabilities' sum; fp16 and int8 round their outputs, too
+const LOW = 0.99,
+  HIGH = 1.01; // of the probabilities' sum; fp16 and int8 round their outputs, too
 
 /** The network's prediction for one image. */
 export class Prediction {
@@ -93,7 +94,10 @@ export class Prediction {
    * @returns {{label: string, score: number}[]}
    */
   top(count) {
-    const classes = this.labels.map((label, index) => ({ label, score: this.probabilities[index] }));
+    const classes = this.labels.map((label, index) => ({
+      label,
+      score: this.probabilities[index],
+    }));
     return classes.sort((one, other) => other.score - one.score).slice(0, Math.max(0, count));
   }
 }
@@ -162,7 +166,9 @@ export class Model {
         preprocessing.embedded === "full"
           ? await this.#run("uint8", image.data, [height, width, 3])
           : await this.#run(...this.#feed(image));
-      const differences = golden.file[index].map((own, label) => Math.abs(own - probabilities[label]));
+      const differences = golden.file[index].map((own, label) =>
+        Math.abs(own - probabilities[label]),
+      );
       samples.push({ seed, height, width, difference: Math.max(...differences) });
     }
     const difference = Math.max(...samples.map((sample) => sample.difference));
@@ -186,17 +192,23 @@ export class Model {
     const { size, channels, mean, std, embedded } = this.metadata.preprocessing;
     const pixels = squarePixels(image, size, channels);
     if (embedded === "none") {
-      const area = size * size, planes = new Float32Array(area * channels);
+      const area = size * size,
+        planes = new Float32Array(area * channels);
       for (let channel = 0; channel < channels; channel++) {
-        const scale = Math.fround(1 / (255 * std[channel])), shift = Math.fround(-mean[channel] / std[channel]);
+        const scale = Math.fround(1 / (255 * std[channel])),
+          shift = Math.fround(-mean[channel] / std[channel]);
         for (let at = 0; at < area; at++) {
-          planes[channel * area + at] = Math.fround(pixels[at * channels + channel] * scale) + shift;
+          planes[channel * area + at] =
+            Math.fround(pixels[at * channels + channel] * scale) + shift;
         }
       }
       return ["float32", planes, [channels, size, size]];
     }
     // The graph takes RGB; three equal channels have that channel as their luma.
-    const rgb = channels === 3 ? pixels : Uint8Array.from({ length: 3 * pixels.length }, (_, at) => pixels[Math.floor(at / 3)]);
+    const rgb =
+      channels === 3
+        ? pixels
+        : Uint8Array.from({ length: 3 * pixels.length }, (_, at) => pixels[Math.floor(at / 3)]);
     return ["uint8", rgb, [size, size, 3]];
   }
 
@@ -212,17 +224,24 @@ export class Model {
     const rows = this.#batch ?? 1;
     let padded = data;
     if (rows > 1) {
-      padded = type === "uint8" ? new Uint8Array(rows * data.length) : new Float32Array(rows * data.length);
+      padded =
+        type === "uint8"
+          ? new Uint8Array(rows * data.length)
+          : new Float32Array(rows * data.length);
       padded.set(data);
     }
     const image = new this.#ort.Tensor(type, padded, [rows, ...shape]);
-    const run = this.#running.then(() => this.#session.run({ image }, ["probabilities", "class_maps"]));
+    const run = this.#running.then(() =>
+      this.#session.run({ image }, ["probabilities", "class_maps"]),
+    );
     this.#running = run.catch(() => undefined);
     let outputs;
     try {
       outputs = await run;
     } catch (error) {
-      throw new NinEdgeError(`${this.name}: fails at an image of shape ${image.dims} (${shortened(error)})`);
+      throw new NinEdgeError(
+        `${this.name}: fails at an image of shape ${image.dims} (${shortened(error)})`,
+      );
     }
     return this.#checked(outputs.probabilities, outputs.class_maps, rows);
   }
@@ -238,8 +257,12 @@ export class Model {
   #checked(probabilities, maps, rows) {
     const count = this.metadata.labels.length;
     const [height, width] = maps.dims.slice(2);
-    const fits = (/** @type {number[]} */ dims, /** @type {number[]} */ expected) => String(dims) === String(expected);
-    if (!fits(probabilities.dims, [rows, count]) || !fits(maps.dims, [rows, count, height, width])) {
+    const fits = (/** @type {number[]} */ dims, /** @type {number[]} */ expected) =>
+      String(dims) === String(expected);
+    if (
+      !fits(probabilities.dims, [rows, count]) ||
+      !fits(maps.dims, [rows, count, height, width])
+    ) {
       throw new ModelFileError(
         `${this.name}: outputs of shapes (${probabilities.dims}) and (${maps.dims}), ` +
           `expected (${rows}, ${count}) and (${rows}, ${count}, h, w)`,
@@ -248,7 +271,8 @@ export class Model {
     const row = Float32Array.from(probabilities.data.subarray(0, count));
     const smallest = row.reduce((least, item) => Math.min(least, item)); // NaN where there is one
     const sum = row.reduce((total, item) => total + item, 0);
-    if (Number.isNaN(smallest)) throw new ModelFileError(`${this.name}: outputs NaN; its weights are broken`);
+    if (Number.isNaN(smallest))
+      throw new ModelFileError(`${this.name}: outputs NaN; its weights are broken`);
     if (!(smallest >= 0 && sum >= LOW && sum <= HIGH)) {
       throw new ModelFileError(
         `${this.name}: outputs ${smallest.toPrecision(3)} as the smallest probability and a sum of ` +
@@ -274,9 +298,18 @@ export async function load(bytes, { ort, executionProviders, threads = 1, name }
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
     throw new RangeError(`threads ${threads}, expected 1 to 1024`);
   }
+  if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
+    throw new TypeError("expected the bytes of an .onnx file, a Uint8Array or an ArrayBuffer");
+  }
   const data = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
   const title = printable(name ?? `model of ${data.length} bytes`);
   const { metadata, batch } = await readMetadata(data, title);
+  const { size } = metadata.preprocessing;
+  if (batch !== null && !(batch >= 1 && batch * size * size <= MAX_PIXELS)) {
+    throw new ModelFileError(
+      `${title}: ${batch} images per run of ${size} x ${size} pixels, expected at most ${MAX_PIXELS} pixels`,
+    );
+  }
   if (ort.env?.wasm) ort.env.wasm.numThreads = threads;
   let session;
   try {
@@ -314,6 +347,8 @@ async function warmUp(model) {
     await model.classify({ data: new Uint8Array(size * size * 3), width: size, height: size });
   } catch (error) {
     await model.release();
-    throw error instanceof ModelFileError ? error : new ModelFileError(/** @type {Error} */ (error).message);
+    throw error instanceof ModelFileError
+      ? error
+      : new ModelFileError(/** @type {Error} */ (error).message);
   }
 }

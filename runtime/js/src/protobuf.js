@@ -3,7 +3,10 @@
  * API has no call for the metadata. See protobuf.dev/programming-guides/encoding and onnx.proto.
  */
 
-const VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5;
+const VARINT = 0,
+  FIXED64 = 1,
+  BYTES = 2,
+  FIXED32 = 5;
 
 const MAX_METADATA = 16_000_000; // bytes: a thousand classes take 200,000
 
@@ -31,9 +34,13 @@ export function* fields(bytes, position, end) {
     throw new Error(`a broken number at byte ${position}`);
   };
   while (position < end) {
-    const tag = varint(), wire = tag % 8, number = Math.floor(tag / 8);
-    if (number < 1 || number >= 2 ** 29) throw new Error(`field number ${number} at byte ${position}`);
-    let start = position, value = 0;
+    const tag = varint(),
+      wire = tag % 8,
+      number = Math.floor(tag / 8);
+    if (number < 1 || number >= 2 ** 29)
+      throw new Error(`field number ${number} at byte ${position}`);
+    let start = position,
+      value = 0;
     if (wire === VARINT) value = varint();
     else if (wire === BYTES) {
       const length = varint();
@@ -41,7 +48,8 @@ export function* fields(bytes, position, end) {
       position += length;
     } else if (wire === FIXED32 || wire === FIXED64) position += wire === FIXED32 ? 4 : 8;
     else throw new Error(`wire type ${wire} at byte ${position}`);
-    if (position > end) throw new Error(`a field ends at byte ${position}, beyond the end at ${end}`);
+    if (position > end)
+      throw new Error(`a field ends at byte ${position}, beyond the end at ${end}`);
     yield { number, start, end: position, value };
   }
 }
@@ -67,13 +75,18 @@ export function readModel(bytes) {
     if (field.number === 7) graph = field;
     if (field.number !== 14) continue; // metadata_props
     size += field.end - field.start;
-    if (size > MAX_METADATA) throw new Error(`more than ${MAX_METADATA.toLocaleString("en")} bytes of metadata`);
+    if (size > MAX_METADATA)
+      throw new Error(`more than ${MAX_METADATA.toLocaleString("en")} bytes of metadata`);
     const [key, value] = [1, 2].map((number) => last(bytes, field, number));
-    const [name, text] = [key, value].map((part) => (part ? UTF8.decode(bytes.subarray(part.start, part.end)) : ""));
-    if (properties.has(name)) throw new Error(`metadata key ${JSON.stringify(name.slice(0, 80))} twice`);
+    const [name, text] = [key, value].map((part) =>
+      part ? UTF8.decode(bytes.subarray(part.start, part.end)) : "",
+    );
+    if (properties.has(name))
+      throw new Error(`metadata key ${JSON.stringify(name.slice(0, 80))} twice`);
     properties.set(name, text);
     // The digits stand between JSON's quotation marks.
-    if (name === "nin_edge.sha256" && value && text.length === 66) digits = [value.start + 1, value.end - 1];
+    if (name === "nin_edge.sha256" && value && text.length === 66)
+      digits = [value.start + 1, value.end - 1];
   }
   if (!graph) throw new Error("it holds no graph");
   return { properties, digits, batch: fixedBatch(bytes, graph) };
@@ -96,13 +109,15 @@ function fixedBatch(bytes, graph) {
 
 /** @param {Uint8Array} bytes @param {Field} outer @param {number} number @returns {Field | null} */
 function first(bytes, outer, number) {
-  for (const field of fields(bytes, outer.start, outer.end)) if (field.number === number) return field;
+  for (const field of fields(bytes, outer.start, outer.end))
+    if (field.number === number) return field;
   return null;
 }
 
 /** @param {Uint8Array} bytes @param {Field} outer @param {number} number @returns {Field | null} */
 function last(bytes, outer, number) {
   let found = null;
-  for (const field of fields(bytes, outer.start, outer.end)) if (field.number === number) found = field;
+  for (const field of fields(bytes, outer.start, outer.end))
+    if (field.number === number) found = field;
   return found;
 }

@@ -64,7 +64,8 @@ const schedule = new Int32Array(64);
 function compress(state, block) {
   for (let round = 0; round < 16; round++) schedule[round] = block.getInt32(4 * round);
   for (let round = 16; round < 64; round++) {
-    const early = schedule[round - 15], late = schedule[round - 2];
+    const early = schedule[round - 15],
+      late = schedule[round - 2];
     const sigma0 = rotated(early, 7) ^ rotated(early, 18) ^ (early >>> 3);
     const sigma1 = rotated(late, 17) ^ rotated(late, 19) ^ (late >>> 10);
     schedule[round] = (schedule[round - 16] + sigma0 + schedule[round - 7] + sigma1) | 0;
@@ -84,4 +85,5 @@ function compress(state, block) {
 const rotated = (word, bits) => (word >>> bits) | (word << (32 - bits));
 
 /** @param {Uint8Array} bytes */
-const hexadecimal = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const hexadecimal = (bytes) =>
+  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -13,7 +13,8 @@ import { shortened } from "./errors.js";
 export function parseJson(text) {
   const value = JSON.parse(text, (key, inner) => {
     if (inner === Infinity || inner === -Infinity) throw new Error("a number is beyond float64");
-    if (typeof inner === "string" && LONE.test(inner)) throw new Error("a lone surrogate is not Unicode");
+    if (typeof inner === "string" && LONE.test(inner))
+      throw new Error("a lone surrogate is not Unicode");
     if (LONE.test(key)) throw new Error("a lone surrogate is not Unicode");
     return inner;
   });
@@ -48,7 +49,8 @@ export const integer = (value, name) =>
     : refuse(name, value, "an integer of at least 0");
 
 /** @type {Check<string>} */
-export const string = (value, name) => (typeof value === "string" ? value : refuse(name, value, "a string"));
+export const string = (value, name) =>
+  typeof value === "string" ? value : refuse(name, value, "a string");
 
 /** @type {Check<boolean>} */
 export const boolean = (value, name) =>
@@ -88,6 +90,15 @@ export const oneOf = (values) => (value, name) =>
 export const optional = (check) => (value, name) =>
   value === null || value === undefined ? null : check(value, name);
 
+/**
+ * A value that may be missing, but not null.
+ *
+ * @template T
+ * @param {Check<T>} check
+ * @returns {Check<T | null>}
+ */
+export const absent = (check) => (value, name) => (value === undefined ? null : check(value, name));
+
 /** @type {Check<Record<string, unknown>>} */
 export const fields = (value, name) =>
   typeof value === "object" && value !== null && !Array.isArray(value)
@@ -105,7 +116,10 @@ export const object = (checks) => (value, name) => {
   const given = fields(value, name);
   return /** @type {any} */ (
     Object.fromEntries(
-      Object.entries(checks).map(([key, check]) => [key, check(own(given, key), `${name}: ${key}`)]),
+      Object.entries(checks).map(([key, check]) => [
+        key,
+        check(own(given, key), `${name}: ${key}`),
+      ]),
     )
   );
 };
