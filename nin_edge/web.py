@@ -47,7 +47,7 @@ _PARTS: Final = {
         "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     ),
 }
-_MARK: Final = b'<meta name="generator" content="nin-edge">'
+_MARK: Final = b'name="generator" content="nin-edge"'
 # Indentation, and comments of whole lines: 40% of the bytes, which no browser needs.
 _FOR_READERS: Final = re.compile(rb"(?ms)^[ \t]*((/\*\*.*?\*/|//[^\n]*)\n)?")
 
