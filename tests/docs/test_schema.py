@@ -42,9 +42,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_committed_file_fits_the_schema(
-    path: Path, validator: Draft202012Validator
-) -> None:
+def test_every_committed_file_fits_the_schema(path: Path, validator: Draft202012Validator) -> None:
     assert [error.message for error in validator.iter_errors(metadata(path))] == []
 
 

@@ -49,7 +49,8 @@ export function checkPixels(image) {
   const bytes = data.length / pixels;
   if (bytes !== 3 && bytes !== 4) {
     throw new ImageError(
-      `image: ${width} x ${height} pixels in ${data.length} bytes, expected ${4 * pixels} (RGBA) or ${3 * pixels} (RGB)`,
+      `image: ${width} x ${height} pixels in ${data.length} bytes, ` +
+        `expected ${4 * pixels} (RGBA) or ${3 * pixels} (RGB)`,
     );
   }
   return bytes;
@@ -175,7 +176,7 @@ function filterTaps(from, to) {
  * @param {Taps} taps
  * @param {Uint8Array} source
  * @param {Uint8Array} target filled
- * @param {number} stride pixels from one sample to the next: 1 along a row, the row's along a column
+ * @param {number} stride pixels from one sample to the next: 1 along a row, S along a column
  * @param {number} channels
  */
 function resample(taps, source, target, stride, channels) {

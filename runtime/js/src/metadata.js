@@ -235,8 +235,8 @@ const KEYS = [
  *
  * @param {Uint8Array} bytes the whole file
  * @param {string} name what messages call it
- * @returns {Promise<{metadata: Metadata, batch: number | null}>} `batch`: images of a run, where the
- *   graph fixes their number
+ * @returns {Promise<{metadata: Metadata, batch: number | null}>} `batch`: images of a run, where
+ *   the graph fixes their number
  * @throws {ModelFileError} foreign, damaged, altered, or of a newer format; the message says which
  */
 export async function readMetadata(bytes, name) {
@@ -246,7 +246,8 @@ export async function readMetadata(bytes, name) {
   }
   if (isCheckpoint(bytes)) {
     throw new ModelFileError(
-      `${name}: a checkpoint (safetensors), expected an .onnx model; \`nin-edge export\` makes one of it`,
+      `${name}: a checkpoint (safetensors), expected an .onnx model; ` +
+        "`nin-edge export` makes one of it",
     );
   }
   const { properties, digits, batch } = attempt(

@@ -275,8 +275,8 @@ export class Model {
       throw new ModelFileError(`${this.name}: outputs NaN; its weights are broken`);
     if (!(smallest >= 0 && sum >= LOW && sum <= HIGH)) {
       throw new ModelFileError(
-        `${this.name}: outputs ${smallest.toPrecision(3)} as the smallest probability and a sum of ` +
-          `${sum.toPrecision(3)}, expected at least 0 and a sum of 1`,
+        `${this.name}: outputs ${smallest.toPrecision(3)} as the smallest probability ` +
+          `and a sum of ${sum.toPrecision(3)}, expected at least 0 and a sum of 1`,
       );
     }
     return { probabilities: row, maps: maps.data, height, width };
@@ -289,7 +289,7 @@ export class Model {
  * @param {Uint8Array | ArrayBuffer} bytes of an `.onnx` file from `nin-edge export`
  * @param {LoadOptions} options
  * @returns {Promise<Model>}
- * @throws {ModelFileError} foreign, damaged, altered, of a newer format, or ONNX Runtime cannot run it
+ * @throws {ModelFileError} foreign, damaged, altered, of a newer format, or it cannot be run
  */
 export async function load(bytes, { ort, executionProviders, threads = 1, name }) {
   if (!ort?.InferenceSession) {
@@ -307,7 +307,8 @@ export async function load(bytes, { ort, executionProviders, threads = 1, name }
   const { size } = metadata.preprocessing;
   if (batch !== null && !(batch >= 1 && batch * size * size <= MAX_PIXELS)) {
     throw new ModelFileError(
-      `${title}: ${batch} images per run of ${size} x ${size} pixels, expected at most ${MAX_PIXELS} pixels`,
+      `${title}: ${batch} images per run of ${size} x ${size} pixels, ` +
+        `expected at most ${MAX_PIXELS} pixels`,
     );
   }
   if (ort.env?.wasm) ort.env.wasm.numThreads = threads;
@@ -317,7 +318,7 @@ export async function load(bytes, { ort, executionProviders, threads = 1, name }
       ...(executionProviders && { executionProviders }),
       intraOpNumThreads: threads,
       interOpNumThreads: 1, // the network is a chain: no operators can run in parallel
-      logSeverityLevel: 4, // failures throw as well, and warnings about the graph concern its exporter
+      logSeverityLevel: 4, // failures throw as well; warnings concern the graph's exporter
       extra: {
         // Since 1.23 it quantises, coarsely, the convolutions that int8 export kept in float.
         optimization: { disable_specified_optimizers: "WeightBiasQuantization" },

@@ -55,12 +55,15 @@ export function* fields(bytes, position, end) {
 }
 
 /**
- * What a ModelProto says of itself.
+ * @typedef {object} Outline
+ * @property {Map<string, string>} properties its metadata
+ * @property {[number, number] | null} digits position of the 64 digits of its SHA-256
+ * @property {number | null} batch images of a run, where the graph fixes their number
+ *
+ * Read the parts of a ModelProto that describe it.
  *
  * @param {Uint8Array} bytes the whole file
- * @returns {{properties: Map<string, string>, digits: [number, number] | null, batch: number | null}}
- *   its metadata, the position of the 64 digits of its SHA-256, and the number of images of a run
- *   where the graph fixes it
+ * @returns {Outline}
  * @throws {Error} not an ONNX model, or a truncated one
  */
 export function readModel(bytes) {

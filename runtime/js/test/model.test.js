@@ -85,12 +85,11 @@ test("a prediction has the label, its map, the crop and the best classes", async
       top[1].score >= top[2].score,
   );
   assert.deepEqual([prediction.top(1).length, prediction.top(-1).length], [1, 0]);
-  // The map's mean is the label's logit: the softmax over T of all means would be the probabilities.
   const { data, width, height } = prediction.classMap;
   assert.deepEqual([data.length, width, height], [16, 4, 4]);
 });
 
-test("calls that overlap get their own predictions, and pixels may change after a call", async () => {
+test("calls that overlap keep apart, and pixels may change after a call", async () => {
   const loaded = await load(model("format-1"), { ort });
   const images = [1, 2, 3, 4, 5, 6].map((seed) => ({
     data: goldenImage(seed, 20, 20),
@@ -181,7 +180,7 @@ test("a graph that fails names the model and is an error of one line", async () 
   await loaded.classify(image);
 });
 
-test("what ONNX Runtime cannot load, wrong arguments and a missing ONNX Runtime are named", async () => {
+test("what ONNX Runtime cannot load and wrong arguments are named", async () => {
   const missing = {
     ...ort,
     InferenceSession: { create: async () => Promise.reject(new Error("no such operator")) },

@@ -15,7 +15,7 @@ test("both ways give SHA-256, at all lengths around a block", async () => {
   }
 });
 
-test("plain JavaScript hashes where there is no crypto.subtle, as without a secure context", async () => {
+test("plain JavaScript hashes where a page has no crypto.subtle", async () => {
   const bytes = new TextEncoder().encode("abc".repeat(100_000));
   assert.equal(await sha256(bytes, undefined), digest(bytes));
 });
