@@ -28,6 +28,9 @@ async function open(browser, url, { context = {}, before = async () => {} } = {}
   return page;
 }
 
+/** Where no service worker is looked at, none fetches everything once more. */
+const WITHOUT_WORKER = { context: { serviceWorkers: "block" } };
+
 const text = (page, id) => page.textContent(`#${id}`);
 
 const rows = (page) => page.locator("#rows tr").count();
@@ -35,7 +38,7 @@ const rows = (page) => page.locator("#rows tr").count();
 /** Wait until the page has answered; gives the error of the last file, if there is one. */
 async function answered(page, count) {
   await page.waitForFunction(
-    (wanted) => document.querySelectorAll("#rows tr").length === wanted,
+    (wanted) => document.querySelectorAll("#rows tr:has(td)").length === wanted,
     count,
   );
   return text(page, "error");
@@ -75,19 +78,26 @@ async function verify(page) {
   return text(page, "verified");
 }
 
-/** What Tab reaches from the top: roles and names as a screen reader gives them. */
-async function tabOrder(page, count) {
-  const names = [];
-  for (let step = 0; step < count; step++) {
+/** What Tab reaches from the top, and what the keyboard opens there. */
+async function keyboard(page) {
+  page.on("filechooser", () => {}); // from now on, or the first key could come too early
+  const reached = [];
+  for (let step = 0; step < 4; step++) {
     await page.keyboard.press("Tab");
-    names.push(
-      await page.evaluate(() => {
-        const { id, labels, textContent } = document.activeElement;
-        return `${id}: ${(labels?.[0]?.textContent ?? textContent).trim()}`;
-      }),
-    );
+    reached.push(await page.evaluate(() => document.activeElement.id));
   }
-  return names;
+  await page.focus("#files");
+  const [chooser] = await Promise.all([
+    page.waitForEvent("filechooser"),
+    page.keyboard.press("Space"),
+  ]);
+  const before = await rows(page);
+  await chooser.setFiles([task.photo, task.photo]);
+  await answered(page, before + 2);
+  await page.locator("#rows button").first().focus();
+  await page.keyboard.press("Enter");
+  const current = await page.locator("#rows tr").first().getAttribute("aria-current");
+  return { reached, several: chooser.isMultiple(), current };
 }
 
 async function batch(page) {
@@ -104,7 +114,7 @@ async function batch(page) {
 
 async function minScore(page) {
   const given = {};
-  for (const value of ["0.9", "0.75", "0.1", "2", "0"]) {
+  for (const value of ["0.9", "0.75", "0.1", "1", "2", "0"]) {
     await page.fill("#min-score", value);
     given[value] = { coverage: await text(page, "coverage"), answer: await text(page, "answer") };
   }
@@ -191,7 +201,8 @@ const page = await open(browser, local, {
 });
 found.model = await text(page, "model");
 found.facts = await text(page, "facts");
-found.tabs = await tabOrder(page, 4);
+found.keyboard = await keyboard(page);
+found.accessible = await page.locator("body").ariaSnapshot();
 found.verified = await verify(page);
 found.batch = await batch(page);
 found.photo = await photo(page);
@@ -230,12 +241,13 @@ found.plain = {
 await plain.context().close();
 
 const isolatedServer = await serve(task.site, ISOLATED);
-const isolated = await open(browser, `http://localhost:${isolatedServer.port}/`);
+const isolated = await open(browser, `http://localhost:${isolatedServer.port}/`, WITHOUT_WORKER);
 await choose(isolated, task.photo);
 found.isolated = {
   latency: await text(isolated, "latency"),
   probabilities: (await probabilities(isolated, 1))[0],
 };
+found.processors = await isolated.evaluate(() => navigator.hardwareConcurrency);
 await isolated.context().close();
 await isolatedServer.close();
 
@@ -253,6 +265,7 @@ const again = await serve(task.site);
 const bare = await launch(["--use-fake-device-for-media-stream=device-count=0"]);
 const address = `http://localhost:${again.port}/`;
 const without = await open(bare, address, {
+  ...WITHOUT_WORKER,
   before: (page) => page.addInitScript(() => delete globalThis.WebAssembly),
 });
 found.noWebAssembly = await text(without, "error");
@@ -264,7 +277,7 @@ found.noWebAssemblyImage = await (async () => {
 await without.evaluate(() => (document.querySelector("#error").textContent = ""));
 found.noCamera = await refusedCamera(without);
 const empty = await open(bare, address, {
-  context: { serviceWorkers: "block" },
+  ...WITHOUT_WORKER,
   before: (page) => page.route("**/model.onnx", (route) => route.fulfill({ status: 404 })),
 });
 found.noModel = await text(empty, "error");

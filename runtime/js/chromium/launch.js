@@ -2,7 +2,7 @@
 
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
-import { delimiter, extname, join, normalize } from "node:path";
+import { extname, join, normalize } from "node:path";
 import { chromium } from "playwright-core";
 
 const TYPES = {
@@ -44,25 +44,17 @@ export const ISOLATED = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** The Chromium of this machine, by the variable CHROMIUM or the PATH; undefined if there is none. */
-export function findChromium() {
-  const folders = (process.env.PATH ?? "").split(delimiter);
-  const names = ["chromium", "chromium-browser", "google-chrome"];
-  const paths = names.flatMap((name) => folders.map((folder) => join(folder, name)));
-  return [process.env.CHROMIUM, ...paths].find((path) => path && existsSync(path));
-}
-
 /** Host whose pages, over plain http, are no secure context, as those of another machine are not. */
 export const PLAIN_HOST = "page.test";
 
 /**
- * Start Chromium with a fresh profile.
+ * Start the Chromium that the variable CHROMIUM names, with a fresh profile.
  *
  * @param {string[]} [flags] more command-line flags
  */
 export function launch(flags = []) {
   return chromium.launch({
-    executablePath: findChromium(),
+    executablePath: process.env.CHROMIUM,
     args: [
       "--no-sandbox",
       "--disable-gpu",

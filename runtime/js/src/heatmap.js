@@ -10,6 +10,18 @@ const LEVELS = [
   [240, 160, 10, 0.6],
   [255, 240, 60, 0.8],
 ];
+const WHITE = [255, 255, 255, 255];
+const STEPS = 1000;
+
+/** RGBA, 0 to 255, from the least heat to the most. */
+const SHADES = Array.from({ length: STEPS + 1 }, (_, step) => {
+  const level = (step / STEPS) * (LEVELS.length - 1);
+  const low = Math.min(Math.floor(level), LEVELS.length - 2);
+  const [red, green, blue, opacity] = LEVELS[low].map(
+    (from, channel) => from + (level - low) * (LEVELS[low + 1][channel] - from),
+  );
+  return [red, green, blue, 255 * opacity];
+});
 
 /**
  * Draw the class map: from transparent where it is at its minimum to yellow at its maximum.
@@ -22,16 +34,12 @@ export function drawHeatmap(canvas, map, size) {
   const side = canvas.width,
     heat = interpolate(map, size, side);
   const image = new ImageData(side, side);
+  /** @param {number} at @param {number} other */
+  const differ = (at, other) => heat[at] >= 0.5 !== heat[other] >= 0.5;
   for (let at = 0; at < heat.length; at++) {
-    const level = heat[at] * (LEVELS.length - 1),
-      low = Math.min(Math.floor(level), LEVELS.length - 2);
-    const [red, green, blue, opacity] = LEVELS[low].map(
-      (from, channel) => from + (level - low) * (LEVELS[low + 1][channel] - from),
-    );
-    const hot = heat[at] >= 0.5; // a white line surrounds the hotter half
-    const line =
-      (at % side && hot !== heat[at - 1] >= 0.5) || (at >= side && hot !== heat[at - side] >= 0.5);
-    image.data.set(line ? [255, 255, 255, 255] : [red, green, blue, 255 * opacity], 4 * at);
+    // A white line surrounds the hotter half.
+    const line = (at % side && differ(at, at - 1)) || (at >= side && differ(at, at - side));
+    image.data.set(line ? WHITE : SHADES[Math.round(STEPS * heat[at])], 4 * at);
   }
   canvas.getContext("2d")?.putImageData(image, 0, 0);
 }
