@@ -21,15 +21,17 @@ async function open(browser, url, { context = {}, before = async () => {} } = {}
   page.on("pageerror", (error) => found.errors.push(String(error)));
   await before(page);
   await page.goto(url);
-  await page.waitForFunction(
+  await waitFor(
+    page,
     () =>
       !document.querySelector("#verify").disabled || document.querySelector("#error").textContent,
   );
   return page;
 }
 
-/** Where no service worker is looked at, none fetches everything once more. */
-const WITHOUT_WORKER = { context: { serviceWorkers: "block" } };
+/** Wait for a condition, without asking for a frame each time. */
+const waitFor = (page, condition, argument) =>
+  page.waitForFunction(condition, argument, { polling: 50 });
 
 const text = (page, id) => page.textContent(`#${id}`);
 
@@ -37,7 +39,8 @@ const rows = (page) => page.locator("#rows tr").count();
 
 /** Wait until the page has answered; gives the error of the last file, if there is one. */
 async function answered(page, count) {
-  await page.waitForFunction(
+  await waitFor(
+    page,
     (wanted) => document.querySelectorAll("#rows tr:has(td)").length === wanted,
     count,
   );
@@ -55,7 +58,8 @@ async function choose(page, ...files) {
 async function chooseModel(page, file) {
   await page.evaluate(() => (document.querySelector("#status").textContent = ""));
   await page.setInputFiles("#files", file);
-  await page.waitForFunction(
+  await waitFor(
+    page,
     () =>
       document.querySelector("#status").textContent || document.querySelector("#error").textContent,
   );
@@ -72,9 +76,7 @@ const probabilities = (page, count) =>
 
 async function verify(page) {
   await page.click("#verify");
-  await page.waitForFunction(() =>
-    document.querySelector("#verified").textContent.includes("exported"),
-  );
+  await waitFor(page, () => document.querySelector("#verified").textContent.includes("exported"));
   return text(page, "verified");
 }
 
@@ -82,7 +84,7 @@ async function verify(page) {
 async function keyboard(page) {
   page.on("filechooser", () => {}); // from now on, or the first key could come too early
   const reached = [];
-  for (let step = 0; step < 4; step++) {
+  for (let step = 0; step < 3; step++) {
     await page.keyboard.press("Tab");
     reached.push(await page.evaluate(() => document.activeElement.id));
   }
@@ -178,9 +180,7 @@ async function useCamera(page) {
   await page.waitForSelector("#viewer:not([hidden])");
   const focus = await page.evaluate(() => document.activeElement.id);
   await page.click("#shoot");
-  await page.waitForFunction(() =>
-    document.querySelector("#status").textContent.includes("camera"),
-  );
+  await waitFor(page, () => document.querySelector("#status").textContent.includes("camera"));
   const status = await text(page, "status");
   await page.click("#stop");
   const live = await page.evaluate(() => document.getElementById("video").srcObject !== null);
@@ -189,26 +189,41 @@ async function useCamera(page) {
 
 async function refusedCamera(page) {
   await page.click("#camera");
-  await page.waitForFunction(() => document.querySelector("#error").textContent);
+  await waitFor(page, () => document.querySelector("#error").textContent);
   return text(page, "error");
 }
 
+// The page as a phone gets it from a computer beside it: plain http, so neither crypto.subtle nor a
+// camera nor service workers, and one thread.
 const server = await serve(task.site);
-const local = `http://localhost:${server.port}/`;
 const browser = await launch(["--use-fake-device-for-media-stream"]);
-const page = await open(browser, local, {
-  context: { viewport: { width: 360, height: 740 }, acceptDownloads: true },
-});
-found.model = await text(page, "model");
+const phone = { viewport: { width: 360, height: 740 } };
+const plain = await open(browser, `http://${PLAIN_HOST}:${server.port}/`, { context: phone });
+found.plain = {
+  secure: await plain.evaluate(
+    () => isSecureContext || "subtle" in crypto || "serviceWorker" in navigator,
+  ),
+  note: await text(plain, "note"),
+  camera: await plain.isDisabled("#camera"),
+  keyboard: await keyboard(plain),
+  accessible: await plain.locator("body").ariaSnapshot(),
+  verified: await verify(plain),
+  batch: await batch(plain),
+  ...(await photo(plain)),
+  overflow: await plain.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  ),
+};
+await plain.context().close();
+await server.close();
+
+// The page as it can be: a secure context, cross-origin isolated.
+const isolated = await serve(task.site, ISOLATED);
+const page = await open(browser, `http://localhost:${isolated.port}/`);
 found.facts = await text(page, "facts");
-found.keyboard = await keyboard(page);
-found.accessible = await page.locator("body").ariaSnapshot();
 found.verified = await verify(page);
-found.batch = await batch(page);
 found.photo = await photo(page);
-found.overflow = await page.evaluate(
-  () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
-);
+found.processors = await page.evaluate(() => navigator.hardwareConcurrency);
 found.minScore = await minScore(page);
 await choose(page, ...task.upright);
 found.upright = await probabilities(page, task.upright.length);
@@ -220,67 +235,37 @@ for (const [name, file] of Object.entries(task.bad)) {
   found.bad[name] = await (name.endsWith(".onnx") ? chooseModel : choose)(page, file);
 }
 found.after = (await choose(page, task.photo)) || (await text(page, "answer"));
-found.models = {};
-for (const [name, file] of Object.entries(task.models))
-  found.models[name] = (await chooseModel(page, file)) || (await verify(page));
 await page.context().grantPermissions(["camera"]);
 found.camera = await useCamera(page);
-
-// Plain http from another host: neither crypto.subtle nor a camera nor service workers.
-const plain = await open(browser, `http://${PLAIN_HOST}:${server.port}/`);
-await choose(plain, task.photo);
-found.plain = {
-  secure: await plain.evaluate(
-    () => isSecureContext || "subtle" in crypto || "serviceWorker" in navigator,
-  ),
-  note: await text(plain, "note"),
-  camera: await plain.isDisabled("#camera"),
-  answer: await text(plain, "answer"),
-  verified: await verify(plain),
-};
-await plain.context().close();
-
-const isolatedServer = await serve(task.site, ISOLATED);
-const isolated = await open(browser, `http://localhost:${isolatedServer.port}/`, WITHOUT_WORKER);
-await choose(isolated, task.photo);
-found.isolated = {
-  latency: await text(isolated, "latency"),
-  probabilities: (await probabilities(isolated, 1))[0],
-};
-found.processors = await isolated.evaluate(() => navigator.hardwareConcurrency);
-await isolated.context().close();
-await isolatedServer.close();
+found.models = {};
+for (const [name, file] of Object.entries(task.models)) {
+  found.models[name] = (await chooseModel(page, file)) || (await verify(page));
+}
 
 // Without the server, after the service worker has everything.
-await page.waitForFunction(() => document.querySelector("#note").textContent.includes("offline"));
-await server.close();
+await waitFor(page, () => document.querySelector("#note").textContent.includes("offline"));
+await isolated.close();
 await page.reload();
-await page.waitForFunction(() => !document.querySelector("#verify").disabled);
+await waitFor(page, () => !document.querySelector("#verify").disabled);
 await choose(page, task.photo);
 found.offline = await text(page, "answer");
 await browser.close();
 
-// Neither a camera nor WebAssembly; and then no model.
-const again = await serve(task.site);
+// Neither a model, nor WebAssembly, nor a camera.
+const poor = await serve(task.site);
 const bare = await launch(["--use-fake-device-for-media-stream=device-count=0"]);
-const address = `http://localhost:${again.port}/`;
-const without = await open(bare, address, {
-  ...WITHOUT_WORKER,
-  before: (page) => page.addInitScript(() => delete globalThis.WebAssembly),
+const without = await open(bare, `http://localhost:${poor.port}/`, {
+  context: { serviceWorkers: "block" },
+  before: async (page) => {
+    await page.addInitScript(() => delete globalThis.WebAssembly);
+    await page.route("**/model.onnx", (route) => route.fulfill({ status: 404 }));
+  },
 });
-found.noWebAssembly = await text(without, "error");
-found.noWebAssemblyImage = await (async () => {
-  await without.setInputFiles("#files", task.photo);
-  await without.waitForFunction(() => document.querySelector("#error").textContent.includes("cat"));
-  return text(without, "error");
-})();
+found.noModel = await text(without, "error");
+found.noWebAssembly = await chooseModel(without, Object.values(task.models)[0]);
+found.noAnswer = await choose(without, task.photo);
 await without.evaluate(() => (document.querySelector("#error").textContent = ""));
 found.noCamera = await refusedCamera(without);
-const empty = await open(bare, address, {
-  ...WITHOUT_WORKER,
-  before: (page) => page.route("**/model.onnx", (route) => route.fulfill({ status: 404 })),
-});
-found.noModel = await text(empty, "error");
 await bare.close();
-await again.close();
+await poor.close();
 console.log(JSON.stringify(found));
