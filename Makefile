@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MODELS := runtime/nin_edge_runtime/models
+JS := runtime/js
 
-.PHONY: demo test lint format wheel model figures
+.PHONY: demo test js lint format wheel model figures
 
 # Export the default weights in all precisions, compare the files, label a photo, and draw what the
 # label is based on (demo/cat.png).
@@ -25,6 +26,17 @@ demo: $(INSTALLED)
 # One process per core, with one thread each: more threads than cores would halve the speed.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
+# nin-edge-js: its packages, types and tests. It needs Node 18 or newer and npm, which nothing else
+# here does; once it ran, `make test` compares the package with the Python runtime, too.
+js: $(JS)/node_modules/.installed
+	cd $(JS) && npm run --silent check && npm test --silent
+
+# The first line says what is missing. ONNX Runtime's own script would fetch CUDA.
+$(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json
+	@command -v npm >/dev/null || { echo "make js: needs Node 18 or newer, with npm"; exit 2; }
+	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

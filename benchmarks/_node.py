@@ -34,8 +34,6 @@ class Outputs:
     """Each image's label."""
     verified: float
     """Largest difference over the golden samples."""
-    milliseconds: float
-    """Median time of a call."""
 
 
 def missing() -> str | None:
@@ -62,18 +60,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def classify(model: Path, images: Sequence[NDArray[np.uint8]], *, rounds: int = 1) -> Outputs:
+def classify(model: Path, images: Sequence[NDArray[np.uint8]]) -> Outputs:
     """Classify images in one process of Node.
 
     Args:
         model: an `.onnx` file.
         images: RGB or RGBA, uint8 (H, W, 3) or (H, W, 4).
-        rounds: how often each is classified, for the time.
     """
     described = [
         {"width": image.shape[1], "height": image.shape[0], "bytes": image.size} for image in images
     ]
-    order = json.dumps({"model": str(model.absolute()), "images": described, "rounds": rounds})
+    order = json.dumps({"model": str(model.absolute()), "images": described})
     done = subprocess.run(
         ["node", "test/classify.js"],
         cwd=PACKAGE,
@@ -89,5 +86,4 @@ def classify(model: Path, images: Sequence[NDArray[np.uint8]], *, rounds: int = 
         maps=np.array(output["maps"], np.float32),
         labels=tuple(output["labels"]),
         verified=output["verified"],
-        milliseconds=output["milliseconds"],
     )

@@ -152,6 +152,19 @@ TABLES: Final[Mapping[str, Table]] = {
         of_first_weights,
         "`{weights}`. " + _NETWORKS,
     ),
+    "javascript": Table(
+        "javascript DATA",
+        (
+            ("precision", "{precision}"),
+            ("images", "{images}"),
+            ("engine", "{engine}"),
+            ("equal labels", "{equal_labels} of {count}"),
+            ("largest difference of a probability", "{max_difference:.1g}"),
+            ("of a class map", "{max_map_difference:.1g}"),
+        ),
+        explained="Differences from the Python runtime, which crops and resizes with Pillow; all "
+        "engines get the same pixels.",
+    ),
     "export": Table(
         "export",
         (

@@ -3,8 +3,8 @@
     python -m benchmarks.all DATA [--photos PHOTOS] [--only NAME...]
 
 DATA is the archive that the weights were trained on. PHOTOS, files or folders of large JPEGs, are
-for `benchmarks.draft`, which is left out without them. The machine should be idle. Then
-`python -m benchmarks.render` updates the pages.
+for `benchmarks.draft`, which is left out without them. `benchmarks.javascript` needs `make js`. The
+machine should be idle. Then `python -m benchmarks.render` updates the pages.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
         "sessions": [],
         "throughput": [data],
         "damage": [],
+        "javascript": [data],
     }
     return figures | ({"draft": photos} if photos else {})
 

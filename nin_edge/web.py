@@ -116,10 +116,9 @@ def _page() -> Iterator[tuple[str, bytes]]:
     root = installed if installed.is_dir() else source
     for part in ("page", "src"):
         for path in sorted((root / part).iterdir()):
-            if path.suffix in (".html", ".css", ".js"):
-                top = path.name in ("index.html", "sw.js")
-                content = _FOR_READERS.sub(b"", path.read_bytes())
-                yield path.name if top else f"{part}/{path.name}", content
+            top = path.name in ("index.html", "sw.js")
+            content = _FOR_READERS.sub(b"", path.read_bytes())
+            yield path.name if top else f"{part}/{path.name}", content
 
 
 def _with_list(files: Mapping[str, bytes]) -> bytes:

@@ -7,7 +7,7 @@
 ('cat', 0.93)
 """
 
-from nin_edge_runtime.classifier import DEFAULT_MODEL, Classifier, Prediction
+from nin_edge_runtime.classifier import DEFAULT_MODEL, Classifier, GraphOutputs, Prediction
 from nin_edge_runtime.errors import (
     GateError,
     ImageError,
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "Classifier",
     "GateError",
+    "GraphOutputs",
     "ImageError",
     "MissingDependencyError",
     "ModelFileError",

@@ -14,7 +14,7 @@ import numpy as np
 
 from nin_edge_runtime.arguments import probability, whole_number
 from nin_edge_runtime.errors import ImageError
-from nin_edge_runtime.image import MAX_PIXELS, ImageSource
+from nin_edge_runtime.image import MAX_PIXELS, ImageSource, as_array, check_array
 from nin_edge_runtime.model_file.read import model_name, read_model
 from nin_edge_runtime.preprocessing import center_crop_box
 from nin_edge_runtime.session import ModelSession
@@ -29,6 +29,8 @@ DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "nin-cifar10.int8.onnx
 """The model that ships with the runtime, used where none is named."""
 
 _logger = logging.getLogger(__name__)
+
+_IMAGES: Final = "uint8 (N, H, W, 3), RGB, at least one image"
 
 # An image as the network sees it, uint8 (S, S, C), and its original (height, width).
 _Row: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]]"
@@ -57,6 +59,16 @@ class Prediction:
         """The `count` most probable classes with their probabilities, the best first."""
         order = np.argsort(-self.probabilities, kind="stable")[: max(0, count)]
         return [(self.labels[index], float(self.probabilities[index])) for index in order]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GraphOutputs:
+    """What the graph gives for a batch."""
+
+    probabilities: NDArray[np.float32]
+    """(N, K), each row summing to 1."""
+    class_maps: NDArray[np.float32]
+    """(N, K, h, w), the class activation maps, unscaled."""
 
 
 class Classifier:
@@ -226,13 +238,27 @@ class Classifier:
         classify = partial(self._classify, bgr=bgr)
         return stream(images, classify, batch_size=batch_size, workers=workers)
 
-    def graph_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (K,) of an RGB array (H, W, 3), prepared by the graph as far as it can.
+    def graph(self, images: NDArray[np.uint8]) -> GraphOutputs:
+        """Run the whole graph once on a batch of arrays of one size, for servers.
 
-        Calls, batches and streams crop and resize with Pillow, as training does. This tests the
-        graph's own steps, too; see `ModelSession.graph_probabilities`.
+        The graph crops and resizes by itself, so this is what programs in other languages get from
+        the file. Calls, batches and streams crop and resize with Pillow, as training does: the
+        probabilities of images that are not S x S differ slightly. On CUDA, and in files whose
+        graph lacks these steps, Pillow does them here, too.
+
+        Args:
+            images: RGB, uint8 (N, H, W, 3), at least one.
+
+        Raises:
+            ImageError: not such an array, or larger images than `max_pixels`.
         """
-        return self._session.graph_probabilities(pixels)
+        array = as_array(images)
+        if array is None:
+            raise ImageError(f"{type(images).__name__}: expected {_IMAGES}")
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not array.size:
+            raise ImageError(f"array of {array.dtype} with shape {array.shape}: expected {_IMAGES}")
+        check_array(array[0], self._max_pixels)
+        return GraphOutputs(*self._session.graph(array))
 
     def _classify(
         self, images: Sequence[ImageSource], *, bgr: bool

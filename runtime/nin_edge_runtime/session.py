@@ -113,20 +113,27 @@ class ModelSession:
         self._check_probabilities(probabilities)
         return probabilities, maps
 
-    def graph_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (K,) of an RGB array (H, W, 3), prepared by the graph as far as it can.
+    def graph(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities (N, K) and class maps (N, K, h, w), prepared by the graph as far as it can.
 
         `run` takes what Pillow cropped and resized, as in training. The golden samples go this
         way, so that they test the steps in the graph as well. ONNX Runtime has no such `Resize`
         for CUDA: there, Pillow does these steps too.
+
+        Args:
+            images: RGB, uint8 (N, H, W, 3), at least one.
+
+        Raises:
+            ModelFileError: the outputs are not probabilities.
+            NinEdgeError: the graph fails, or the process was forked since the session started.
         """
-        inputs = pixels[np.newaxis]  # (H, W, 3) -> (1, H, W, 3)
+        inputs = np.ascontiguousarray(images)
         if self.info.embedded != "full" or self.provider == "cuda":
-            inputs = self._feed(self.info.preprocessing.resize(pixels)[np.newaxis])
-        probabilities = self._infer(inputs)[0]
+            resize = self.info.preprocessing.resize
+            inputs = self._feed(np.stack([resize(image) for image in images]))
+        probabilities, maps = self._infer(inputs)
         self._check_probabilities(probabilities)
-        row: NDArray[np.float32] = probabilities[0]
-        return row
+        return probabilities, maps
 
     def _warm_up(self) -> None:
         """Run the graph once; refuse one whose outputs are not those of a classifier."""

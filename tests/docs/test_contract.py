@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 import shutil
@@ -19,8 +20,10 @@ from PIL import Image
 from nin_edge_export.graph import IR_VERSION, OPSET
 from nin_edge_export.parity import TOLERANCES as EXPORT_TOLERANCES
 from nin_edge_runtime import DEFAULT_MODEL, Classifier
+from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.image import load_image
 from nin_edge_runtime.model_file import FORMAT_VERSION
+from nin_edge_runtime.preprocessing import Preprocessing
 from nin_edge_runtime.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -114,6 +117,54 @@ def test_every_metadata_key_and_field_is_described(model: Path, contract: Page) 
     for key, text in metadata.items():
         for name in _fields(json.loads(text)):
             assert f"`{name}`" in page, f"the field {name} of {key}"
+
+
+def _vectors(contract: Page, last: str) -> list[list[str]]:
+    """Cells of the table of test vectors whose last column has this title."""
+    table = re.search(
+        rf"^\| seed .*\| {last} \|\n\|[-|]+\n((?:\|.*\n)+)", contract.prose, re.MULTILINE
+    )
+    assert table
+    rows = [line.strip("| ").split(" | ") for line in table[1].splitlines()]
+    assert len(rows) >= 6
+    return [[cell.strip("`") for cell in row] for row in rows]
+
+
+def _digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def test_vectors_of_the_golden_formula_are_the_runtimes(contract: Page) -> None:
+    for seed, size, expected in _vectors(contract, "SHA-256 of the image"):
+        height, width = map(int, size.split(" x "))
+        assert _digest(golden_image(int(seed), height, width)) == expected
+
+
+def test_vectors_of_the_resize_are_the_runtimes(contract: Page) -> None:
+    for seed, sides, size, channels, expected in _vectors(contract, "SHA-256 of the resized image"):
+        height, width = map(int, sides.split(" x "))
+        ones = (1.0,) * int(channels)
+        steps = Preprocessing(int(size), int(channels), mean=ones, std=ones)
+        assert _digest(steps.resize(golden_image(int(seed), height, width))) == expected
+
+
+@pytest.mark.parametrize("model", [*MODELS, DEFAULT_MODEL], ids=lambda path: path.stem)
+def test_the_sha256_is_found_by_the_pages_bytes(model: Path, contract: Page) -> None:
+    pattern = re.search(
+        r"hexadecimal: `([0-9a-f ]+)`, the key, `([0-9a-f ]+)`, the digits", contract.prose
+    )
+    assert pattern
+    start, between = map(bytes.fromhex, pattern.groups())
+    data = model.read_bytes()
+    entry = start + b"nin_edge.sha256" + between
+    assert data.count(entry) == 1
+    place = data.index(entry) + len(entry)
+    digits = data[place : place + 64].decode()
+    assert data[place + 64 : place + 65] == b'"'
+    zeroed = data[:place] + b"0" * 64 + data[place + 64 :]
+    assert hashlib.sha256(zeroed).hexdigest() == digits
+    if model.stem == "format-1.fp32":
+        assert f"`{digits}`" in contract.prose
 
 
 def test_numbers_of_the_contract_are_the_codes(contract: Page) -> None:

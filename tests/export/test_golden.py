@@ -59,7 +59,7 @@ def test_a_few_firm_predictions_may_change_in_int8(changed: int, refused: bool) 
     samples = GoldenSamples(1, images, ((0.7, 0.2, 0.1),) * 8, ())
     rows = iter([(0.3, 0.4, 0.3)] * changed + [(0.6, 0.3, 0.1)] * (8 - changed))
     session: Any = SimpleNamespace(
-        info=SimpleNamespace(precision="int8"), graph_probabilities=lambda image: next(rows)
+        info=SimpleNamespace(precision="int8"), graph=lambda images: (np.array([next(rows)]), None)
     )
     if refused:
         with pytest.raises(GateError, match=f"other classes than PyTorch for {changed} of 8 golde"):
@@ -78,5 +78,5 @@ def test_stored_probabilities_are_the_files_own(
     model = unmeasured[precision]
     classify = Classifier(model.data, provider="cpu", threads=1)
     for image, expected in zip(model.info.golden.images, model.info.golden.file, strict=True):
-        found = classify.graph_probabilities(golden_image(*image))
+        found = classify.graph(golden_image(*image)[np.newaxis]).probabilities[0]
         assert np.allclose(found, expected, rtol=0, atol=1e-6)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -45,6 +47,28 @@ def test_the_packages_own_tests_pass() -> None:
     passed = re.search(r"^\S+ pass (\d+)$", done.stdout, re.MULTILINE)
     assert passed
     assert int(passed[1]) >= 29
+
+
+def test_what_is_packed_is_what_a_user_needs() -> None:
+    done = subprocess.run(
+        ["npm", "pack", "--dry-run", "--json", "--ignore-scripts"],
+        cwd=_node.PACKAGE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (package,) = _packed(json.loads(done.stdout))
+    names = {file["path"] for file in package["files"]}
+    sources = {f"src/{path.name}" for path in (_node.PACKAGE / "src").glob("*.js")}
+    types = {f"types/{path.name}" for path in (_node.PACKAGE / "types").glob("*.d.ts")}
+    expected = {"package.json", "README.md", "examples/label.js", *sources, *types}
+    assert names - {"LICENSE"} == expected  # which packing copies
+    assert "types/index.d.ts" in types
+
+
+def _packed(report: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
+    """The packages in npm's report; npm 11 and newer have them by name."""
+    return list(report.values()) if isinstance(report, dict) else report
 
 
 def pictures(rng: np.random.Generator) -> list[np.ndarray]:

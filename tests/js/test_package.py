@@ -34,9 +34,25 @@ def test_every_locked_package_is_pinned_by_hash_and_names_no_other_registry() ->
 
 
 def test_modules_keep_the_house_rules_of_size() -> None:
-    modules = [path for folder in ("src", "test") for path in (PACKAGE / folder).rglob("*.js")]
+    modules = [
+        path for folder in ("src", "test", "examples") for path in (PACKAGE / folder).rglob("*.js")
+    ]
     assert modules
     for path in modules:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= MODULE_LINES, path.name
         assert max(map(len, lines)) <= LINE_LENGTH, path.name
+
+
+def test_pages_name_the_package_as_it_is_packed() -> None:
+    named = {
+        name
+        for page in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"nin-edge-js-[\w.-]+?\.tgz", page.read_text("utf-8"))
+    }
+    assert named == {f"nin-edge-js-{nin_edge.__version__}.tgz"}
+
+
+def test_the_page_that_ships_in_the_package_has_no_relative_links() -> None:
+    text = (PACKAGE / "README.md").read_text("utf-8")
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", text) == []

@@ -31,8 +31,6 @@ SOFTMAX_TOLERANCE = 1e-6
 """Largest difference of a probability from the softmax of the averaged maps."""
 BATCH_TOLERANCE = 1e-5
 """The same, between an image alone and in a batch: kernels round differently."""
-RESIZE_TOLERANCE = 1e-2
-"""The same, where the graph's resize and Pillow's may differ by 1/255 in a few pixels."""
 DRAFT_TOLERANCE = 5e-2
 """The same, between a large JPEG decoded at a reduced scale and at the full one."""
 
@@ -94,7 +92,9 @@ class TestPrediction:
             np.testing.assert_allclose(
                 probabilities, softmax / softmax.sum(), rtol=0, atol=SOFTMAX_TOLERANCE
             )
-            np.testing.assert_array_equal(classify.graph_probabilities(image), probabilities)
+            found = classify.graph(image[np.newaxis])
+            np.testing.assert_array_equal(found.probabilities[0], probabilities)
+            np.testing.assert_array_equal(found.class_maps[0], maps)
 
     def test_the_class_map_is_a_copy_of_the_best_classs_map(
         self, tiny_model: Path, classify: Classifier, images: list[np.ndarray]
@@ -199,21 +199,6 @@ class TestBatch:
     def test_a_bad_image_is_named_by_its_index(self, classify: Classifier) -> None:
         with pytest.raises(ImageError, match=r"image 1: .*missing\.jpg"):
             classify.batch([golden_image(0, 8, 8), "missing.jpg", b""])
-
-
-class TestGraph:
-    @pytest.mark.parametrize("name", ["format-1", "grey"])
-    def test_the_graphs_own_resize_agrees_with_the_calls(
-        self, tiny_model: Path, images: list[np.ndarray], name: str
-    ) -> None:
-        classify = Classifier(tiny_model.with_name(f"{name}.fp32.onnx"), provider="cpu", threads=1)
-        for image in images:
-            np.testing.assert_allclose(
-                classify.graph_probabilities(image),
-                classify(image).probabilities,
-                rtol=0,
-                atol=RESIZE_TOLERANCE,
-            )
 
 
 class TestSettings:

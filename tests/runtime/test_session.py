@@ -38,7 +38,7 @@ def test_graph_that_was_never_sealed_is_run(
     np.testing.assert_array_equal(probabilities[0], classify(image).probabilities)
     assert maps.shape == (1, 3, 4, 4)
     np.testing.assert_array_equal(
-        session.graph_probabilities(image), classify.graph_probabilities(image)
+        session.graph(image[np.newaxis])[0], classify.graph(image[np.newaxis]).probabilities
     )
 
 
@@ -92,7 +92,7 @@ def test_outputs_that_are_no_probabilities_are_never_answered(
     outputs[0] = np.concatenate([good, np.array([row], np.float32)])
     for call in (
         lambda: classify.batch([image, image]),
-        lambda: classify.graph_probabilities(image),
+        lambda: classify.graph(np.stack([image, image])),
     ):
         with pytest.raises(ModelFileError, match=r"outputs (NaN|.* as the smallest probability)"):
             call()

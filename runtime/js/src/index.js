@@ -12,3 +12,12 @@ export { goldenImage, TOLERANCES } from "./golden.js";
 export { MAX_PIXELS } from "./image.js";
 export { FORMAT_VERSION } from "./metadata.js";
 export { load, Model, Prediction } from "./model.js";
+
+/** @typedef {import("./image.js").Box} Box */
+/** @typedef {import("./image.js").Pixels} Pixels */
+/** @typedef {import("./metadata.js").Metadata} Metadata */
+/** @typedef {import("./model.js").ClassMap} ClassMap */
+/** @typedef {import("./model.js").LoadOptions} LoadOptions */
+/** @typedef {import("./model.js").Ort} Ort */
+/** @typedef {import("./model.js").Replay} Replay */
+/** @typedef {import("./model.js").Sample} Sample */

@@ -301,7 +301,8 @@ function parseValues(properties) {
  * @param {[number, number]} digits first byte, and the byte after the last
  */
 function fileSha256(bytes, [start, end]) {
-  return sha256(bytes.slice().fill(0x30, start, end)); // the digit 0
+  const copy = new Uint8Array(bytes); // not `slice`: that of a Buffer of Node is a view
+  return sha256(copy.fill(0x30, start, end)); // the digit 0
 }
 
 /** @param {Uint8Array} bytes */
@@ -322,6 +323,8 @@ function attempt(before, after, action) {
   try {
     return action();
   } catch (error) {
-    throw new ModelFileError(printable(before) + shortened(error) + after);
+    const deep = error instanceof RangeError; // the stack's end, in the parser of JSON
+    const reason = deep ? "JSON that is nested too deeply" : error;
+    throw new ModelFileError(printable(before) + shortened(reason) + after);
   }
 }

@@ -2,7 +2,7 @@
 
 import { ModelFileError, NinEdgeError, printable, shortened } from "./errors.js";
 import { goldenImage, TOLERANCES } from "./golden.js";
-import { centerCrop, MAX_PIXELS, squarePixels } from "./image.js";
+import { centerCrop, MAX_PIXELS, squarePixels, typeName } from "./image.js";
 import { readMetadata } from "./metadata.js";
 
 /** @typedef {import("./image.js").Pixels} Pixels */
@@ -298,10 +298,11 @@ export async function load(bytes, { ort, executionProviders, threads = 1, name }
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
     throw new RangeError(`threads ${threads}, expected 1 to 1024`);
   }
-  if (!(bytes instanceof Uint8Array || bytes instanceof ArrayBuffer)) {
-    throw new TypeError("expected the bytes of an .onnx file, a Uint8Array or an ArrayBuffer");
+  const kind = typeName(bytes);
+  if (kind !== "Uint8Array" && kind !== "ArrayBuffer") {
+    throw new TypeError(`${kind}: expected the bytes of a model, a Uint8Array or an ArrayBuffer`);
   }
-  const data = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
+  const data = kind === "Uint8Array" ? /** @type {Uint8Array} */ (bytes) : new Uint8Array(bytes);
   const title = printable(name ?? `model of ${data.length} bytes`);
   const { metadata, batch } = await readMetadata(data, title);
   const { size } = metadata.preprocessing;

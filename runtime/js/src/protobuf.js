@@ -59,7 +59,9 @@ export function* fields(bytes, position, end) {
  * @property {Map<string, string>} properties its metadata
  * @property {[number, number] | null} digits position of the 64 digits of its SHA-256
  * @property {number | null} batch images of a run, where the graph fixes their number
- *
+ */
+
+/**
  * Read the parts of a ModelProto that describe it.
  *
  * @param {Uint8Array} bytes the whole file

@@ -11,14 +11,13 @@ import { shortened } from "./errors.js";
  * @throws {Error} not strict JSON
  */
 export function parseJson(text) {
-  const value = JSON.parse(text, (key, inner) => {
+  return JSON.parse(text, (key, inner) => {
     if (inner === Infinity || inner === -Infinity) throw new Error("a number is beyond float64");
     if (typeof inner === "string" && LONE.test(inner))
       throw new Error("a lone surrogate is not Unicode");
     if (LONE.test(key)) throw new Error("a lone surrogate is not Unicode");
     return inner;
   });
-  return value;
 }
 
 const LONE = /\p{Surrogate}/u;

@@ -91,6 +91,11 @@ test("unknown keys are ignored", async () => {
   assert.equal((await readMetadata(forged, "forged")).metadata.precision, "fp32");
 });
 
+test("JSON that is nested too deeply is refused", async () => {
+  const deep = "[".repeat(1e5) + "]".repeat(1e5);
+  await refused(forge(model("format-1"), { later: deep }), /JSON that is nested too deeply/);
+});
+
 test("labels of control characters stay as they are; messages escape them", async () => {
   const labels = ["\u0007\u001b[31m", "\u202e", "b\n"];
   const { metadata } = await readMetadata(
@@ -147,6 +152,14 @@ test("no truncated file and no flipped bit is accepted", async () => {
     damaged[position] ^= 1 << (position % 8);
     await refused(damaged, /./);
   }
+});
+
+test("the caller's bytes stay as they are, also those of a Buffer", async () => {
+  const bytes = Buffer.from(model("format-1"));
+  const before = Buffer.from(bytes).toString("hex");
+  await readMetadata(bytes, "buffer");
+  await readMetadata(bytes, "again");
+  assert.equal(bytes.toString("hex"), before);
 });
 
 test("a view of a larger buffer is read like a copy", async () => {

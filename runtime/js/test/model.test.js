@@ -199,7 +199,7 @@ test("what ONNX Runtime cannot load and wrong arguments are named", async () => 
   );
   await assert.rejects(
     load(/** @type {any} */ ("model.onnx"), { ort }),
-    /expected the bytes of an \.onnx file/,
+    /^TypeError: String: expected the bytes of a model/,
   );
 });
 

@@ -1,0 +1,92 @@
+"""Does the JavaScript package give the Python runtime's predictions?
+
+    python -m benchmarks.javascript DATA
+
+Classifies 100 test images of DATA, the archive that the weights were trained on, and drawn images
+of other sizes, with the files of the default weights: by nin-edge-js in Node, and by the Python
+runtime. Both get the same pixels, one image a call. `make js` installs what it needs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import _node
+from benchmarks._result import Row, answer, parser
+from nin_edge.data import open_dataset
+from nin_edge.weights import DEFAULT_WEIGHTS
+from nin_edge_runtime import Classifier
+from nin_edge_runtime.golden import golden_image
+
+IMAGES: Final = 100
+SIZES: Final = ((8, 8), (31, 20), (64, 64), (120, 161), (333, 250), (480, 640), (1500, 2000))
+"""(height, width) of the drawn images in pixels."""
+
+
+def main() -> None:
+    """Measure and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("data", type=Path)
+    options = arguments.parse_args()
+    if (reason := _node.missing()) is not None:
+        raise SystemExit(f"benchmarks.javascript: {reason}")
+    dataset = open_dataset(options.data, size=32)
+    tests = dataset.indices("test")
+    photos = [dataset.images[index] for index in tests[:: len(tests) // IMAGES][:IMAGES]]
+    drawn = [golden_image(seed, *size) for seed, size in enumerate(SIZES)]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in exported(Path(folder)):
+            rows += compared(name, model, f"{len(photos)} test images", photos)
+            largest = " x ".join(map(str, SIZES[-1]))
+            rows += compared(name, model, f"{len(drawn)} drawn ones, up to {largest}", drawn)
+    versions = ", ".join(f"{name} {version}" for name, version in _node.versions().items())
+    answer(
+        "javascript",
+        rows,
+        rounds="one call for each image",
+        packages=("onnxruntime", "pillow", "numpy"),
+        notes=(f"JavaScript: {versions}.",),
+        output=options.output,
+    )
+
+
+def exported(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files of the default weights, by precision."""
+    from nin_edge.checkpoint import Checkpoint
+    from nin_edge_export import export_models
+
+    for model in export_models(Checkpoint.load(DEFAULT_WEIGHTS)):
+        (path := folder / f"{model.info.precision}.onnx").write_bytes(model.data)
+        yield model.info.precision, path
+
+
+def compared(
+    precision: str, model: Path, named: str, images: Sequence[NDArray[np.uint8]]
+) -> Iterator[Row]:
+    """A row for each engine, against the Python runtime."""
+    classify = Classifier(model, provider="cpu", threads=1)
+    expected = [classify(image) for image in images]
+    probabilities = np.stack([prediction.probabilities for prediction in expected])
+    maps = np.stack([prediction.class_map.ravel() for prediction in expected])
+    found = _node.classify(model, images)
+    labels = [prediction.label for prediction in expected]
+    yield {
+        "precision": precision,
+        "images": named,
+        "count": len(images),
+        "engine": "Node",
+        "equal_labels": sum(map(str.__eq__, labels, found.labels)),
+        "max_difference": float(np.abs(found.probabilities - probabilities).max()),
+        "max_map_difference": float(np.abs(found.maps - maps).max()),
+    }
+
+
+if __name__ == "__main__":
+    main()
