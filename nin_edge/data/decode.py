@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from types import ModuleType
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -74,7 +75,7 @@ class Decoder:
             pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
             try:
                 for chunk in chunks:
-                    with _signals_blocked():  # submitting starts the workers
+                    with _signals_blocked(), _main_hidden():  # submitting starts the workers
                         future = pool.submit(task, chunk)
                     pending.append(([name for name, _ in chunk], future))
                     if len(pending) > 2 * self.workers:
@@ -121,6 +122,21 @@ def _chunks(
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Hide the main module for a moment: a process started meanwhile does not import it.
+
+    Else a script without `if __name__ == "__main__"` would run again in each worker, which waits
+    for the data set that the script itself is opening.
+    """
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before
 
 
 @contextmanager

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +35,25 @@ def test_several_workers_give_what_one_gives(
     assert (one.fingerprint, one.unreadable) == (several.fingerprint, several.unreadable)
     assert [name for name, _ in several.unreadable] == ["circle/007.png"]
     assert calls == [(done, 100) for done in (32, 64, 96, 100)]
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(tmp_path / "many", {"circle": 6, "square": 6})
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from nin_edge.data import decode, open_dataset\n"
+        "decode._POOL_FROM = 10\n"
+        f"print(len(open_dataset({str(folder)!r}, size=16, workers=2).images))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "12\n", "")
 
 
 def test_images_are_decoded_as_they_come() -> None:
