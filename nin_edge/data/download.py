@@ -1,6 +1,7 @@
 """Downloads: over HTTPS, resumed when interrupted, checked by checksum.
 
-Nothing else in nin-edge opens a connection. An unfinished file is called `NAME.part`, and the next
+Data sets are in the catalogue here, and `nin_edge.web` has one more file. Nothing else in nin-edge
+opens a connection. An unfinished file is called `NAME.part`, and the next
 attempt resumes it; it is renamed once its checksum is right.
 """
 
