@@ -10,10 +10,12 @@ needs, but for Chromium.
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image
 
@@ -35,39 +37,52 @@ def main() -> None:
     options = arguments.parse_args()
     if (reason := _browser.missing()) is not None:
         raise SystemExit(f"benchmarks.web: {reason}")
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for precision, model in exported(folder):
-            site = folder / precision
-            write_page(model, site, onnxruntime_web=_browser.ONNXRUNTIME_WEB)
-            rows.append(measured(precision, site, folder))
         if options.screenshots:
             screenshots(folder, options.screenshots.absolute())
+        sites = {}
+        for precision, model in exported(folder):
+            sites[precision] = str(folder / f"page {precision}")
+            page = Path(sites[precision])
+            write_page(model, page, onnxruntime_web=_browser.ONNXRUNTIME_WEB)
+        sizes = _browser.run("sizes.js", {"sites": list(sites.values())}, folder)
+        rows: list[Row] = [
+            {"precision": precision, **summed(files), **timed(site, folder)}
+            for (precision, site), files in zip(sites.items(), sizes, strict=True)
+        ]
     versions = ", ".join(f"{name} {version}" for name, version in _browser.versions().items())
+    notes = [f"In the browser: {versions}."]
+    load, processors = os.getloadavg()[1], os.cpu_count() or 1
+    if load > processors:
+        notes.append(f"The machine was busy: a load of {load:.0f} on {processors} CPUs.")
     answer(
         "web",
         rows,
-        rounds=f"{ROUNDS} loads and {CALLS} calls, medians",
-        packages=(),
-        notes=(f"In the browser: {versions}.",),
+        rounds=f"medians of {ROUNDS} loads and {CALLS} calls",
+        packages=("nin-edge",),
+        notes=notes,
         output=options.output,
     )
 
 
-def measured(precision: str, site: Path, folder: Path) -> Row:
-    """Sizes and times of one page."""
-    files = _browser.run("sizes.js", {"site": str(site)}, folder)
+def summed(files: Sequence[Mapping[str, Any]]) -> Row:
+    """Bytes of a page's parts."""
     sizes = {file["name"]: file["bytes"] for file in files}
     runtime = sum(size for name, size in sizes.items() if name.startswith("onnxruntime-web"))
-    task = {"site": str(site), "images": [str(PHOTO)] * CALLS, "rounds": ROUNDS}
-    found = _browser.run("classify.js", task, folder)
     return {
-        "precision": precision,
         "page_bytes": sum(sizes.values()) - runtime - sizes["model.onnx"],
         "onnxruntime_bytes": runtime,
         "model_bytes": sizes["model.onnx"],
         "brotli_bytes": sum(file["brotli"] for file in files),
+    }
+
+
+def timed(site: str, folder: Path) -> Row:
+    """How long a page takes to answer."""
+    task = {"site": site, "images": [str(PHOTO)] * CALLS, "rounds": ROUNDS}
+    found = _browser.run("classify.js", task, folder)
+    return {
         "first_answer_ms": statistics.median(found["first"]),
         "slowest_answer_ms": max(found["first"]),
         "latency_ms": statistics.median(one["milliseconds"] for one in found["answers"]),
