@@ -41,6 +41,20 @@ test("opaque RGBA is RGB, and transparency is laid over white", () => {
   );
 });
 
+test("every sample at every alpha is laid over white as by Pillow", () => {
+  const data = new Uint8Array(256 * 256 * 4);
+  for (let pixel = 0; pixel < 256 * 256; pixel++) {
+    const x = pixel % 256;
+    data.set([x, 255 - x, (x * 7) % 256, Math.floor(pixel / 256)], 4 * pixel);
+  }
+  const image = { data, width: 256, height: 256 };
+  // Of `Preprocessing(256, channels, ...).load(image)` with Pillow 13.0.
+  const colour = "25f1a6efe873107875a9a7d1d815cb8cbff22f799410698f08d3eaa94ec39d16";
+  const grey = "aa2e56f28c03a7769f4dc0b0d971089dc1bf1265024ddf2227f4da64221c89cb";
+  assert.equal(digest(squarePixels(image, 256, 3)), colour);
+  assert.equal(digest(squarePixels(image, 256, 1)), grey);
+});
+
 test("the crop is the centred square; a remainder stays at the right or the bottom", () => {
   assert.deepEqual(centerCrop(50, 41), { left: 4, top: 0, right: 45, bottom: 41 });
   assert.deepEqual(centerCrop(3, 10), { left: 0, top: 3, right: 3, bottom: 6 });
