@@ -1,8 +1,8 @@
 """Downloads: over HTTPS, resumed when interrupted, checked by checksum.
 
-Data sets are in the catalogue here; `nin_edge.web` has one more file. Nothing else in nin-edge opens
-a connection. An unfinished file is called `NAME.part`, and the next attempt resumes it; it is
-renamed once its checksum is right.
+The data sets are in the catalogue here; `nin_edge.web` names one more file. Nothing else in
+nin-edge opens a connection. An unfinished file is called `NAME.part`, and the next attempt resumes
+it; it is renamed once its checksum is right.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ export const ISOLATED = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** Host whose pages, over plain http, are no secure context, as those of another machine are not. */
+/** Over plain http, its pages are no secure context, like those of another machine. */
 export const PLAIN_HOST = "page.test";
 
 /**

@@ -49,12 +49,13 @@ async function useModel(bytes, name) {
 }
 
 /** The smallest score that counts as an answer, 0 to 1. */
-const minScore = () => (field.validity.valid ? Number(field.value) : 0);
+const minScore = () => (inRange() ? Number(field.value) : 0);
+const inRange = () => field.value >= 0 && field.value <= 1;
 
 function applyMinScore() {
   if (!model) return;
   const text = coverageText(model.metadata, minScore());
-  write("coverage", field.validity.valid ? text : "Expected a score from 0 to 1.");
+  write("coverage", inRange() ? text : "Expected a score from 0 to 1.");
   answers.forEach(refreshRow);
   if (current) view(current);
 }
