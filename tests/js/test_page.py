@@ -37,7 +37,7 @@ BLENDED = 0.02
 
 MODELS = ("format-1.fp32.onnx", "grey-none.fp32.onnx")  # all of them run in Node, too
 ORIENTATIONS = range(1, 9)
-IMAGES = 12
+IMAGES = 6
 TRANSPARENT = IMAGES - 1
 ORIENTATION_TAG = 0x0112
 
@@ -88,7 +88,7 @@ def drawn_images(folder: Path) -> list[str]:
     """Golden images of other seeds than the models', the last with transparency."""
     paths = [folder / f"drawn {index}.png" for index in range(IMAGES)]
     for index, path in enumerate(paths):
-        image = Image.fromarray(golden_image(100 + index, 30 + 11 * index, 90 - 5 * index))
+        image = Image.fromarray(golden_image(100 + index, 30 + 22 * index, 90 - 10 * index))
         if index == TRANSPARENT:
             image.putalpha(Image.linear_gradient("L").resize(image.size))
         image.save(path)
