@@ -291,8 +291,8 @@ def evaluate(
             name of weights that ship.
         data: images of the model's classes, or of some of them.
         split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
-            split, or else the validation split, if None; `all` of data without splits that lack a
-            class.
+            split, else the validation split, else the hold-out, if None; `all` of data without
+            splits that lack a class.
         provider: `auto`, `cpu` or `cuda`.
         on_progress: called with what is being done.
 
@@ -325,6 +325,7 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
         official=settings.get("official"),
         labels=settings.get("labels"),
         test_split=settings.get("test_split"),
+        zip_encoding=settings.get("zip_encoding"),
         download=settings.get("download", False),
         progress=lambda name, done, total: report(Loading(f"fetching {name}, bytes", done, total)),
     )

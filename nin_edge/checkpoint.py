@@ -21,7 +21,7 @@ from torch import Tensor
 from nin_edge._version import __version__
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.quantised_points import ActivationRange
-from nin_edge.tensorfile import read_tensors, tensors_digest, write_tensors
+from nin_edge.tensorfile import check_tensors, read_tensors, tensors_digest, write_tensors
 from nin_edge.trained_scores import TrainedScores
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.model_file.limits import MAX_LABEL
@@ -176,20 +176,7 @@ class Checkpoint:
         """Raise ValueError unless the weights have the network's names, shapes and types."""
         with torch.device("meta"):  # shapes only, no memory
             network = NiN(self.config).state_dict()
-        expected = {name: tuple(value.shape) for name, value in network.items()}
-        shapes = {name: tuple(value.shape) for name, value in self.weights.items()}
-        for name in sorted(expected.keys() | shapes.keys()):
-            if expected.get(name) != shapes.get(name):
-                raise ValueError(
-                    f"tensor {name!r} has shape {shapes.get(name, 'none (it is missing)')}, "
-                    f"the network in the header has {expected.get(name, 'no such tensor')}"
-                )
-            weight = self.weights[name]
-            if weight.dtype != network[name].dtype or not weight.isfinite().all():
-                raise ValueError(
-                    f"tensor {name!r} is of {weight.dtype} or not finite, "
-                    f"expected finite numbers of {network[name].dtype}"
-                )
+        check_tensors(self.weights, network)
 
 
 def read_config(stored: Mapping[str, Any]) -> NetworkConfig:

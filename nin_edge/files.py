@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nin_edge_runtime.errors import NinEdgeError
-from nin_edge_runtime.folders import MARKER, written_names
+from nin_edge_runtime.folders import MARKER, MARKER_BYTES, read_start, written_names
 
 _WHOLE_FOLDER: Final = b"nin-edge wrote this folder: it is not read as images.\n"
 
@@ -97,6 +97,6 @@ def mark_written(folder: Path, names: Iterable[str] | None = None) -> None:
     if names is None:
         marker.write_bytes(_WHOLE_FOLDER)  # a part of it says the same
         return
-    known = written_names(marker.read_bytes()) if marker.is_file() else frozenset[str]()
+    known = written_names(read_start(marker, MARKER_BYTES) if marker.is_file() else b"[]")
     if known is not None and (added := set(names) - known):
         write_atomically(marker, json.dumps(sorted(known | added), indent=0).encode())

@@ -1,11 +1,18 @@
-"""Locks between processes, on Linux, macOS and Windows; a killed process leaves none behind."""
+"""Locks between processes, on Linux, macOS and Windows; a killed process leaves none behind.
+
+What is locked is a plain file. A link in its place would have another file written to, and a pipe
+would be waited for.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -13,6 +20,29 @@ from nin_edge_runtime.errors import NinEdgeError
 
 LOCK_NAME: Final = ".nin-edge.lock"
 """Name of the file that reserves a whole folder."""
+
+
+def open_plain(path: Path) -> FileIO:
+    """Open a plain file to read it and to append to it; it is made if missing.
+
+    Raises:
+        NinEdgeError: a link, a pipe or a device is there.
+        OSError: it cannot be opened.
+    """
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file: FileIO = open(  # noqa: SIM115  # the caller closes it; Path.open has no opener
+            path, "ab+", buffering=0, opener=lambda name, mode: os.open(name, mode | flags, 0o666)
+        )
+    except OSError as error:
+        if not path.is_symlink() and error.errno != errno.ENXIO:
+            raise
+    else:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_nlink < 2 and not path.is_symlink():
+            return file
+        file.close()
+    raise NinEdgeError(f"{path}: a link, a pipe or a device, expected a plain file; remove it")
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -67,7 +97,7 @@ def _locked(path: Path, refusal: str) -> Iterator[None]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
+            file = open_plain(path)
         except (FileNotFoundError, FileExistsError):
             if path.parent.is_symlink() or (path.parent.exists() and not path.parent.is_dir()):
                 raise

@@ -171,12 +171,8 @@ class NetworkConfig:
         """Multiply-adds of all convolutions for one image, without bias, pooling and softmax."""
         return self.work().multiply_adds
 
-    def work(self, batch: int = 1) -> Work:
-        """What one run costs, at most and in every precision: the check of model files bounds it.
-
-        Args:
-            batch: images of the run.
-        """
+    def work(self) -> Work:
+        """What one image costs, at most and in every precision; model files have its limits."""
         layers = [
             convolution_work(inputs, outputs, kernel**2, side**2)
             for shapes, side in zip(self.layer_shapes(), self.map_sides(), strict=True)
@@ -186,18 +182,14 @@ class NetworkConfig:
             layers.append(
                 convolution_work(self.classes, self.classes, self.map_sides()[-1] ** 2, 1)
             )
-        weights = [
-            inputs * outputs * kernel**2
-            for shapes in self.layer_shapes()
-            for inputs, outputs, kernel in shapes
-        ]
         pixels = self.size**2
         return Work(
-            multiply_adds=batch * sum(layer.multiply_adds for layer in layers),
-            largest=max(*weights, batch * max(3 * pixels, *(layer.largest for layer in layers))),
+            multiply_adds=sum(layer.multiply_adds for layer in layers),
+            largest=max(3 * pixels, *(layer.largest for layer in layers)),
             # A layer has up to five tensors (casts around its ReLU, a pooling), preprocessing less
             # than 32 values a pixel.
-            total=batch * (32 * pixels + 5 * sum(layer.total for layer in layers)) + sum(weights),
+            total=32 * pixels + 5 * sum(layer.total for layer in layers),
+            weights=sum(layer.weights for layer in layers),
             convolutions=len(layers),
         )
 

@@ -19,10 +19,13 @@ from torch import Tensor
 from nin_edge._version import __version__
 from nin_edge.files import write_atomically
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file import strict_json
 
 FORMAT_VERSION: Final = 1
 """Version of the header's layout; files of a newer version are refused."""
+
+_MAX_BYTES: Final = 2**31 - 1  # as for a model; any network of this project takes less
 
 Content: TypeAlias = Literal["checkpoint", "training state"]
 """What a file contains."""
@@ -60,12 +63,16 @@ def read_tensors(path: Path, content: Content) -> tuple[dict[str, Tensor], dict[
         ModelFileError: the file is missing, damaged, of a newer format, or contains something else.
     """
     if not path.is_file():
-        problem = "a folder" if path.is_dir() else "no such file"
+        problem = (
+            "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "no such file"
+        )
         raise ModelFileError(f"{path}: {problem}, expected a {content}")
     if path.suffix.lower() == ".onnx":
         raise ModelFileError(f"{path}: an ONNX model, expected a {content} (.safetensors)")
     try:
-        data = path.read_bytes()
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        data = read_start(path, _MAX_BYTES)
         tensors = safetensors.torch.load(data)
         # The library checks the header's length and JSON, but returns the tensors only.
         length = int.from_bytes(data[:8], "little")
@@ -120,3 +127,35 @@ def tensors_digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> 
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_tensors(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that tensors can take the place of others.
+
+    Args:
+        given: tensors by name, as read from a file.
+        expected: those of the network; their values do not matter.
+
+    Raises:
+        ValueError: names, shapes or types differ; or a value is not finite, or a variance or a
+            counter negative.
+    """
+    for name in sorted(given.keys() | expected.keys()):
+        shape, wanted = _shape(given.get(name)), _shape(expected.get(name))
+        if shape != wanted:
+            raise ValueError(
+                f"tensor {name!r} has shape {shape}, the network in the header has {wanted}"
+            )
+        value, dtype = given[name], expected[name].dtype
+        if value.dtype != dtype or not value.isfinite().all():
+            raise ValueError(
+                f"tensor {name!r} is of {value.dtype} or not finite, "
+                f"expected finite numbers of {dtype}"
+            )
+        counts = name.endswith("running_var") or not value.is_floating_point()
+        if counts and (value < 0).any():
+            raise ValueError(f"tensor {name!r} has negative values, expected none")
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none (no such tensor)" if tensor is None else str(tuple(tensor.shape))

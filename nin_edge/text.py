@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+_LONGEST_NAME: Final = 200  # characters; file systems have 255
 
 
 def printable(text: str) -> str:
     """Text with control characters escaped, so that a file name cannot act on a terminal."""
+    # The runtime has the same; importing it would load NumPy before `--help`.
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
         for char in text
@@ -15,12 +19,14 @@ def printable(text: str) -> str:
 
 def shortened(text: str, limit: int = 200) -> str:
     """Text of a file from anywhere: control characters escaped, the rest of a long one counted."""
-    if len(text) <= limit:
-        return printable(text)
-    return f"{printable(text[:limit])}... ({len(text):,} characters)"
+    return printable(_cut(text, limit))
 
 
 def list_some(names: Sequence[str], limit: int = 10) -> str:
-    """Names with commas between them, the rest of a long list as a number."""
+    """Names with commas between them, the rest of a long list or name as a number."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(_cut(name, _LONGEST_NAME) for name in names[:limit]) + more
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

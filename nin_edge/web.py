@@ -22,6 +22,7 @@ from nin_edge.data.download import Progress, Remote, download
 from nin_edge.files import require_folder, write_atomically
 from nin_edge_runtime import ModelInfo, read_model
 from nin_edge_runtime.errors import NinEdgeError
+from nin_edge_runtime.folders import read_start
 
 RELEASE: Final = "1.30.0"
 """The release of onnxruntime-web that the page is tested with."""
@@ -47,6 +48,8 @@ _PARTS: Final = {
         "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     ),
 }
+_PART_BYTES: Final = 1 << 25  # more than any part has
+_HEAD_BYTES: Final = 4096
 _MARK: Final = b'name="generator" content="nin-edge"'
 # Indentation, and comments of whole lines: 40% of the bytes, which no browser needs.
 _FOR_READERS: Final = re.compile(rb"(?ms)^[ \t]*((/\*\*.*?\*/|//[^\n]*)\n)?")
@@ -91,7 +94,7 @@ def write_page(
     data, info = read_model(model)
     require_folder(folder)
     index = folder / "index.html"
-    if index.exists() and _MARK not in index.read_bytes():
+    if index.exists() and _MARK not in read_start(index, _HEAD_BYTES):
         raise NinEdgeError(
             f"{index}: of another page, expected a new folder or one of nin-edge web"
         )
@@ -135,13 +138,12 @@ def _installed(package: Path) -> dict[str, bytes]:
     """The parts of ONNX Runtime Web, of an installation by npm."""
     parts = {}
     for name, (path, _) in _PARTS.items():
-        try:
-            parts[name] = (package / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        parts[name] = read_start(package / path, _PART_BYTES)
+        if not parts[name]:
             raise NinEdgeError(
                 f"{package}: no {path} in it, expected the folder node_modules/onnxruntime-web of "
                 f"`npm install onnxruntime-web@{RELEASE}`"
-            ) from None
+            )
     return _checked(parts, package)
 
 
@@ -161,7 +163,7 @@ def _downloaded(fetch: bool, progress: Progress | None) -> dict[str, bytes]:
     try:
         with tarfile.open(archive) as package:
             parts = {
-                name: file.read()
+                name: file.read(_PART_BYTES)
                 for name, (path, _) in _PARTS.items()
                 if (file := package.extractfile(f"package/{path}")) is not None
             }

@@ -37,6 +37,7 @@ from nin_edge_export.seal import describe, seal
 from nin_edge_runtime import GateError, ModelFileError, ModelInfo, NinEdgeError, read_model
 from nin_edge_runtime.model_file import EMBEDDED, PRECISIONS
 from nin_edge_runtime.model_file.certificate import FITTED_BEFORE, FITTED_HERE, Quantization
+from nin_edge_runtime.model_file.limits import MAX_BATCH
 from nin_edge_runtime.session import ModelSession
 
 
@@ -75,8 +76,8 @@ class ExportOptions:
                     raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
         if not OPSET <= self.opset <= NEWEST_OPSET:
             raise ValueError(f"opset {self.opset}: expected {OPSET} to {NEWEST_OPSET}")
-        if self.batch is not None and not 1 <= self.batch <= 4096:
-            raise ValueError(f"batch {self.batch}: expected 1 to 4096 images")
+        if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
+            raise ValueError(f"batch {self.batch}: expected 1 to {MAX_BATCH} images")
         if self.calibration_images < 1:
             raise ValueError(f"{self.calibration_images} calibration images: expected at least 1")
         if self.max_drop is not None and not self.max_drop >= 0:

@@ -68,9 +68,9 @@ def build_graph(
     if not OPSET <= opset <= NEWEST_OPSET:
         raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
     try:
-        checkpoint.config.work(batch or 1).check()
+        checkpoint.config.work().check(batch or 1)
     except ValueError as error:
-        raise ModelFileError(f"a batch of {batch or 1:,} images: {error}") from None
+        raise ModelFileError(str(error)) from None
     image, last = build_input(checkpoint.preprocessing, embedded, batch)
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)

@@ -103,9 +103,14 @@ def build_preprocessing(
         )
     # Only now: resizing uint8 NHWC is equal to Pillow, and takes a quarter of the bytes.
     planes = node("Transpose", [last], "planes", perm=[0, 3, 1, 2])  # NHWC -> NCHW
-    values = node("Cast", [planes], "values", to=TensorProto.FLOAT)
     scale, shift = (part.reshape(-1, 1, 1) for part in preprocessing.scale_and_shift())
-    scaled = node("Mul", [values, constant("scale", scale, np.float32)], "scaled")
-    node("Add", [scaled, constant("shift", shift, np.float32)], NORMALIZED)
+    if preprocessing.zero_point is not None:
+        step = constant("scale", scale.item(0), np.float32)
+        zero = constant("zero_point", preprocessing.zero_point, np.uint8)
+        node("DequantizeLinear", [planes, step, zero], NORMALIZED)
+    else:  # of a checkpoint from before networks had one scale for all channels
+        values = node("Cast", [planes], "values", to=TensorProto.FLOAT)
+        scaled = node("Mul", [values, constant("scale", scale, np.float32)], "scaled")
+        node("Add", [scaled, constant("shift", shift, np.float32)], NORMALIZED)
     used = {name for item in nodes for name in item.input}
     return nodes, [tensor for tensor in constants if tensor.name in used]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from nin_edge.cli._common import PATH, NumberRange, on_terminal, printable
-from nin_edge.text import list_some
+from nin_edge.text import list_some, shortened
 
 if TYPE_CHECKING:
     from nin_edge.data import Dataset, Location
@@ -22,6 +22,7 @@ DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
 
 _EXAMPLES: Final = 3  # duplicates that are named
 _LEFT_OUT: Final = 10  # files left out that are named
+_LONGEST: Final = 500  # characters of such a line
 
 dataset_option = click.option(
     "--dataset",
@@ -46,6 +47,12 @@ test_split_option = click.option(
     metavar="SHARE",
     help="Take this part of each class's training images as the test split of data without one.",
 )
+zip_encoding_option = click.option(
+    "--zip-encoding",
+    metavar="NAME",
+    help="Encoding of the names in a zip that does not state it, such as cp949; guessed if not "
+    "given.",
+)
 
 
 def open_data(location: Location, size: int, channels: int, classes: Sequence[str]) -> Dataset:
@@ -68,10 +75,12 @@ def describe(dataset: Dataset) -> None:
     from nin_edge.data import OFFICIAL
 
     for name, reason in dataset.unreadable[:_LEFT_OUT]:
-        click.echo(printable(f"left out {name}: {reason}"), err=True)
+        click.echo(shortened(f"left out {name}: {reason}", _LONGEST), err=True)
     if dataset.unreadable:
-        count = len(dataset.unreadable)
-        click.echo(f"{count:,} file{'s' if count > 1 else ''} left out", err=True)
+        folders = sum(name.endswith("/") for name, _ in dataset.unreadable)
+        counts = (("file", len(dataset.unreadable) - folders), ("folder", folders))
+        parts = [f"{count:,} {noun}{'s' * (count > 1)}" for noun, count in counts if count]
+        click.echo(f"{', '.join(parts)} left out", err=True)
     if dataset.passed_over:
         click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""

@@ -40,6 +40,13 @@ class _Failure(click.ClickException):
         self.exit_code = code  # type: ignore[misc]
 
 
+class _OneLine(logging.Formatter):
+    """Escapes what is logged: names of files are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's
+        return printable(super().formatMessage(record))
+
+
 class _Group(click.Group):
     """Loads verbs on demand; turns every expected error into one line and an exit code."""
 
@@ -89,9 +96,16 @@ class _Group(click.Group):
 )
 def main(verbose: bool) -> None:
     """Train a Network-in-Network classifier, export it to one ONNX file, run it on a device."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    if not verbose:
+        handler.addFilter(_is_for_users)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Whether a log entry helps users: warnings of other libraries are for developers."""
+    return record.levelno >= logging.ERROR or record.name.startswith("nin_edge")
 
 
 def _explain(error: Exception, verb: str) -> str:

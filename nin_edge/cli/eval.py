@@ -20,6 +20,7 @@ from nin_edge.cli._data import (
     show_download,
     show_progress,
     test_split_option,
+    zip_encoding_option,
 )
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @download_option
 @labels_option
 @test_split_option
+@zip_encoding_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "holdout", "train", "all"]),
-    help="Images to score; train is without the hold-out. If not given: the test split, or else "
-    "the validation split; all images of data without splits that lack a class.",
+    help="Images to score; train is without the hold-out. If not given: the test split, else the "
+    "validation split, else the hold-out; all images of data without splits that lack a class.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
@@ -57,6 +59,7 @@ def command(
     download: bool,
     labels: Path | None,
     test_split: float | None,
+    zip_encoding: str | None,
     split: str | None,
     as_json: bool,
     plot: Path | None,
@@ -82,6 +85,7 @@ def command(
         official=official,
         labels=labels,
         test_split=test_split,
+        zip_encoding=zip_encoding,
         download=download,
         progress=show_download,
     )
@@ -122,6 +126,8 @@ def _explain_split(dataset: Dataset) -> None:
     """Print which images are scored, where that may surprise."""
     if dataset.default_split == "validation":
         click.echo("no test split: the validation split is scored", err=True)
+    elif dataset.default_split == "holdout":
+        click.echo("no test split: the hold-out of the training split is scored", err=True)
     elif dataset.default_split == "all":
         click.echo("no splits in the data, and not all classes: every image is scored", err=True)
     elif not dataset.splits:

@@ -9,6 +9,7 @@ import click
 
 from nin_edge.cli._common import PATH, NumberRange, printable, shell_quoted
 from nin_edge.weights import DEFAULT_WEIGHTS
+from nin_edge_runtime.model_file.limits import MAX_BATCH
 
 if TYPE_CHECKING:
     from nin_edge.api import ExportSettings
@@ -42,7 +43,7 @@ _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 )
 @click.option(
     "--batch",
-    type=click.IntRange(1, 4096),
+    type=click.IntRange(1, MAX_BATCH),
     help="Fix the number of images of one run; any number if not given.",
 )
 @click.option(

@@ -18,6 +18,7 @@ from nin_edge.cli._data import (
     labels_option,
     show_event,
     test_split_option,
+    zip_encoding_option,
 )
 from nin_edge.cli._options import GroupedCommand
 from nin_edge.cli._progress import Reporter, StopOnSignal
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from nin_edge.training.workers import Workers
 
 _GROUPS: Final = {
-    "Data": ("--dataset", "--download", "--labels", "--test-split"),
+    "Data": ("--dataset", "--download", "--labels", "--test-split", "--zip-encoding"),
     "Network": ("--init", "--preset", "--width", "--size", "--distill-from"),
     "Training": ("--epochs", "--lr", "--seed", "--set"),
     "Running": ("--device", "--compile", "--resume", "--tensorboard", "-o"),
 }
 _NAMED: Final = (  # options of their own
     *("epochs", "learning_rate", "seed"),
-    *("official", "download", "labels", "test_split"),
+    *("official", "download", "labels", "test_split", "zip_encoding"),
 )
 SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 """The names that `--set` takes."""
@@ -55,6 +56,7 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 @download_option
 @labels_option
 @test_split_option
+@zip_encoding_option
 @click.option(
     "--init",
     type=PATH,
@@ -143,7 +145,7 @@ def command(
 
     output = output or Path("runs") / dataset_name(data)
     workers = Workers.from_environment()
-    named = ("epochs", "learning_rate", "seed", "test_split")
+    named = ("epochs", "learning_rate", "seed", "test_split", "zip_encoding")
     settings = {name: options.pop(name) for name in named}
     settings |= {"official": official, "download": options.pop("download") or None}
     settings |= {"labels": labels and str(labels)}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import logging
-import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Set
@@ -18,24 +17,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from nin_edge.data.errors import DatasetError
+from nin_edge.data.tar_headers import StrictTar
+from nin_edge.data.xz import XzReader
+from nin_edge.data.zip_directory import check_directory
 from nin_edge.data.zip_names import member_names
 from nin_edge.text import list_some, printable
-from nin_edge_runtime.folders import HEAD_BYTES, MARKER, Listing, has_image_suffix, list_names
+from nin_edge_runtime.folders import (
+    HEAD_BYTES,
+    MARKER,
+    MARKER_BYTES,
+    Listing,
+    has_image_suffix,
+    list_names,
+)
 
 _logger = logging.getLogger(__name__)
 
 _DECOMPRESSORS: Final[dict[bytes, Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
+    b"\xfd7zXZ\0": XzReader,
 }
 """What decompresses a file that starts with these bytes."""
-
-_MARKER_BYTES: Final = 1 << 20  # nin-edge's own list of files is shorter
-
 
 MAX_MEMBER: Final = 256 << 20
 """Most bytes of a file that is read as a whole, in an archive or a folder."""
@@ -46,11 +52,14 @@ MAX_UNPACKED: Final = 4 << 30
 MAX_RATIO: Final = 200
 """Bytes that a compressed archive may unpack to for each of its own."""
 
-_MAX_HEADER: Final = 1 << 20  # bytes of the long names and attributes of a member in a tar
-_EXTENDED: Final = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
+MAX_MEMBERS: Final = 20_000
+"""Files and folders that any archive may hold; a large one may hold more."""
+
+MAX_SHARE: Final = 100
+"""Bytes of a large archive for each of its members, at least."""
+
+_MAX_PATH: Final = 4096  # bytes; the limit of Linux
+_MAX_DEPTH: Final = 64  # folders in each other
 
 
 @dataclass(frozen=True)
@@ -71,10 +80,23 @@ class _Archive:
                 f"{self.path}: member {name!r} is a link or a device, "
                 "expected only files and folders; refused"
             )
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts:
+        parts = name.replace("\\", "/").split("/")  # pathlib takes longer than all the rest
+        if name.startswith(("/", "\\")) or ".." in parts:
             raise DatasetError(
                 f"{self.path}: member {name!r} has a path outside the archive; refused"
+            )
+        if len(name) > _MAX_PATH or len(parts) > _MAX_DEPTH:
+            raise DatasetError(
+                f"{self.path}: member {name[:40]!r}... has a path of {len(name):,} characters and "
+                f"{len(parts):,} parts, expected at most {_MAX_PATH:,} and {_MAX_DEPTH}; "
+                "refused"
+            )
+
+    def _check_count(self, count: int) -> None:
+        if count > MAX_MEMBERS and count > self.path.stat().st_size // MAX_SHARE:
+            raise DatasetError(
+                f"{self.path}: more than {count - 1:,} members, expected {MAX_MEMBERS:,}, or one "
+                f"for each {MAX_SHARE} bytes of it; refused"
             )
 
     def _check_size(self, name: str, size: int) -> None:
@@ -154,16 +176,15 @@ class TarArchive(_Archive):
             with decompress(packed) if decompress else packed as file:
                 unpacked = _Unpacked(file, self._check_total) if decompress else None
                 stream: Any = unpacked or file  # of which tarfile only calls `read`
-                with tarfile.open(
-                    fileobj=stream, mode="r|", tarinfo=_StrictHeader, bufsize=buffer
-                ) as tar:
+                with StrictTar.open(fileobj=stream, mode="r|", bufsize=buffer) as tar:
                     yield unpacked, tar
 
     def _checked(
         self, tar: tarfile.TarFile, *, compressed: bool
     ) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
         end = self.path.stat().st_size
-        for member in tar:
+        for count, member in enumerate(tar, 1):
+            self._check_count(count)
             self._check(
                 member.name, link=member.issparse() or not (member.isfile() or member.isdir())
             )
@@ -193,29 +214,6 @@ class _Unpacked:
         return data
 
 
-class _StrictHeader(tarfile.TarInfo):
-    """Treats a torn or missing header as an error; tarfile takes it for the archive's end.
-
-    Headers that tarfile would read to any length are refused before it does.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no end mark: {error}") from error
-        if header.type in _EXTENDED and header.size > _MAX_HEADER:
-            raise tarfile.ReadError(
-                f"a header of {header.size:,} bytes, expected at most {_MAX_HEADER:,}"
-            )
-        if header.type == tarfile.GNUTYPE_SPARSE:  # a few bytes can stand for any number of zeros
-            raise tarfile.ReadError(f"member {header.name!r} is sparse")
-        return header
-
-
 @lru_cache(maxsize=1)
 def _tar_listing(archive: TarArchive, stamp: str) -> Listing:
     """What an archive with this stamp holds.
@@ -234,12 +232,15 @@ def _tar_listing(archive: TarArchive, stamp: str) -> Listing:
 
 def _head_bytes(name: str) -> int:
     """How much of a member is read to find out what it is."""
-    return _MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
+    return MARKER_BYTES if PurePosixPath(name).name == MARKER else HEAD_BYTES
 
 
 @dataclass(frozen=True)
 class ZipArchive(_Archive):
     """A zip."""
+
+    encoding: str | None = None
+    """Of the names whose encoding it does not state; guessed if None."""
 
     @property
     def listing(self) -> Listing:
@@ -248,9 +249,9 @@ class ZipArchive(_Archive):
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            paths, _ = member_names(archive.infolist())
-            by_path = dict(zip(paths, archive.infolist(), strict=True))  # of two, the last
+        with self._opened() as archive:
+            found = member_names(archive.infolist(), self.encoding)
+            by_path = dict(zip(found.paths, archive.infolist(), strict=True))  # of two, the last
             self._check_total(sum(by_path[name].file_size for name in names))
             for name in sorted(names):
                 member = by_path[name]
@@ -260,8 +261,15 @@ class ZipArchive(_Archive):
 
     def listed(self) -> Listing:
         """What is in it, read anew."""
-        with self._reading(), zipfile.ZipFile(self.path) as archive:
-            names, guessed = member_names(archive.infolist())
+        with self._opened() as archive:
+            try:
+                found = member_names(archive.infolist(), self.encoding)
+            except UnicodeDecodeError as error:
+                raise DatasetError(
+                    f"{self.path}: the name {error.object!r} is not {self.encoding}, expected the "
+                    "encoding of the archive's names"
+                ) from error
+            names = found.paths
             members = dict(zip(names, archive.infolist(), strict=True))
             for name, member in zip(names, archive.infolist(), strict=True):
                 mode = member.external_attr >> 16
@@ -274,13 +282,22 @@ class ZipArchive(_Archive):
                     return file.read(_head_bytes(name))
 
             listing = list_names(names, head)
-        if guessed:
+        if found.guessed:
             shown = list_some([name for name in names if not name.isascii()], 3)
+            others = [f"{name} if {encoding}" for encoding, name in found.others.items()]
             _logger.warning(
-                "%s: does not state the encoding of its names, read as %s: %s",
-                *(self.path, guessed, printable(shown)),
+                "%s: does not state the encoding of its names, read as %s: %s; --zip-encoding %s",
+                *(self.path, found.guessed, printable(shown)),
+                f"names another ({printable(', '.join(others))})" if others else "names another",
             )
         return listing
+
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        with self._reading():
+            check_directory(self.path, self._check_count)
+            with zipfile.ZipFile(self.path) as archive:
+                yield archive
 
     def _check_method(self, name: str, member: zipfile.ZipInfo) -> None:
         """Refuse other methods: their decompressors give all bytes at once, for any claimed size.

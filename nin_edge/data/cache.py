@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -32,7 +33,9 @@ from nin_edge.data.split import split_images, take_test
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images done and the total."""
 
-_VERSION: Final = 4  # of the cache's layout, and of which images are in which split
+_logger = logging.getLogger(__name__)
+
+_VERSION: Final = 5  # of the cache's layout, and of which images are in which split
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
 _BLOCK: Final = 1 << 22  # bytes that are hashed at a time: a mapped file need not fit memory
@@ -162,7 +165,17 @@ def _is_private(folder: Path) -> bool:
         return True
     try:
         found = [path.lstat() for path in (folder, folder / _PIXELS, folder / _INDEX)]
+        parent = folder.parent.stat()  # whoever can write to it can exchange one cache for another
     except OSError:
+        return False
+    if parent.st_uid not in (os.getuid(), 0) or (
+        parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX
+    ):
+        _logger.warning(
+            "%s: the caches in it are not used, other users can write to it; set XDG_CACHE_HOME to "
+            "a folder of your own",
+            folder.parent,
+        )
         return False
     return (
         stat.S_ISDIR(found[0].st_mode)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nin_edge.data.errors import DatasetError
-from nin_edge.locks import try_lock
+from nin_edge.locks import open_plain, try_lock
 
 _ABANDONED_SECONDS: Final = 86_400.0  # no build takes a day
 _POLL_SECONDS: Final = 0.1  # while another process builds the same cache
@@ -63,13 +63,13 @@ def locked(folder: Path) -> Iterator[None]:
     Args:
         folder: of the cache.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # as the XDG specification has it
     for part in folder.parent.glob(".building-*"):
         if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
     path = folder.parent / "locks" / folder.name
     path.parent.mkdir(exist_ok=True)
-    with path.open("ab") as file:
+    with open_plain(path) as file:
         while not try_lock(file):
             time.sleep(_POLL_SECONDS)
         yield

@@ -79,8 +79,10 @@ class Dataset:
 
     @property
     def scored_split(self) -> str:
-        """Name of the split that export scores: `test`, or `validation` where that is all."""
-        return "validation" if "validation" in self.splits and not len(self.test) else "test"
+        """Name of the split that export scores: `test`, else `validation`, else `holdout`."""
+        if len(self.test) or not self.splits:
+            return "test"
+        return "validation" if "validation" in self.splits else "holdout"
 
     @property
     def scored(self) -> NDArray[np.int64]:
@@ -155,7 +157,7 @@ def open_dataset(
     """
     cache = cache or default_cache()
     location = data if isinstance(data, Location) else locate(data, cache=cache)
-    source = open_source(location.path)
+    source = open_source(location.path, location.zip_encoding)
     listing = source.listing
     if listing.unreadable and not skip_unreadable:
         parts = list_some([f"{name} ({reason})" for name, reason in listing.unreadable], 3)
@@ -171,8 +173,11 @@ def open_dataset(
     if classes is None:
         _check_classes(location.path, index)
     else:
-        places = _places(location.name, index.labels, classes)
-        targets = places[targets]
+        # A folder that has nothing in it is no label to score.
+        filled, targets = np.unique(targets, return_inverse=True)
+        targets = _places(location.name, [index.labels[place] for place in filled], classes)[
+            targets
+        ]
     return Dataset(
         name=location.name,
         labels=index.labels if classes is None else tuple(classes),
@@ -271,14 +276,16 @@ def _check_classes(path: Path, index: Index) -> None:
         if split in ("", "train")
     }
     if empty := [label for place, label in enumerate(labels) if place not in filled]:
-        reasons = [
-            f"; {name}: {reason}"
-            for name, reason in index.unreadable
-            if set(PurePosixPath(name).parts) & set(empty)
-        ]
-        raise DatasetError(
-            f"{path}: no readable training image of class {', '.join(empty)}{''.join(reasons[:1])}"
+        lacking = set(empty)
+        hint = next(
+            (
+                f"; {name}: {reason}"
+                for name, reason in index.unreadable
+                if not lacking.isdisjoint(PurePosixPath(name).parts)
+            ),
+            "; fill its folder, or delete it",
         )
+        raise DatasetError(f"{path}: no readable training image of class {list_some(empty)}{hint}")
 
 
 def _places(name: str, labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -5,6 +5,8 @@ This module imports no torch: its worker processes start in a fraction of a seco
 
 from __future__ import annotations
 
+import io
+import logging
 import signal
 import sys
 from collections import deque
@@ -14,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from types import ModuleType
 from typing import Final, TypeAlias
 
@@ -27,6 +29,11 @@ from nin_edge_runtime.preprocessing import Preprocessing
 
 ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
 """An image as the bytes of a file, or as pixels (H, W, 3) or (H, W, 1)."""
+
+_Result: TypeAlias = "tuple[list[bytes | str], list[tuple[int, str]]]"
+"""Images of a chunk, and (depth, message) of each warning."""
+
+_logger = logging.getLogger("nin_edge_runtime.samples")  # of the warnings of dark images
 
 _CHUNK: Final = 128  # images a task: enough to hide the cost of sending them
 _CHUNK_BYTES: Final = 1 << 22  # and of a task: photos of some megabytes each must not fill memory
@@ -65,14 +72,19 @@ class Decoder:
             DatasetError: a process that decodes was killed.
         """
         chunks = _chunks(images, self.row)
-        task = partial(_decode_chunk, size=self.size, channels=self.channels)
         if self.workers < 2 or total < _POOL_FROM:
             for chunk in chunks:
-                yield [name for name, _ in chunk], task(chunk)
+                yield (
+                    [name for name, _ in chunk],
+                    _decode_chunk(chunk, size=self.size, channels=self.channels),
+                )
             return
+        task = partial(_decode_apart, size=self.size, channels=self.channels)
+        warned: set[int] = set()
+        others = set(active_children())
         # Spawned, not forked: a forked child of a process with torch's threads can hang.
         with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
-            pending: deque[tuple[list[str], Future[list[bytes | str]]]] = deque()
+            pending: deque[tuple[list[str], Future[_Result]]] = deque()
             try:
                 for chunk in chunks:
                     with _signals_blocked(), _main_hidden():  # submitting starts the workers
@@ -80,11 +92,14 @@ class Decoder:
                     pending.append(([name for name, _ in chunk], future))
                     if len(pending) > 2 * self.workers:
                         names, future = pending.popleft()
-                        yield names, future.result()
+                        yield names, _warned_once(future.result(), warned)
                 while pending:
                     names, future = pending.popleft()
-                    yield names, future.result()
+                    yield names, _warned_once(future.result(), warned)
             except BrokenProcessPool as error:
+                # The pool ends the other workers by SIGTERM, which they block, and waits for them.
+                for worker in set(active_children()) - others:
+                    worker.kill()
                 raise DatasetError(
                     "a process that decodes images was killed, as by a lack of memory; with "
                     "NIN_EDGE_THREADS=1, images are decoded one by one"
@@ -99,11 +114,46 @@ def _decode_chunk(
     """Each image's pixels (S, S, C) as bytes, or why it has none. Runs in a worker process."""
     preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     decoded: list[bytes | str] = []
-    for _, image in chunk:
+    for name, image in chunk:
+        file: ImageData | io.BytesIO = image
+        if isinstance(image, bytes) and image:
+            file = io.BytesIO(image)
+            file.name = name  # for messages
         try:
-            decoded.append(preprocessing.load(image)[0].tobytes())
+            decoded.append(preprocessing.load(file)[0].tobytes())
         except ImageError as error:
-            decoded.append(str(error))
+            decoded.append(str(error).removeprefix(f"{name}: "))
+    return decoded
+
+
+def _decode_apart(chunk: list[tuple[str, ImageData]], *, size: int, channels: int) -> _Result:
+    """`_decode_chunk` in a process that has no log of its own."""
+    kept = _Kept()
+    _logger.addHandler(kept)
+    try:
+        return _decode_chunk(chunk, size=size, channels=channels), kept.warnings
+    finally:
+        _logger.removeHandler(kept)
+
+
+class _Kept(logging.Handler):
+    """Keeps (depth, message) of warnings of dark images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.warnings.append((getattr(record, "depth", 0), record.getMessage()))
+
+
+def _warned_once(result: _Result, warned: set[int]) -> list[bytes | str]:
+    """Log the first warning of each depth of several processes; gives the images."""
+    decoded, records = result
+    for depth, message in records:
+        if depth not in warned:
+            warned.add(depth)
+            _logger.warning("%s", message)
     return decoded
 
 

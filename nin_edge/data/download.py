@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import stat
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from nin_edge.locks import try_lock
+from nin_edge.data.watched import Watch, WatchedHTTP, WatchedHTTPS
+from nin_edge.locks import open_plain, try_lock
 from nin_edge_runtime.errors import NinEdgeError
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -130,6 +130,7 @@ def download(
         progress: called with how the download of a file goes.
 
     Raises:
+        NinEdgeError: a link or a device is in the place of an unfinished file.
         DownloadError: no connection, a response other than the file, a wrong checksum; or a file
             that was there before is not the published one.
         OSError: the folder is not writable or the disk is full.
@@ -167,7 +168,7 @@ def _fetch(remote: Remote, target: Path, timeout: float, progress: Progress | No
 @contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
     """Open the unfinished file for this process alone; one that leads elsewhere is refused."""
-    with _opened(part) as file:
+    with open_plain(part) as file:
         if not try_lock(file):
             raise DownloadError(f"{part}: another process is downloading it")
         try:
@@ -175,24 +176,6 @@ def _locked(part: Path) -> Iterator[FileIO]:
         finally:
             if part.exists() and not part.stat().st_size:
                 part.unlink()
-
-
-def _opened(part: Path) -> FileIO:
-    """Open a plain file to append to it, and no link: it would be another file that is written."""
-    flags = getattr(os, "O_NOFOLLOW", 0)
-    try:
-        file: FileIO = open(  # noqa: SIM115  # the caller closes it; Path.open has no opener
-            part, "ab+", buffering=0, opener=lambda name, mode: os.open(name, mode | flags, 0o666)
-        )
-    except OSError as error:
-        if not part.is_symlink():
-            raise
-        raise DownloadError(f"{part}: a link, expected a plain file; remove it") from error
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or part.is_symlink():
-        file.close()
-        raise DownloadError(f"{part}: a link or a device, expected a plain file; remove it")
-    return file
 
 
 def _fetch_from(
@@ -203,31 +186,33 @@ def _fetch_from(
     timeout: float,
     progress: Progress | None,
 ) -> None:
-    """Finish the file, in as many attempts as make progress."""
-    failures, resumed = 0, part.stat().st_size > 0
-    deadline = time.monotonic() + timeout + remote.size / _SLOWEST
-    while True:
-        before = part.stat().st_size
-        try:
-            _continue(url, remote, file, timeout, deadline, progress)
-        except _BrokenError as error:
-            failures = failures + 1 if part.stat().st_size <= before else 1
-            if failures < _ATTEMPTS:
-                time.sleep(_PAUSE)
-                continue
-            kept = part.stat().st_size
-            rest = f"; {kept:,} bytes are kept, the next attempt resumes there" if kept else ""
-            raise DownloadError(f"{url}: {error}{rest}") from error
-        digest = _digest(part, remote)
-        if digest == remote.digest:
-            return
-        file.truncate(0)  # nothing tells which bytes are wrong
-        if not resumed:
-            raise DownloadError(
-                f"{url}: {remote.algorithm.upper()} {digest}, "
-                f"its publisher states {remote.digest}; the file was deleted"
-            )
-        resumed = False  # the old part may be of another file: once more, from the start
+    """Finish the file, in as many attempts as make progress and are not too slow together."""
+    patience = (_ATTEMPTS + 1) * (timeout + _PAUSE)
+    with Watch(patience, at_most=patience + 2 * remote.size / _SLOWEST) as watch:
+        failures, resumed = 0, part.stat().st_size > 0
+        while True:
+            before = part.stat().st_size
+            try:
+                _continue(url, remote, file, timeout, watch, progress)
+            except _BrokenError as error:
+                failures = failures + 1 if part.stat().st_size <= before else 1
+                if failures < _ATTEMPTS and not watch.expired:
+                    time.sleep(_PAUSE)
+                    continue
+                fault = f"slower than {_SLOWEST / 1000:g} kB/s" if watch.expired else error
+                kept = part.stat().st_size
+                rest = f"; {kept:,} bytes are kept, the next attempt resumes there" if kept else ""
+                raise DownloadError(f"{url}: {fault}{rest}") from error
+            digest = _digest(part, remote)
+            if digest == remote.digest:
+                return
+            file.truncate(0)  # nothing tells which bytes are wrong
+            if not resumed:
+                raise DownloadError(
+                    f"{url}: {remote.algorithm.upper()} {digest}, "
+                    f"its publisher states {remote.digest}; the file was deleted"
+                )
+            resumed = False  # the old part may be of another file: once more, from the start
 
 
 def _continue(
@@ -235,7 +220,7 @@ def _continue(
     remote: Remote,
     file: FileIO,
     timeout: float,
-    deadline: float,
+    watch: Watch,
     progress: Progress | None,
 ) -> None:
     """Request the missing bytes and append them; all of them if the server knows no ranges.
@@ -248,7 +233,7 @@ def _continue(
     request = urllib.request.Request(url, headers={"User-Agent": "nin-edge"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    opener = urllib.request.build_opener(_NoDowngrade)
+    opener = urllib.request.build_opener(_NoDowngrade, WatchedHTTP(watch), WatchedHTTPS(watch))
     with _network_errors(url, timeout):
         try:
             response = opener.open(request, timeout=timeout)
@@ -272,21 +257,17 @@ def _continue(
                     f"{url}: at least {max(done, total):,} bytes, "
                     f"the published file has {remote.size:,}"
                 )
-            if time.monotonic() > deadline:
-                raise DownloadError(
-                    f"{url}: slower than {_SLOWEST / 1000:g} kB/s; {done:,} bytes are kept, "
-                    "the next attempt resumes there"
-                )
             with _network_errors(url, timeout):
                 block = response.read1(_BLOCK)  # `read` waits for a whole block, however slow
             if not block:
                 break
+            watch.put_off(len(block) / _SLOWEST)
             _append(file, block)
             done += len(block)
             if progress:
                 progress(remote.name, done, total or done + 1)
-    if done < total:
-        raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")
+    if done < total or (watch.expired and not total):
+        raise _BrokenError(f"the connection broke after {done:,} of {total or remote.size:,} bytes")
 
 
 def _append(file: FileIO, block: bytes) -> None:
@@ -333,6 +314,7 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         """
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise DownloadError(f"{req.full_url}: redirected to {newurl}, expected HTTPS")
+        fp.close()  # urllib would read it to its end, however far that is
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, TypeAlias
 
 from nin_edge.data.errors import DatasetError
@@ -34,6 +34,8 @@ _FILLERS: Final = (
 _FILLER_ENDING: Final = re.compile(rf"(?<=.)({'|'.join(_FILLERS)})$")  # `testset`
 _EXPECTED: Final = "expected <class>/* or train/<class>/* beside validation/ or test/"
 _LISTED: Final = 5  # names of folders in a message
+_STRAY: Final = 0.2  # part of a folder's images up to which those outside its subfolders are strays
+_MISPLACED: Final = 0.05  # part of all images up to which those in plain folders prove no level
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Layout:
     """The folders at the classes' level or below it."""
     splits: tuple[str, ...]
     """The splits that the folders name, those without images too."""
+    unlabelled: Mapping[str, int]
+    """Path of each folder beside the splits whose images have no class, and how many they are."""
 
 
 def read_layout(path: Path, files: Sequence[tuple[str, Parts]], folders: Sequence[Parts]) -> Layout:
@@ -66,7 +70,7 @@ def read_layout(path: Path, files: Sequence[tuple[str, Parts]], folders: Sequenc
     Args:
         path: of the data set, for messages.
         files: name and parts of the path of each image, at least one.
-        folders: parts of the path of each folder that the source lists.
+        folders: parts of the path of each folder that has images, or nothing at all.
 
     Raises:
         DatasetError: the folders could be splits or classes, or are one level too many.
@@ -76,13 +80,18 @@ def read_layout(path: Path, files: Sequence[tuple[str, Parts]], folders: Sequenc
     placed, others = _without_wrappers(placed, others)
     placed, others = _without_repeats(placed, others)
     splits = _split_folders(path, placed, others)
+    unlabelled: Counter[str] = Counter()
     if splits:
+        passed = _unlabelled(splits, _grouped(file.below for file in placed))
+        splits = {name: split for name, split in splits.items() if name not in passed}
+        unlabelled.update(_top(file) for file in placed if file.below[0] in passed)
+        placed = [file for file in placed if file.below[0] not in passed]
         placed = [_inside(file, splits) or file for file in placed]
         others = [inner for folder in others if (inner := _inside(folder, splits))]
         placed, others = _without_wrappers(placed, others)
     _check_depth(path, placed, named=bool(splits))
     named = tuple(split for split in SPLIT_NAMES if split in splits.values())
-    return Layout(tuple(placed), tuple(others), named)
+    return Layout(tuple(placed), tuple(others), named, unlabelled)
 
 
 def split_of(name: str) -> tuple[str, Parts] | None:
@@ -96,6 +105,12 @@ def split_of(name: str) -> tuple[str, Parts] | None:
     told = [_WORDS[word] for word in words if word in _WORDS]
     rest = tuple(word for word in words if word not in (*_WORDS, *_FILLERS))
     return (told[0], rest) if len(told) == 1 else None
+
+
+def _top(file: Placed) -> str:
+    """The path of an image's first folder below those that are passed."""
+    parts = PurePosixPath(file.name).parts
+    return "/".join(parts[: len(parts) - len(file.below) + 1]) + "/"
 
 
 def _inside(item: Placed, splits: Mapping[str, str]) -> Placed | None:
@@ -162,7 +177,7 @@ def _split_folders(
                 f"{path}: {_listed(splits)} name the same split, expected one folder for each of "
                 f"{', '.join(SPLIT_NAMES)}"
             )
-        if extra := set(inner) - set(splits):
+        if extra := set(inner) - set(splits) - _unlabelled(splits, inner):
             raise DatasetError(
                 f"{path}: found {_listed(extra)} beside {_listed(splits)}, expected only folders "
                 f"for {', '.join(SPLIT_NAMES)}"
@@ -173,20 +188,35 @@ def _split_folders(
 
 def _are_splits(rest: Parts, splits: Mapping[str, str], inner: Mapping[str, list[Parts]]) -> bool:
     """Whether folders whose names tell splits, with the same other words, are splits."""
-    if "train" in splits.values() and (not rest or set(splits) >= set(inner)):
+    others = set(inner) - set(splits) - _unlabelled(splits, inner)
+    if "train" in splits.values() and not (rest and others):
         return True
     classes = [_subfolders(inner[top]) for top in splits if top in inner]
     return len(classes) == len(splits) and bool(classes[0]) and len(set(classes)) == 1
+
+
+def _unlabelled(splits: Mapping[str, str], inner: Mapping[str, list[Parts]]) -> set[str]:
+    """The top folders but the training split's whose images lie in none of the classes' folders."""
+    classes = {name for top in splits if top in inner for name in _branches(inner[top])}
+    return {
+        top
+        for top, below in inner.items()
+        if classes
+        and splits.get(top) != "train"
+        and not _branches(below)
+        and classes.isdisjoint(part for parts in below for part in parts[:-1])
+    }
 
 
 def _check_depth(path: Path, files: Sequence[Placed], *, named: bool) -> None:
     """Refuse folders of classes that hold folders of classes.
 
     Raises:
-        DatasetError: no class holds an image directly; the message says what they hold.
+        DatasetError: no class holds its images directly; the message says what they hold.
     """
     inner = _grouped(file.below for file in files)
-    if any(len(parts) == 1 for below in inner.values() for parts in below):
+    plain = sum(len(below) for below in inner.values() if not _subfolders(below))
+    if plain > _MISPLACED * sum(map(len, inner.values())):
         return
     branches = {top: _branches(below) for top, below in sorted(inner.items())}
     if not any(branches.values()):
@@ -215,16 +245,16 @@ def _grouped(paths: Iterable[Parts]) -> dict[str, list[Parts]]:
 
 
 def _subfolders(below: Sequence[Parts]) -> frozenset[str]:
-    """Names of the folders in a folder; empty if an image lies directly in it."""
-    if any(len(parts) == 1 for parts in below):
+    """Names of the folders in a folder; empty if its images lie directly in it, not just strays."""
+    if sum(len(parts) == 1 for parts in below) > _STRAY * len(below):
         return frozenset()
-    return frozenset(parts[0] for parts in below)
+    return frozenset(parts[0] for parts in below if len(parts) > 1)
 
 
 def _branches(below: Sequence[Parts]) -> frozenset[str]:
     """Names of the folders where the content of a folder first divides; empty at an image."""
     while len(names := _subfolders(below)) == 1:
-        below = [parts[1:] for parts in below]
+        below = [parts[1:] for parts in below if len(parts) > 1]
     return names
 
 

@@ -6,9 +6,11 @@ In a folder or archive of images the folders name them (`nin_edge.data.folders`)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from nin_edge.data.decode import ImageData
 from nin_edge.data.errors import DatasetError
@@ -16,6 +18,10 @@ from nin_edge.data.folders import SPLIT_NAMES, read_layout
 from nin_edge.data.official.registry import read_official
 from nin_edge.data.sources import Source
 from nin_edge.data.table import find_images, read_table
+from nin_edge_runtime.folders import Listing
+
+_COCO: Final = re.compile(r"annotation|coco|instances_|via_")
+_ANNOTATION_SUFFIXES: Final = (".txt", ".xml", ".json")  # YOLO, Pascal VOC, LabelMe: one an image
 
 
 @dataclass(frozen=True)
@@ -90,19 +96,33 @@ def folder_contents(path: Path, source: Source) -> Contents:
             "<class>/*.jpg or train/<class>/*.jpg, or the files of CIFAR-10, CIFAR-100, MNIST or "
             "Fashion-MNIST"
         )
-    layout = read_layout(path, files, [parts for name, parts in entries if name.endswith("/")])
-    members, unclassed = [], []
+    folders = [
+        parts
+        for name, parts in entries
+        if name.endswith("/") and name not in listing.without_images
+    ]
+    layout = read_layout(path, files, folders)
+    members = []
+    unclassed = [
+        (folder, f"{count:,} images without classes; nin-edge run labels them")
+        for folder, count in layout.unlabelled.items()
+    ]
     for file in layout.files:
         if len(file.below) < 2:
             unclassed.append((file.name, "outside the folders of the classes"))
         else:
             members.append(Member(file.name, file.split, file.below[0]))
+    labels = {member.label for member in members} | {folder.below[0] for folder in layout.folders}
+    if len(labels) < 2 and (annotations := _annotations(listing)):
+        raise DatasetError(
+            f"{path}: looks like a data set for detection or segmentation ({annotations}), "
+            "expected one class an image; cut the objects out, into a folder for each class"
+        )
     if not members:
         raise DatasetError(
             f"{path}: {len(files):,} images and no folder of a class, expected <class>/* or "
             "train/<class>/*, or a table of the images' classes by --labels FILE.csv"
         )
-    labels = {member.label for member in members} | {folder.below[0] for folder in layout.folders}
     for label in labels:
         if not _is_text(label):
             raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
@@ -135,6 +155,20 @@ def table_contents(path: Path, source: Source, table: Path) -> Contents:
         unclassed=tuple((name, f"not in {table.name}") for name in unlisted),
         read=lambda: source.read(rows.keys()),
     )
+
+
+def _annotations(listing: Listing) -> str:
+    """What in a folder or archive marks objects in its images, in words; empty if nothing does."""
+    others = [PurePosixPath(name) for name in listing.names if name not in listing.images]
+    for other in others:
+        if other.suffix.lower() == ".json" and _COCO.search(other.name.lower()):
+            return str(other)
+    images = {PurePosixPath(name).stem for name in listing.images}
+    for suffix in _ANNOTATION_SUFFIXES:
+        files = {other.stem: other for other in others if other.suffix.lower() == suffix}
+        if (both := sorted(images & files.keys())) and 2 * len(both) >= len(images):
+            return f"{files[both[0]]}, as for most images"
+    return ""
 
 
 def _is_text(name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from nin_edge.data.official.registry import (
 from nin_edge.data.sources import Source, open_source
 from nin_edge.data.table import read_bytes
 from nin_edge.files import write_atomically
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file.strict_json import JsonObject
 
 FOLDER: Final = "folder"
@@ -53,6 +55,8 @@ class Location:
     """Table of the images' classes (`nin_edge.data.table`); None if their folders name them."""
     test_split: float | None = None
     """Part of each class's training images that becomes the test split; None: as the data say."""
+    zip_encoding: str | None = None
+    """Encoding of the names in a zip that does not state it; None: guessed."""
 
     @property
     def native_shape(self) -> tuple[int, int] | None:
@@ -66,7 +70,7 @@ class Location:
             DatasetError: the table cannot be read.
         """
         table = None if self.labels is None else hashlib.sha256(read_bytes(self.labels)).hexdigest()
-        return f"{self.official} {table} {self.test_split}"
+        return f"{self.official} {table} {self.test_split} {self.zip_encoding}"
 
     def to_json(self) -> dict[str, Any]:
         """The location as JSON can represent it."""
@@ -89,6 +93,7 @@ class Location:
             official=fields.optional_string("official"),
             labels=None if labels is None else Path(labels),
             test_split=fields.optional_number("test_split"),
+            zip_encoding=fields.optional_string("zip_encoding"),
         )
 
 
@@ -98,6 +103,7 @@ def locate(
     official: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     test_split: float | None = None,
+    zip_encoding: str | None = None,
     download: bool = False,
     cache: Path | None = None,
     progress: DownloadProgress | None = None,
@@ -112,6 +118,8 @@ def locate(
             folders name them if None.
         test_split: part of each class's training images that becomes the test split, above 0 to
             0.9, for data without one; a fifth where the data name no split, if None.
+        zip_encoding: encoding of the names in a zip that does not state it, such as `cp949`;
+            guessed if None.
         download: fetch an official data set that is not there: to the cache if `data` is a name, to
             the folder `data` otherwise.
         cache: folder of the caches and downloads; `default_cache()` if None.
@@ -119,7 +127,8 @@ def locate(
 
     Raises:
         DatasetError: nothing is there, it could be several things, it is incomplete; or no official
-            data set is named for a download; or a table or a test split for an official data set.
+            data set is named for a download; or a table or a test split for an official data set;
+            or an unknown encoding, or one for what is no zip.
         DownloadError: the download failed, or a file there is not the published one.
     """
     path, cache = Path(data), cache or default_cache()
@@ -139,7 +148,9 @@ def locate(
     place = _downloaded(named, cache) if named else _archive_in(path, official) or path
     if place.is_file() and is_one_of_several(place.name):
         raise DatasetError(f"{place}: one file of a data set, expected the folder that it lies in")
-    source = open_source(place)
+    if zip_encoding is not None:
+        _check_zip_encoding(place, zip_encoding)
+    source = open_source(place, zip_encoding)
     table = None if labels is None else Path(labels)
     if official is None and table is None:
         official = _recognise(place, source, cache)
@@ -152,6 +163,7 @@ def locate(
         *(place, dataset_name(path), None if official == FOLDER else official),
         labels=table,
         test_split=test_split,
+        zip_encoding=zip_encoding,
     )
 
 
@@ -159,6 +171,22 @@ def dataset_name(path: Path) -> str:
     """Name of a folder or archive, the latter without its endings."""
     name = path.resolve().name
     return name if path.is_dir() else re.sub(r"(\.tar)?\.(tar|tgz|gz|bz2|xz|zip)$", "", name)
+
+
+def _check_zip_encoding(place: Path, encoding: str) -> None:
+    """Refuse what is no encoding, or has no names to read.
+
+    Raises:
+        DatasetError: the message names the path or the encoding.
+    """
+    try:
+        b"a".decode(encoding)
+    except (LookupError, ValueError):
+        raise DatasetError(
+            f"zip_encoding is {encoding!r}: expected an encoding that Python knows, such as cp949"
+        ) from None
+    if place.exists() and not zipfile.is_zipfile(place):
+        raise DatasetError(f"{place}: not a zip, expected one with zip_encoding {encoding}")
 
 
 def _downloads(official: str, cache: Path) -> Path:
@@ -238,7 +266,7 @@ def _recognise(place: Path, source: Source, cache: Path) -> str | None:
     key = hashlib.sha256(f"{place.resolve()}\0{source.stamp()}".encode("utf-8", "surrogateescape"))
     record = cache / "recognised" / key.hexdigest()[:20]
     with suppress(OSError, ValueError):  # none, or a damaged one
-        if (known := record.read_text("utf-8")) in (FOLDER, *OFFICIAL):
+        if (known := read_start(record, 99).decode()) in (FOLDER, *OFFICIAL):
             return known
     official = _recognise_names(place, source)
     with suppress(OSError):  # if it cannot be written, the next call is only slower

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nin_edge.data.archives import MAX_MEMBER, TarArchive, ZipArchive
 from nin_edge.data.errors import DatasetError
-from nin_edge_runtime.folders import Listing, list_folder
+from nin_edge_runtime.folders import Listing, list_folder, read_start
 
 
 class Source(Protocol):
@@ -52,14 +52,18 @@ class Folder:
         """See `Source.read`."""
         for name in sorted(names):
             try:
-                path = self.path / name
-                yield name, path.read_bytes() if path.stat().st_size <= MAX_MEMBER else b""
+                data = read_start(self.path / name, MAX_MEMBER + 1)
             except OSError:
-                yield name, b""  # reported as unreadable with the others
+                data = b""  # reported as unreadable with the others
+            yield name, data if len(data) <= MAX_MEMBER else b""
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, zip_encoding: str | None = None) -> Source:
     """Open a folder or an archive; the content of the file decides, not its name.
+
+    Args:
+        path: of the folder or archive.
+        zip_encoding: of the names in a zip that does not state it; guessed if None.
 
     Raises:
         DatasetError: nothing is there, or it is neither a folder nor an archive.
@@ -70,8 +74,10 @@ def open_source(path: Path) -> Source:
         raise DatasetError(
             f"{path}: no such file or folder, expected a folder or archive of labelled images"
         )
+    if not path.is_file():
+        raise DatasetError(f"{path}: a pipe, socket or device, expected a folder or an archive")
     if zipfile.is_zipfile(path):
-        return ZipArchive(path)
+        return ZipArchive(path, zip_encoding)
     archive = TarArchive(path)
     try:
         archive.check_start()

@@ -27,7 +27,7 @@ class Split:
     holdout: NDArray[np.int64]
     """The validation split; without one, 2% of the training split, or 10% below 10,000 images."""
     test: NDArray[np.int64]
-    """The test split; empty where the data set names a validation split and no test split."""
+    """The test split; empty where the data set names others and no test split."""
 
 
 def split_images(targets: NDArray[np.int64], splits: Sequence[str]) -> Split:
@@ -42,7 +42,7 @@ def split_images(targets: NDArray[np.int64], splits: Sequence[str]) -> Split:
     named = np.array(splits)
     holdout, test = np.flatnonzero(named == "validation"), np.flatnonzero(named == "test")
     train = np.setdiff1d(np.arange(len(named)), np.concatenate([holdout, test]))
-    if not len(holdout) and not len(test):
+    if not named.any():
         train, test = _set_aside(train, targets, TEST_SHARE, rng)
     if not len(holdout):
         share = _LARGE_HOLDOUT_SHARE if len(train) >= _LARGE else _HOLDOUT_SHARE

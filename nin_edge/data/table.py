@@ -5,6 +5,7 @@ For folders whose images are not sorted into one folder a class.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import defaultdict
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NoReturn
 
+from nin_edge.data.archives import MAX_MEMBER
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.folders import SPLIT_NAMES, split_of
 from nin_edge.text import list_some
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.image import IMAGE_SUFFIXES
 
 _COLUMNS: Final = {
@@ -25,6 +28,7 @@ _COLUMNS: Final = {
 }
 """Names of each column, in any case."""
 
+_MAX_PARTS: Final = 64  # of the end of a path that a row may state
 _DELIMITERS: Final = (",", ";", "\t")
 
 
@@ -48,10 +52,15 @@ def read_table(file: Path) -> list[Row]:
     Raises:
         DatasetError: it cannot be read, lacks a column, or a row lacks a value.
     """
+    data = read_bytes(file)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
     try:
-        text = read_bytes(file).decode("utf-8-sig")
+        text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not UTF-8 text, expected a CSV file of labels") from error
+        raise DatasetError(
+            f"{file}: not UTF-8 text, expected a CSV file of labels; spreadsheets save it as CSV "
+            "UTF-8 or Unicode text"
+        ) from error
     try:
         rows = list(_rows(file, text))
     except csv.Error as error:
@@ -68,7 +77,11 @@ def read_bytes(file: Path) -> bytes:
         DatasetError: it cannot be read.
     """
     try:
-        return file.read_bytes()
+        if file.exists() and not file.is_file():
+            raise DatasetError(f"{file}: a directory, pipe or device, expected a table of labels")
+        if file.stat().st_size > MAX_MEMBER:
+            raise DatasetError(f"{file}: more than {MAX_MEMBER:,} bytes for a table of labels")
+        return read_start(file, MAX_MEMBER)
     except OSError as error:
         raise DatasetError(f"{file}: {error.strerror}, expected a table of labels") from error
 
@@ -114,7 +127,9 @@ def find_images(
 
 
 def _rows(file: Path, text: str) -> Iterator[Row]:
-    header = next(iter(text.splitlines()), "")
+    lines = text.splitlines()
+    above = int(bool(lines) and lines[0].lower().startswith("sep="))  # for Excel alone
+    header = lines[above] if len(lines) > above else ""
     for delimiter in _DELIMITERS:
         names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
         places = {
@@ -130,7 +145,8 @@ def _rows(file: Path, text: str) -> Iterator[Row]:
             "label"
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    next(reader)
+    for _ in range(above + 1):
+        next(reader)
     for values in reader:
         if not any(values):
             continue
@@ -149,38 +165,46 @@ def _rows(file: Path, text: str) -> Iterator[Row]:
         yield Row(reader.line_num, cells[0], cells[1], told[0] if told else "")
 
 
-def _index(names: Sequence[str]) -> Mapping[str, list[str]]:
-    """Paths of files by their name, and by their name without its suffix."""
-    index: dict[str, list[str]] = defaultdict(list)
+@dataclass(frozen=True)
+class _Index:
+    """Paths of files by what a table may call them: none of millions of rows is a search."""
+
+    paths: dict[str, list[str]]
+    """By the path."""
+    ends: dict[str, list[str]]
+    """By each end of the path: the name, with its folder, and so on."""
+    stems: dict[str, list[str]]
+    """By the name without its suffix."""
+
+
+def _index(names: Sequence[str]) -> _Index:
+    index = _Index(defaultdict(list), defaultdict(list), defaultdict(list))
     for name in names:
         file = PurePosixPath(name)
-        for key in {file.name, file.stem}:
-            index[key].append(name)
+        index.paths[str(file)].append(name)
+        index.stems[file.stem].append(name)
+        for end in _ends(file):
+            index.ends[end].append(name)
     return index
 
 
-def _matches(index: Mapping[str, list[str]], image: str) -> list[str]:
+def _ends(path: PurePosixPath) -> list[str]:
+    """The ends of a path, the longest first."""
+    parts = path.parts[-_MAX_PARTS:]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _matches(index: _Index, image: str) -> list[str]:
     """The files that an entry of a table can mean; the same path before the same name."""
     given = PurePosixPath(image.replace("\\", "/"))
-    candidates = index.get(given.name, [])
-    for agrees in (_is_same_path, _ends_alike, _is_same_name):
-        if matches := [name for name in candidates if agrees(PurePosixPath(name), given)]:
-            return matches
+    alike = [name for end in _ends(given) for name in index.paths.get(end, ())]
+    if matches := index.paths.get(str(given)) or index.ends.get(str(given), []) + alike:
+        return matches
+    if matches := index.ends.get(given.name, []):
+        return matches
+    candidates = index.stems.get(given.name, [])
     images = [name for name in candidates if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     return images or candidates  # `1` may be 1.jpg beside 1.txt
-
-
-def _is_same_path(file: PurePosixPath, given: PurePosixPath) -> bool:
-    return file == given
-
-
-def _ends_alike(file: PurePosixPath, given: PurePosixPath) -> bool:
-    shared = min(len(file.parts), len(given.parts))
-    return file.parts[-shared:] == given.parts[-shared:]
-
-
-def _is_same_name(file: PurePosixPath, given: PurePosixPath) -> bool:
-    return file.name == given.name
 
 
 def _refuse(file: Path, line: int, fault: str) -> NoReturn:

@@ -185,23 +185,23 @@ def epoch_order(
 
 
 def measure_preprocessing(dataset: Dataset, size: int, channels: int) -> Preprocessing:
-    """Preprocessing with the mean and standard deviation of the training images.
+    """Preprocessing with one mean, a whole pixel value, and one scale for all channels.
+
+    int8 then takes the pixels as they are (`Preprocessing.zero_point`).
 
     Args:
-        dataset: the images.
+        dataset: the images, of which those to train on are measured.
         size: their side in pixels.
         channels: their channels.
     """
-    totals = np.zeros((2, channels))
+    total = square = 0.0
     for batch in batches(dataset.images, dataset.train):
         pixels = batch.astype(np.float64)
-        totals += pixels.sum(axis=(0, 1, 2)), (pixels**2).sum(axis=(0, 1, 2))
-    mean, square = totals / (len(dataset.train) * size * size)
+        total, square = total + pixels.sum(), square + (pixels**2).sum()
+    values = len(dataset.train) * size * size * channels
+    mean = total / values
     # At least 1: the images may all have one colour, and this is a divisor.
-    std = np.sqrt(np.maximum(square - mean**2, 1.0))
+    std = np.sqrt(max(square / values - mean**2, 1.0))
     return Preprocessing(
-        size,
-        channels,
-        tuple(round(value / 255, 4) for value in mean),
-        tuple(round(value / 255, 4) for value in std),
+        size, channels, (round(mean) / 255,) * channels, (round(std / 255, 4),) * channels
     )

@@ -10,20 +10,24 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nin_edge import metrics, predict
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
-from nin_edge.network import NiN
-from nin_edge.quantised_points import ActivationRange, activation_ranges
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.quantised_points import activation_ranges
 from nin_edge.trained_scores import SplitScores
 from nin_edge.training.errors import TrainingStoppedError
 from nin_edge.training.memory import give_back_memory
+from nin_edge.training.recipe import Recipe
+from nin_edge.training.rounding import round_checkpoint
 from nin_edge_runtime.preprocessing import Preprocessing
 
 CALIBRATION_IMAGES: Final = 512
 """Training images, without augmentation, on which int8's activation ranges are recorded."""
 
+_MAP_VALUES: Final = 50_000_000  # of a layer for all images of rounding; several are in memory
 _UNINTERRUPTED: Final = 1000  # images between two checks whether to stop
 
 
@@ -40,25 +44,30 @@ class Completed:
 def complete(
     best: Checkpoint,
     dataset: Dataset,
+    recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Completed:
-    """Measure everything that a checkpoint records besides its weights.
+    """Round the weights, and measure everything that a checkpoint records besides them.
 
     The temperature is a choice, so it is fitted on the hold-out. The test split is scored once.
 
     Args:
         best: trained weights.
         dataset: the data they were trained on.
+        recipe: whether to round the weights.
         device: device to compute the scores on.
         should_stop: called every thousand images.
 
     Raises:
         TrainingStoppedError: `should_stop` returned True.
     """
+    if recipe.round_weights:
+        best = round_checkpoint(best, _images(best, dataset, _rounding_images(best.config)))
     network = best.network()
-    ranges = _ranges(best, network, dataset)
+    images = _images(best, dataset, CALIBRATION_IMAGES)
+    ranges = activation_ranges(network, images, sum(map(len, images)))
     network.to(device)
     splits = ("holdout", "test") if len(dataset.test) else ("holdout",)
     logits = {
@@ -117,10 +126,15 @@ def score_holdout(
     return metrics.top1(logits, targets), metrics.calibrated_loss(logits, targets)
 
 
-def _ranges(best: Checkpoint, network: NiN, dataset: Dataset) -> Mapping[str, ActivationRange]:
-    drawn = np.random.default_rng(0).permutation(dataset.train)[:CALIBRATION_IMAGES]
-    images = predict.inputs(best.preprocessing, dataset.images, np.sort(drawn))
-    return activation_ranges(network, images, len(drawn))
+def _images(best: Checkpoint, dataset: Dataset, count: int) -> list[Tensor]:
+    """Some training images without augmentation: batches of float32 (N, C, S, S)."""
+    drawn = np.random.default_rng(0).permutation(dataset.train)[:count]
+    return list(predict.inputs(best.preprocessing, dataset.images, np.sort(drawn)))
+
+
+def _rounding_images(config: NetworkConfig) -> int:
+    """How many images rounding takes: those whose maps, of one layer, fit into memory."""
+    return max(2, min(CALIBRATION_IMAGES, _MAP_VALUES // config.work().largest))
 
 
 def _logits(

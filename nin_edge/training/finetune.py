@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import find_weights
+from nin_edge_runtime.preprocessing import Preprocessing
 
+_FIRST, _FIRST_NORM = "stages.0.0.weight", "stages.0.1"  # the first convolution, and what follows
 _STAGES_PER_BLOCK = 3  # in `NiN.stages`: the block, its pooling, its dropout
 
 
@@ -38,18 +41,51 @@ class Pretrained:
         own = self.checkpoint
         return own.labels == labels and (config.head == "gap" or config.size == own.config.size)
 
+    def preprocessing(self, size: int) -> Preprocessing:
+        """Its preprocessing at another size, with one mean and one scale for all channels.
+
+        Args:
+            size: side of the images in pixels.
+        """
+        own = replace(self.checkpoint.preprocessing, size=size)
+        if own.zero_point is not None:
+            return own
+        channels = own.channels
+        zero_point, std = round(255 * sum(own.mean) / channels), sum(own.std) / channels
+        return replace(own, mean=(zero_point / 255,) * channels, std=(round(std, 4),) * channels)
+
     def copy_to(self, network: NiN, labels: tuple[str, ...]) -> None:
         """Copy the weights into a network, except for the last layers where they do not fit.
+
+        The first layer takes over what `preprocessing` changed of the normalisation. It computes
+        the same, except at the border, where the padding was another colour.
 
         Args:
             network: a network of the same layers; classes and size may differ.
             labels: its classes.
         """
-        weights = dict(self.checkpoint.weights)
+        weights = dict(self.checkpoint.weights) | self._first_layer()
         if not self.keeps_head(network.config, labels):
             own = network.state_dict()
             weights |= {name: own[name] for name in own if name.startswith(_head(network))}
         network.load_state_dict(weights)
+
+    def _first_layer(self) -> dict[str, Tensor]:
+        """The first convolution's weights, and what is added to it, for `preprocessing`."""
+        own = self.checkpoint.preprocessing
+        if own.zero_point is not None:
+            return {}
+        (scale, shift), (new_scale, new_shift) = (
+            map(torch.from_numpy, steps.scale_and_shift())
+            for steps in (own, self.preprocessing(own.size))
+        )
+        ratio = scale / new_scale  # own = new * ratio + offset
+        offset = shift - new_shift * ratio
+        weights = self.checkpoint.weights
+        weight, added = weights[_FIRST], weights[_FIRST].sum((2, 3)) @ offset  # (K, C) @ (C,)
+        mean, bias = f"{_FIRST_NORM}.running_mean", _FIRST.replace("weight", "bias")
+        moved = {mean: weights[mean] - added} if mean in weights else {bias: weights[bias] + added}
+        return {_FIRST: weight * ratio.view(-1, 1, 1)} | moved
 
 
 def freeze(network: NiN, blocks: int) -> None:

@@ -63,7 +63,7 @@ def train(
         run: the run's folder, made if missing; a state in it is resumed.
         location: where the data are, for the run's configuration.
         init: weights of the same layers to start from. If their classes are others, the last layer
-            is new. Their normalisation of the input stays. Not needed to resume.
+            is new. Not needed to resume.
         teachers: networks of the same classes to learn from, too (`Recipe.distill_weight`).
         machine: where to compute; this process and the CPU if None. Several processes need the
             same arguments and, to resume, the same folder.
@@ -178,6 +178,7 @@ class _Loop:
         completed = complete(
             replace(best, trained_scores=scores),
             dataset,
+            self.recipe,
             device=self.setup.machine.device,
             should_stop=should_stop,
         )

@@ -84,6 +84,8 @@ class Recipe:
     """Full-resolution epochs without a lower hold-out loss after which to stop early; 0: never."""
     frozen_blocks: int = 0
     """Number of blocks, from the first, whose weights are not trained."""
+    round_weights: bool = True
+    """Whether the final weights are rounded to those of int8, which then costs less accuracy."""
     bf16: bool = False
     """Compute in bfloat16, fast on processors with AMX and recent GPUs; weights stay float32."""
     fp16: bool = False

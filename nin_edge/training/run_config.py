@@ -16,12 +16,15 @@ from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.recipe import Recipe
 from nin_edge_runtime import ModelFileError
+from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file import strict_json
 from nin_edge_runtime.model_file.strict_json import JsonObject
 from nin_edge_runtime.preprocessing import Preprocessing
 
 FORMAT_VERSION: Final = 1
 """Version of config.json's layout."""
+
+_MAX_BYTES: Final = 16 << 20  # a thousand labels take 300,000
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class RunConfig:
             ModelFileError: the file is missing or not a run's configuration.
         """
         try:
-            return cls.from_json(strict_json.loads(path.read_text("utf-8")))
+            return cls.from_json(strict_json.loads(_read(path)))
         except OSError as error:
             raise ModelFileError(f"{path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -148,3 +151,14 @@ class RunConfig:
         for name, value in json.loads(json.dumps(self.fixed())).items():
             if wanted[name] != value and not (name == "init" and other.init is None):
                 raise TrainingError(f"{path}: was trained with different {name}: expected {value}")
+
+
+def _read(path: Path) -> str:
+    """The text of a config.json.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is far too long.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+    return read_start(path, _MAX_BYTES).decode()

@@ -50,6 +50,8 @@ class Settings(TypedDict, total=False):
     """Table of the images' classes, a CSV file with the columns image and label."""
     test_split: float
     """Part of each class's training images that becomes the test split, for data without one."""
+    zip_encoding: str
+    """Encoding of the names in a zip that does not state it, such as `cp949`; guessed if absent."""
     download: bool
     """Whether to download the official data set if it is not there."""
     skip_unreadable: bool

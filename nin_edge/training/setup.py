@@ -162,7 +162,7 @@ def _used(weights: Pretrained) -> WeightsUsed:
 def _measured(dataset: Dataset, network: NetworkConfig, init: Pretrained | None) -> Preprocessing:
     """The preprocessing of a new run: that of the weights it starts from, or of its images."""
     if init:
-        return replace(init.checkpoint.preprocessing, size=network.size)
+        return init.preprocessing(network.size)
     return measure_preprocessing(dataset, network.size, network.channels)
 
 

@@ -78,6 +78,8 @@ class Start:
             settings.setdefault("labels", str(stored.labels))
         if stored and stored.test_split:
             settings.setdefault("test_split", stored.test_split)
+        if stored and stored.zip_encoding:
+            settings.setdefault("zip_encoding", stored.zip_encoding)
         return settings
 
     def input_shape(self, native_shape: tuple[int, int] | None) -> tuple[int, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from nin_edge.metrics import Epoch
 from nin_edge_runtime.model_file.strict_json import JsonObject
+
+_MOST: Final = 1e9  # of a loss, of seconds (30 years), of images a second
 
 
 @dataclass
@@ -37,12 +39,15 @@ class TrainingState:
         """
         state = JsonObject("state", stored)
         scaler = JsonObject("scaler", state.get("scaler"))
+        history = [_read_epoch(JsonObject("history", row)) for row in state.array("history")]
+        if [epoch.epoch for epoch in history] != list(range(1, len(history) + 1)):
+            raise ValueError("history: expected the epochs 1, 2, 3, ...")
         return cls(
             step=state.integer("step"),
-            loss_sum=state.number("loss_sum"),
-            seconds=state.number("seconds"),
+            loss_sum=_read(state, "loss_sum", -_MOST),
+            seconds=_read(state, "seconds"),
             scaler=_read_scaler(scaler),
-            history=[_read_epoch(JsonObject("history", row)) for row in state.array("history")],
+            history=history,
         )
 
 
@@ -55,9 +60,16 @@ def _read_scaler(scaler: JsonObject) -> dict[str, Any]:
 def _read_epoch(row: JsonObject) -> Epoch:
     return Epoch(
         epoch=row.integer("epoch"),
-        loss=row.number("loss"),
-        holdout_top1=row.number("holdout_top1"),
-        holdout_loss=row.number("holdout_loss"),
-        images_per_second=row.number("images_per_second"),
-        seconds=row.number("seconds"),
+        loss=_read(row, "loss", -_MOST),
+        holdout_top1=_read(row, "holdout_top1", 0, 1),
+        holdout_loss=_read(row, "holdout_loss", -_MOST),
+        images_per_second=_read(row, "images_per_second"),
+        seconds=_read(row, "seconds"),
     )
+
+
+def _read(fields: JsonObject, key: str, low: float = 0, high: float = _MOST) -> float:
+    value = fields.number(key)
+    if not low <= value <= high:
+        raise ValueError(f"{key}: {value:g}, expected {low:g} to {high:g}")
+    return value

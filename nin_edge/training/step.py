@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nin_edge.kernels import compile_network
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.predict import InputTransform
+from nin_edge.tensorfile import check_tensors
 from nin_edge.training.batches import Stream
 from nin_edge.training.finetune import keep_frozen_in_eval
 from nin_edge.training.memory import give_back_memory
@@ -180,8 +181,9 @@ class Learner:
         """Take over what `state_tensors` and `scaler_state` gave.
 
         Raises:
-            KeyError, RuntimeError: a tensor is missing or has another shape.
+            ValueError: a tensor is missing, or has another shape or type, or odd values.
         """
+        check_tensors(tensors, self.state_tensors())
         self._scaler.load_state_dict(scaler_state)
         self.network.load_state_dict(
             {

@@ -119,7 +119,7 @@ class Classifier:
                 never.
             draft: decode large JPEGs at a reduced scale; see `Preprocessing.load`.
             max_pixels: largest image that is taken, in pixels.
-            max_value: sample that is white in grey images of more than 8 bits; see `load_image`.
+            max_value: sample that is white in images of more than 8 bits; see `load_image`.
 
         Raises:
             ModelFileError: the file is missing, damaged, foreign or newer.

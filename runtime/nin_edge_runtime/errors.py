@@ -6,9 +6,33 @@ importing anything from here.
 
 from __future__ import annotations
 
+from typing import Final
+
+_LONGEST: Final = 2_000  # characters of a message
+_END: Final = 500  # of them, how many at the end of a longer one are shown
+
+
+def _printable(text: str) -> str:
+    """Text with control characters escaped, so that a file name cannot act on a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
+
 
 class NinEdgeError(Exception):
-    """Base of every error that nin-edge raises on purpose; its text can be shown to users."""
+    """Base of every error that nin-edge raises on purpose; its text can be shown to users.
+
+    The text may quote what comes from anywhere: names in an archive, a server's response. So it is
+    one line without control characters, and of a very long one the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        text = super().__str__()
+        if (more := len(text) - _LONGEST) > 0:
+            text = f"{text[: _LONGEST - _END]}... ({more:,} characters) ...{text[-_END:]}"
+        return _printable(text)
 
 
 class ModelFileError(NinEdgeError, ValueError):

@@ -31,6 +31,9 @@ MARKER: Final = ".nin-edge"
 LOCK: Final = ".nin-edge.lock"
 """File in a folder that a training has reserved: all of the folder will be its."""
 
+MARKER_BYTES: Final = 16 << 20
+"""How much of a marker is read; a longer one stands for all of its folder."""
+
 HEAD_BYTES: Final = 32
 """How much of a file's start shows what it is."""
 
@@ -55,6 +58,7 @@ _NO_IMAGE: Final = ("file", "without an image's suffix or content")
 _LINK: Final = ("link", "to a folder above or read before")
 _SPECIAL: Final = ("pipe, socket or device", "")
 _OURS: Final = "that nin-edge wrote"
+_NAMED: Final = 5  # folders without images
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +73,8 @@ class Listing:
     """The files among them that are images."""
     unreadable: tuple[tuple[str, str], ...] = ()
     """(path, reason) of each image, folder or link that cannot be read."""
+    without_images: frozenset[str] = frozenset()
+    """The folders among `names` that have files, but no image."""
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How much of what (noun, description) is not in `names`, or is no image."""
 
@@ -155,7 +161,7 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
 
     Args:
         names: paths, those of folders with a slash at the end.
-        head: gives the first `HEAD_BYTES` of a file, all of a `MARKER`.
+        head: gives the first `HEAD_BYTES` of a file, `MARKER_BYTES` of a `MARKER`.
     """
     entries = {name: _parts(name) for name in names}
     written: dict[tuple[str, ...], frozenset[str] | None] = {}
@@ -178,9 +184,20 @@ def list_names(names: Iterable[str], head: Callable[[str], bytes]) -> Listing:
     _drop_emptied(kept, {*written, *ours})
     files = [name for name in kept if not name.endswith("/")]
     images = frozenset(name for name in files if _is_image(name, head))
+    barren = _without_images((kept[name] for name in files), (kept[name] for name in images))
     counts = Counter(passed.values())
     counts[_NO_IMAGE] = len(files) - len(images)
-    return Listing(tuple(sorted(kept)), images, passed=+counts)
+    if images and (tops := sorted("/".join(parts) for parts in barren if parts[:-1] not in barren)):
+        more = ", ..." if len(tops) > _NAMED else ""
+        counts["folder", f"without images ({', '.join(tops[:_NAMED])}{more})"] = len(tops)
+    return Listing(
+        tuple(sorted(kept)),
+        images,
+        without_images=frozenset(
+            name for name, parts in kept.items() if name.endswith("/") and parts in barren
+        ),
+        passed=+counts,
+    )
 
 
 def has_image_suffix(name: str) -> bool:
@@ -191,10 +208,10 @@ def has_image_suffix(name: str) -> bool:
 def written_names(marker: bytes) -> frozenset[str] | None:
     """The names in a marker; None if all of its folder was written by nin-edge."""
     try:
-        names = json.loads(marker)
-    except ValueError:
+        names = json.loads(marker) if len(marker) < MARKER_BYTES else None
+        return frozenset(map(str, names)) if isinstance(names, list) else None
+    except (ValueError, RecursionError):
         return None
-    return frozenset(map(str, names)) if isinstance(names, list) else None
 
 
 def image_format(head: bytes) -> str | None:
@@ -260,6 +277,17 @@ def _drop_emptied(kept: dict[str, tuple[str, ...]], folders: set[tuple[str, ...]
                 break
             for name in [name for name, parts in kept.items() if parts == top]:
                 del kept[name]
+
+
+def _without_images(
+    files: Iterable[tuple[str, ...]], images: Iterable[tuple[str, ...]]
+) -> set[tuple[str, ...]]:
+    """The folders above files that are above no image; all as the parts of their paths."""
+    above_files, above_images = (
+        {folder[:depth] for folder in folders for depth in range(1, len(folder) + 1)}
+        for folders in ({parts[:-1] for parts in files}, {parts[:-1] for parts in images})
+    )
+    return above_files - above_images
 
 
 def _is_image(name: str, head: Callable[[str], bytes]) -> bool:
@@ -346,8 +374,20 @@ class _Walk:
 
 
 def _head(path: Path) -> bytes:
-    """The start of a file, all of a marker."""
-    if not path.is_file():  # a pipe would block
+    """The start of a file."""
+    return read_start(path, MARKER_BYTES if path.name == MARKER else HEAD_BYTES)
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """The first bytes of a plain file, or of one that a link leads to; none of anything else.
+
+    A pipe or a device would block or never end, and so would some files of the system's own, which
+    have no length (`/proc/kmsg`).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(None if path.name == MARKER else HEAD_BYTES)
+        return file.read(min(size, os.fstat(file.fileno()).st_size))

@@ -8,19 +8,21 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nin_edge_runtime.deep_colour import check_colour, deep_layout, scaled_colour
 from nin_edge_runtime.errors import ImageError
 from nin_edge_runtime.folders import HEAD_BYTES, image_format
 from nin_edge_runtime.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from nin_edge_runtime.folders import find_images as find_images
-from nin_edge_runtime.samples import check_samples, eight_bits, is_deep_colour, strips
+from nin_edge_runtime.samples import check_grey, eight_bits, strips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # importing it takes a tenth of NumPy's own import time
@@ -70,8 +72,8 @@ def load_image(
             (H, W).
         bgr: the array's three channels are blue, green, red (OpenCV's order). For arrays only.
         max_pixels: largest accepted image, in pixels.
-        max_value: sample that is white in grey images of more than 8 bits, such as 1023 for a
-            camera of 10 bits; larger ones are white, too. If None, 65535.
+        max_value: sample that is white in images of more than 8 bits, such as 1023 for a camera of
+            10 bits; larger ones are white, too. If None, 65535.
 
     Returns:
         uint8 (H, W, 3), RGB; it may share memory with a given array.
@@ -212,8 +214,10 @@ def open_upright(
                 f"{type(source).__name__}: "
                 "expected a path, bytes, a binary file, a PIL image or a uint8 array"
             )
+        elif hasattr(source, "seekable") and not source.seekable():  # a pipe is read once
+            file = io.BytesIO(source.read())
         with _open(file, name) as image:
-            yield _decode(image, name, max_pixels, max_value, min_side)
+            yield _decode(image, name, max_pixels, max_value, min_side, file)
     except ImageError:
         raise
     except Exception as error:  # a damaged file can surface as almost anything from the decoders
@@ -243,6 +247,13 @@ def _open(file: Any, name: str) -> Image.Image:
         raise ImageError(f"{name}: a HEIC image that pillow-heif cannot read") from None
 
 
+def _open_again(file: Any, name: str, stack: ExitStack) -> Image.Image:
+    """Open an encoded image a second time."""
+    image = _open(file, name)
+    stack.callback(image.close)
+    return image
+
+
 def _start(file: Any) -> bytes:
     """The first bytes of a path or of a file that Pillow could not identify."""
     if isinstance(file, (str, os.PathLike)):
@@ -263,14 +274,15 @@ def _decode(
     max_pixels: int,
     max_value: int | None,
     min_side: int | None = None,
+    file: Any = None,
 ) -> Upright:
-    """Decode the first frame of a PIL image."""
+    """Decode the first frame of a PIL image, which was opened from a file if given."""
     full = image.size
     _check_pixels(*full, name, max_pixels)
     if image.format in _EXTERNAL_FORMATS:
         raise ImageError(f"{name}: {image.format}, which needs an external program to decode")
     transparent = _transparent_colour(image)
-    deep_colour = is_deep_colour(image)
+    deep_colour = deep_layout(image)
     if min_side is not None:
         image.draft(image.mode, (min_side, min_side))  # has no effect on formats other than JPEG
     reduced = image.size != full
@@ -280,8 +292,16 @@ def _decode(
         raise ImageError(f"{name}: {image.width} x {image.height} pixels, expected at least one")
     if image.mode == "F":
         raise ImageError(f"{name}: floating-point pixels, expected 8 or 16 bits a sample")
-    if image.mode.startswith("I") or deep_colour:
-        check_samples(image, name, max_value)
+    if image.mode.startswith("I"):
+        check_grey(image, name, max_value)
+    elif deep_colour:
+        with ExitStack() as stack:
+            again = None if file is None else partial(_open_again, file, name, stack)
+            if max_value is None:
+                check_colour(image, again, deep_colour, name)
+            else:
+                image = scaled_colour(image, again, deep_colour, name, max_value)
+                transparent = None
     width, height = image.size[::-1] if orientation in _SWAPS_SIDES else image.size
     if not reduced:
         full = width, height
@@ -338,6 +358,8 @@ def _require_file(path: str | os.PathLike[str]) -> None:
             raise ImageError(f"{_name(path)}: no such file")
         if file.is_dir():
             raise ImageError(f"{_name(path)}: a folder, expected an image file")
+        if not file.is_file() and not file.is_fifo():  # a pipe is read to its end
+            raise ImageError(f"{_name(path)}: a device or socket, expected an image file")
         if file.is_file() and not file.stat().st_size:
             raise ImageError(f"{_name(path)}: an empty file, expected an image")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -157,6 +157,16 @@ class Preprocessing:
             resized = resized.convert("RGB")  # of a grey array
         return np.asarray(resized).reshape(self.size, self.size, self.channels)
 
+    @property
+    def zero_point(self) -> int | None:
+        """The pixel value, 0 to 255, that becomes 0; None unless one scale serves all channels.
+
+        Then the pixels are already quantised: `(pixel - zero_point) * scale` is ONNX's
+        `DequantizeLinear`, and an int8 network takes them without rounding.
+        """
+        value = round(255 * self.mean[0])
+        return value if set(self.mean) == {value / 255} and len(set(self.std)) == 1 else None
+
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Normalisation as one multiplication and one addition per channel, each (C,) float32.
 

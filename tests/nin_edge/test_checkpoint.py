@@ -206,6 +206,13 @@ def not_finite(tensors: Tensors, _: Header) -> None:
     tensors["stages.0.0.weight"] = torch.full_like(tensors["stages.0.0.weight"], math.inf)
 
 
+def negative(name: str) -> Change:
+    def change(tensors: Tensors, _: Header) -> None:
+        tensors[f"stages.0.1.{name}"] -= 1000
+
+    return change
+
+
 def of_integers(tensors: Tensors, _: Header) -> None:
     tensors["stages.0.0.weight"] = tensors["stages.0.0.weight"].long()
 
@@ -272,12 +279,14 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(temperature="Infinity"), "Infinity is not JSON"),
         (put(temperature="true"), "temperature: True, expected a number"),
         (not_finite, "not finite"),
+        (negative("running_var"), "running_var' has negative values"),
+        (negative("num_batches_tracked"), "num_batches_tracked' has negative values"),
         (of_integers, "of torch.int64 or not finite"),
         (falling_range, "to rise"),
         (range_with_nan, "four finite numbers"),
         (put(temperature='"hot"'), "damaged"),
-        (drop, r"tensor 'stages\.0\.0\.weight' has shape none \(it is missing\)"),
-        (add, r"tensor 'stages\.9\.weight' .* has no such tensor"),
+        (drop, r"tensor 'stages\.0\.0\.weight' has shape none \(no such tensor\)"),
+        (add, r"tensor 'stages\.9\.weight' .* has none"),
         (reshape, r"tensor 'stages\.0\.0\.weight' has shape \(8, 3, 3, 3\), .* \(8, 3, 5, 5\)"),
         (shorten_range, "damaged checkpoint: .*four finite numbers"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nin_edge.locks import LOCK_NAME, reserved, try_lock
+from nin_edge.locks import LOCK_NAME, open_plain, reserved, try_lock
 from nin_edge_runtime import NinEdgeError
 
 HOLD = """
@@ -124,3 +124,23 @@ def test_windows_locks_the_first_byte(tmp_path: Path, monkeypatch: pytest.Monkey
     with reserved(tmp_path / "run", LOCK_NAME, "in use"):
         assert (tmp_path / "run" / LOCK_NAME).exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("form", ["link", "dangling link", "hard link", "pipe"])
+def test_what_is_no_plain_file_is_not_locked(tmp_path: Path, form: str) -> None:
+    mine, path = tmp_path / "mine.txt", tmp_path / LOCK_NAME
+    if form != "dangling link":
+        mine.write_bytes(b"mine")
+    if form == "pipe":
+        os.mkfifo(path)
+    elif form == "hard link":
+        path.hardlink_to(mine)
+    else:
+        path.symlink_to(mine)
+    refusal = pytest.raises(NinEdgeError, match="a link, a pipe or a device, expected a plain file")
+    with refusal, open_plain(path):
+        pass
+    with refusal, reserved(tmp_path, LOCK_NAME, "in use"):
+        pass
+    assert mine.exists() == (form != "dangling link")
+    assert not mine.exists() or mine.read_bytes() == b"mine"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 import threading
@@ -194,15 +195,30 @@ def test_another_release_or_folder_of_npm_is_one_line(
 # --- what is refused ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["page", "pipe"])
 def test_a_folder_of_another_page_is_left_alone(
-    package: Path, tmp_path: Path, tiny_model: Path
+    package: Path, tmp_path: Path, tiny_model: Path, kind: str
 ) -> None:
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.html").write_text("<title>Mine</title>")
+    index = tmp_path / "site" / "index.html"
+    if kind == "page":
+        index.write_text("<title>Mine</title>")
+    else:
+        os.mkfifo(index)
     done = run(tiny_model, tmp_path / "site", "--onnxruntime-web", package)
     assert done.exit_code == 1
     assert "index.html: of another page, expected a new folder" in done.stderr
-    assert held(tmp_path / "site") == {"index.html": b"<title>Mine</title>"}
+    assert list((tmp_path / "site").iterdir()) == [index]
+
+
+def test_a_pipe_in_npms_folder_is_not_waited_for(
+    package: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    (module := package / "dist" / "ort.wasm.bundle.min.mjs").unlink()
+    os.mkfifo(module)
+    done = run(tiny_model, tmp_path / "site", "--onnxruntime-web", package)
+    assert done.exit_code == 1
+    assert "no dist/ort.wasm.bundle.min.mjs in it, expected the folder" in done.stderr
 
 
 def test_a_damaged_model_writes_nothing(package: Path, tmp_path: Path, tiny_model: Path) -> None:

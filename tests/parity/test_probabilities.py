@@ -15,7 +15,7 @@ from nin_edge import metrics, predict
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.weights import DEFAULT_WEIGHTS, WEIGHTS
-from nin_edge_export import ExportOptions, export_models
+from nin_edge_export import ExportOptions, export_models, golden
 from nin_edge_export.graph import build_graph
 from nin_edge_export.int8 import quantize
 from nin_edge_export.int8.activation_ranges import recorded_ranges
@@ -137,8 +137,8 @@ def test_corrected_biases_keep_int8_near_fp32(
         reference = _pytorch(checkpoint, pixels)
     graph = build_graph(checkpoint, "none")
     ranges = recorded_ranges(checkpoint, graph, "minmax")
-    golden = GoldenSamples(FORMULA, (), (), ())
-    info = describe(checkpoint, precision="int8", embedded="none", golden=golden)
+    samples = GoldenSamples(FORMULA, (), (), ())
+    info = describe(checkpoint, precision="int8", embedded="none", golden=samples)
 
     def divergence() -> float:
         int8 = quantize.quantize(checkpoint, graph, ranges).SerializeToString()
@@ -151,6 +151,13 @@ def test_corrected_biases_keep_int8_near_fp32(
     assert corrected <= CORRECTION[name] * divergence()
 
 
+@pytest.fixture
+def few_golden_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No golden sample of random weights is firm; looking for one takes most of an export."""
+    monkeypatch.setattr(golden, "_SEEDS_TRIED", golden._SEEDS_AT_ONCE)
+
+
+@pytest.mark.usefixtures("few_golden_seeds")
 @pytest.mark.parametrize(
     ("preset", "classes", "channels", "size", "width", "temperature"),
     [
@@ -222,6 +229,7 @@ def test_normalisation_is_the_same_in_numpy_and_torch(rng: np.random.Generator) 
     assert np.allclose(by_torch, wide.transpose(0, 3, 1, 2), rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("few_golden_seeds")
 def test_temperature_changes_scores_but_no_answer(tiny_weights: Path) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
     plain = _exported(replace(checkpoint, temperature=None))

@@ -23,7 +23,7 @@ from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 _GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 _LENGTH_DELIMITED = 2
-_PNG_COLOUR_TYPES: Final = {"grey": 0, "rgb": 2}
+_PNG_COLOUR_TYPES: Final = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 
 _ORIENTATION_TAG: Final = 0x0112
 # How a camera stores an upright scene under each EXIF orientation.
@@ -201,9 +201,9 @@ def make_png() -> Callable[..., bytes]:
     def encode(
         samples: np.ndarray, depth: int, clear: tuple[int, ...] = (), size: tuple[int, int] = (0, 0)
     ) -> bytes:
-        """Samples (H, W) or (H, W, 3); `size` is the (width, height) claimed, if not the real."""
+        """Samples (H, W) or (H, W, 2 to 4); `size` is the (width, height) claimed if not real."""
         height, width = samples.shape[:2]
-        colour = _PNG_COLOUR_TYPES["rgb" if samples.ndim == 3 else "grey"]
+        colour = _PNG_COLOUR_TYPES[samples.shape[2] if samples.ndim == 3 else 1]
         shifts = np.arange(depth - 1, -1, -1)
         bits = (samples.reshape(height, -1, 1).astype(np.int64) >> shifts & 1).astype(np.uint8)
         rows = np.packbits(bits.reshape(height, -1), axis=1)

@@ -103,6 +103,7 @@ def small_files() -> list[bytes]:
 SMALL_FILES = small_files()
 
 
+@pytest.mark.exhaustive
 class TestBytes:
     @PROPERTY
     @given(head=st.sampled_from(HEADS), data=st.binary(max_size=120))
@@ -182,6 +183,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
     return array
 
 
+@pytest.mark.exhaustive
 class TestArrays:
     @settings(PROPERTY, max_examples=300)
     @given(array=arrays(), bgr=st.booleans())
@@ -250,6 +252,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.exhaustive
 class TestNativeDecoders:
     def test_damaged_photos_crash_no_process(
         self,

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ import numpy as np
 import pytest
 
 from nin_edge_runtime import ImageError
-from nin_edge_runtime.folders import LOCK, MARKER, image_format, list_folder, list_names
-from nin_edge_runtime.image import find_images
+from nin_edge_runtime.folders import (
+    LOCK,
+    MARKER,
+    image_format,
+    list_folder,
+    list_names,
+    read_start,
+)
+from nin_edge_runtime.image import find_images, load_image
 
 
 @pytest.fixture
@@ -103,6 +111,23 @@ def test_system_folders_and_hidden_files_are_passed_over_and_counted(
     assert listing.unreadable == ()
 
 
+def test_folders_with_files_and_no_image_are_counted_and_named(make: Callable[..., Path]) -> None:
+    ours = ("models/photos.fp32.onnx", "models/photos.report.html")
+    others = ("notes/a.txt", "notes/old/b.txt", "a/labels/0.json", "clips/2024/0.mp4")
+    top = make(empty("a/0.png", "b/0.png", "b/x/1.png", "empty/inner/", *ours, *others))
+    listing = list_folder(top)
+    assert listing.without_images == {
+        *("models/", "notes/", "notes/old/", "a/labels/", "clips/", "clips/2024/")
+    }
+    assert "4 folders without images (a/labels, clips, models, notes)" in listing.passed_over()
+    assert (
+        list_folder(top / "notes").passed_over() == "2 files without an image's suffix or content"
+    )
+    for number in range(9):
+        make(empty(f"{number}/x.txt"))
+    assert "13 folders without images (0, 1, 2, 3, 4, ...)" in list_folder(top).passed_over()
+
+
 @pytest.mark.parametrize("marker", [b"anything", b"", b'{"a": 1}'])
 def test_a_folder_that_nin_edge_wrote_is_passed_over(
     make: Callable[..., Path], marker: bytes
@@ -147,6 +172,38 @@ def test_files_that_nin_edge_wrote_are_passed_over(make: Callable[..., Path]) ->
     listing = list_folder(top)
     assert listing.names == ("a.png", "seen/", "seen/b.png")
     assert listing.passed_over() == "3 files that nin-edge wrote"
+
+
+@pytest.mark.parametrize("marker", ["sparse", "[" * 100_000, "[1e999, {}]", "\x1b[2J", "\udcff"])
+def test_a_marker_that_is_no_list_stands_for_its_folder(
+    make: Callable[..., Path], marker: str
+) -> None:
+    top = make(empty("a/0.png", "seen/0.png"))
+    path = top / "seen" / MARKER
+    path.write_bytes(marker.encode("utf-8", "surrogateescape"))
+    if marker == "sparse":
+        os.truncate(path, 3 << 30)
+    tracemalloc.start()
+    listing = list_folder(top)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert listing.images == ({"a/0.png"} if marker != "[1e999, {}]" else {"a/0.png", "seen/0.png"})
+    assert peak < 100_000_000
+
+
+@pytest.mark.skipif(not os.access("/proc/self/mem", os.R_OK), reason="there is no /proc")
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/mem", "/dev/zero", "/dev/tty"])
+def test_a_link_to_a_file_without_an_end_is_not_read(
+    make: Callable[..., Path], target: str
+) -> None:
+    top = make(empty("a/0.png"))
+    (top / "a" / "1.png").symlink_to(target)
+    (top / "a" / "noname").symlink_to(target)
+    listing = list_folder(top)
+    assert "a/noname" not in listing.images
+    assert read_start(top / "a" / "1.png", 99) == b""
+    with pytest.raises(ImageError):
+        load_image(top / "a" / "1.png")
 
 
 def test_archives_have_the_same_rules(make: Callable[..., Path]) -> None:
@@ -247,7 +304,8 @@ def test_unreadable_folders_and_files_are_named(
         ("a/1.png", "no permission to read it"),
         *(("a/img_2", reason), ("b/", reason)),
     )
-    assert listing.passed_over() == "1 file without an image's suffix or content"
+    passed = "1 file without an image's suffix or content, 1 folder without images (c)"
+    assert listing.passed_over() == passed
     with caplog.at_level(logging.WARNING):
         assert find_images([top]) == [top / "a" / "0.png"]
     assert f"{top / 'b'}: {reason}" in caplog.text

@@ -114,17 +114,6 @@ def test_samples_far_below_the_range_are_warned_of_once(
     assert not caplog.records
 
 
-def test_a_warning_of_colour_names_another_way(
-    make_png: Callable[..., bytes], caplog: pytest.LogCaptureFixture
-) -> None:
-    source = make_png(np.full((2, 2, 3), 1023), 16)
-    with caplog.at_level(logging.WARNING):
-        load_image(source)
-    assert "scale the samples by 64" in caplog.text
-    with pytest.raises(ImageError, match="max_value is for grey alone"):
-        load_image(source, max_value=1023)
-
-
 @pytest.mark.parametrize(
     "samples", [[[0, 0xFFFF]], [[0, 0]], [[0x4000, 1]]], ids=["bright", "black", "a quarter"]
 )

@@ -62,6 +62,7 @@ def hottest(picture: np.ndarray) -> tuple[float, float]:
     return rows.mean() + 0.5, columns.mean() + 0.5
 
 
+@pytest.mark.exhaustive
 class TestPosition:
     @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
     def test_cells_of_the_network_are_centred_on_every_fourth_pixel(

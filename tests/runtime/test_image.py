@@ -126,6 +126,7 @@ class TestArrays:
             load_image(array)
 
 
+@pytest.mark.exhaustive
 class TestOrientation:
     @pytest.mark.parametrize("orientation", ORIENTATIONS)
     @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])

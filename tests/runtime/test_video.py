@@ -142,6 +142,7 @@ class TestFile:
         assert frame.pixels[:24].mean() > 200 > 50 > frame.pixels[40:].mean()
 
 
+@pytest.mark.exhaustive
 class TestDamagedFile:
     def test_damaged_frames_are_left_out_and_the_rest_keeps_its_place(
         self, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -7,17 +7,14 @@ arXiv:1906.04721, section 4.2). Batch normalisation knows the means, so no image
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
 from torch import nn
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.quantised_points import quantised_points
-from nin_edge_export.graph import network_nodes
 
 
 def channel_means(checkpoint: Checkpoint) -> dict[str, NDArray[np.float64]]:
@@ -50,27 +47,16 @@ def channel_means(checkpoint: Checkpoint) -> dict[str, NDArray[np.float64]]:
     return means
 
 
-def correct_biases(
-    quantized: ModelProto, model: ModelProto, means: Mapping[str, NDArray[np.float64]]
-) -> None:
-    """Subtract from each bias, in place, what rounding the convolution's weights adds to its mean.
+def added_means(
+    error: NDArray[np.float64], means: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """What an error of a convolution's weights adds to the mean of each output channel.
 
     Args:
-        quantized: the int8 model, which is changed.
-        model: the fp32 model that it was made from.
-        means: from `channel_means`.
+        error: rounded weights minus exact ones, (K, C, k, k).
+        means: of the input's channels, (C,); None if unknown.
+
+    Returns:
+        (K,); 0 where the means are unknown.
     """
-    exact = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    for node in network_nodes(model):
-        weight, bias = f"{node.name}.weight", f"{node.name}.bias_quantized"
-        if node.input[0] not in means or bias not in stored:  # in float, or a bias of 0
-            continue
-        steps, scale, bias_scale = (
-            numpy_helper.to_array(stored[name]).astype(np.float64)
-            for name in (f"{weight}_quantized", f"{weight}_scale", f"{bias}_scale")
-        )
-        error = steps * scale.reshape(-1, 1, 1, 1) - exact[weight]  # (out, in, k, k)
-        added = error.sum((2, 3)) @ means[node.input[0]]  # (out, in) @ (in,) -> (out,)
-        corrected = numpy_helper.to_array(stored[bias]) - np.rint(added / bias_scale)
-        stored[bias].CopyFrom(numpy_helper.from_array(corrected.astype(np.int32), bias))
+    return np.zeros(len(error)) if means is None else error.sum((2, 3)) @ means

@@ -23,6 +23,8 @@ from nin_edge.data.official.files import (
     checked_targets,
 )
 
+_MAX_IMAGES: Final = 100_000  # in a file; MNIST has 60,000
+
 _LABELS: Final = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (
@@ -46,11 +48,12 @@ def read_idx(official: str, file_set: FileSet, files: OfficialFiles) -> Official
             if not pixels.size:
                 raise ValueError(f"images of shape {pixels.shape}, expected some with pixels")
         with files.taken(labels_name) as data:
-            targets = checked_targets(_read_array(data, dimensions=1), len(labels))
-            if len(targets) != len(pixels):
+            numbers = _read_array(data, dimensions=1)
+            if len(numbers) != len(pixels):
                 raise ValueError(
-                    f"{len(targets):,} labels, but {len(pixels):,} images in {images_name}"
+                    f"{len(numbers):,} labels, but {len(pixels):,} images in {images_name}"
                 )
+            targets = checked_targets(numbers, len(labels))
         parts.append(Part(split, pixels[..., np.newaxis], targets))
     return OfficialData(labels, tuple(parts))
 
@@ -69,6 +72,8 @@ def _read_array(data: bytes, dimensions: int) -> NDArray[np.uint8]:
     count = math.prod(shape)
     if count > MAX_MEMBER:
         raise ValueError(f"claims the shape {tuple(shape)}, more than {MAX_MEMBER:,} bytes")
+    if shape[0] > _MAX_IMAGES:
+        raise ValueError(f"claims {shape[0]:,} images, expected at most {_MAX_IMAGES:,}")
     values = file.read(count + 1)  # one more: gzip verifies its checksum only behind the last byte
     if len(values) != count:
         length = "more" if len(values) > count else f"{len(values):,}"

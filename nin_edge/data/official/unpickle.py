@@ -32,8 +32,20 @@ _OPCODES: Final = frozenset(
         *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
     )
 )
-_PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
-_MAX_OPCODES: Final = 2_000_000  # CIFAR-100's training images take 200,000
+_PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+_GETS: Final = ("GET", "BINGET", "LONG_BINGET")
+_SHARED: Final = frozenset(
+    (
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("EMPTY_LIST", "LIST", "EMPTY_DICT", "DICT", "GLOBAL", "STACK_GLOBAL", "REDUCE"),
+    )
+)
+"""What makes the values that may be used again: not tuples, see `_Memo`."""
+
+_INTEGERS: Final = ("INT", "BININT", "LONG", "LONG1")
+_MAX_INTEGER: Final = 1 << 32  # larger ones can be chosen so that a dictionary takes hours
+_MAX_OPCODES: Final = 500_000  # CIFAR-100's training images take 200,000
 _MAX_TUPLES: Final = 1_000  # an array has a few; deep ones overflow the stack when they are hashed
 _MAX_SIDES: Final = 4  # of an array's shape; the product of millions of long numbers takes minutes
 
@@ -103,24 +115,53 @@ def load(data: bytes) -> dict[str, Any]:
     return {text(key): value for key, value in entries.items()}
 
 
-def _scan(data: bytes) -> None:
-    """Read the opcodes without running them.
+class _Memo:
+    """Where the values are stored that a pickle uses again.
 
-    Lengths beyond the data are found by `pickletools`. The memo is an array as long as the largest
-    index, so an index may only be the next one.
+    It is an array as long as the largest index, so an index may only be the next one. Tuples of a
+    tuple that is used twice, and so on, are hashed in a time that doubles with each: only values
+    that have no such depth, or are never hashed, may be used again.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[int, bool] = {}  # index -> whether it may be used again
+
+    def follow(self, name: str, argument: Any, previous: str) -> None:
+        """Take the next opcode, its argument, and the opcode before it.
+
+        Raises:
+            ValueError: it stores far beyond the end, or uses a value again that it may not.
+        """
+        count = len(self._stored)
+        if name in _PUTS:
+            index = count if name == "MEMOIZE" else argument
+            if not isinstance(index, int) or not 0 <= index <= count + 1:
+                raise ValueError(
+                    f"its pickle stores a value at {index}, expected at most {count + 1}"
+                )
+            self._stored[index] = previous in _SHARED
+        elif name in _GETS and not self._stored.get(argument):
+            raise ValueError(
+                f"its pickle uses value {argument} again, expected a text, list, dictionary or "
+                "array there"
+            )
+
+
+def _scan(data: bytes) -> None:
+    """Read the opcodes without running them; lengths beyond the data are found by `pickletools`.
 
     Raises:
         ValueError: one of them is not for data, or there are too many.
     """
-    puts = tuples = 0
+    memo, tuples, previous = _Memo(), 0, ""
     for count, (opcode, argument, _) in enumerate(_opcodes(data)):
         name = opcode.name
         if name not in _OPCODES:
             raise ValueError(f"its pickle has the opcode {name}; refused")
-        if name in _PUTS:
-            puts += 1
-            if not isinstance(argument, int) or not 0 <= argument <= puts:
-                raise ValueError(f"its pickle stores a value at {argument}, expected {puts}")
+        memo.follow(name, argument, previous)
+        if name in _INTEGERS and abs(argument) > _MAX_INTEGER:
+            raise ValueError(f"its pickle has an integer beyond {_MAX_INTEGER:,}")
+        previous = name
         tuples += "TUPLE" in name
         if count >= _MAX_OPCODES or tuples > _MAX_TUPLES:
             raise ValueError(

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from nin_edge_runtime.model_file.limits import MAX_SIDE, MAX_TENSOR, Work, convolution_work
+from nin_edge_runtime.model_file.limits import MAX_SIDE, Work, convolution_work
 from nin_edge_runtime.model_file.operators import (
     MAX_SMALL,
     OPERATORS,
@@ -54,8 +54,8 @@ _MIN_OPSET: Final = 18
 _MAX_RANK: Final = 4
 _MAX_UNSIZED: Final = 8  # tensors before the resize, at the size of the image
 _FLOAT, _UINT8, _INT64 = 1, 2, 7  # element types
-_DATA_FIELDS: Final = frozenset(("float_data", "int32_data", "int64_data", "raw_data"))
-_RAW_DATA: Final = frozenset(("raw_data",))
+_DATA_FIELDS: Final = ("float_data", "int32_data", "int64_data", "raw_data")
+_RAW_DATA: Final = ["raw_data"]
 _ATTRIBUTE_TYPES: Final = {"i": 2, "s": 3, "ints": 7}  # AttributeProto.AttributeType
 
 
@@ -79,21 +79,16 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     graph = message(data, model["graph"], GRAPH, "the graph", MAX_FIELDS)
     inputs, outputs = (_declared(data, graph.get(end, ())) for end in ("input", "output"))
     batch = inputs.get("image", (0, (None,)))[1][0]
-    rows = batch or 1
-    if rows * size * size > MAX_TENSOR:
-        raise ValueError(
-            f"{rows:,} images per run of {size} x {size} pixels, "
-            f"expected at most {MAX_TENSOR:,} pixels"
-        )
+    # Shapes are those of one image: whatever the batch, it multiplies them, and weights not.
     image, shape = {
-        "full": ((_UINT8, (batch, None, None, 3)), (rows, size, size, 3)),
-        "normalize": ((_UINT8, (batch, size, size, 3)), (rows, size, size, 3)),
-        "none": ((_FLOAT, (batch, channels, size, size)), (rows, channels, size, size)),
+        "full": ((_UINT8, (batch, None, None, 3)), (1, size, size, 3)),
+        "normalize": ((_UINT8, (batch, size, size, 3)), (1, size, size, 3)),
+        "none": ((_FLOAT, (batch, channels, size, size)), (1, channels, size, size)),
     }[embedded]
     known = {b"image": Tensor(shape, unsized=embedded == "full")}
     _add_constants(data, graph.get("initializer", ()), known)
-    _follow(data, graph.get("node", ()), known, size).check()
-    side = known.get(b"class_maps", Tensor((rows, classes, 1, 1))).shape[-1]
+    _follow(data, graph.get("node", ()), known, size).check(batch or 1)
+    side = known.get(b"class_maps", Tensor((1, classes, 1, 1))).shape[-1]
     results = {
         "probabilities": (_FLOAT, (batch, classes)),
         "class_maps": (_FLOAT, (batch, classes, side, side)),
@@ -105,9 +100,12 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
         if declared != expected:
             raise ValueError(f"{end} {_described(declared)}, expected {_described(expected)}")
     for name, (_, sides) in results.items():
-        expected_sides = (rows, *sides[1:])
+        expected_sides = (1, *sides[1:])
         if (found := known.get(name.encode())) is None or found.shape != expected_sides:
-            raise ValueError(f"{name} is computed as {found and found.shape}, not as {sides}")
+            raise ValueError(
+                f"{name} of one image is computed as {found and found.shape}, "
+                f"expected {expected_sides}"
+            )
 
 
 def _check_opset(data: bytes, spans: Iterable[Span]) -> None:
@@ -185,7 +183,8 @@ def _constant(data: bytes, tensor: Mapping[str, Any]) -> Tensor:
     held = _elements_held(data, tensor, *TYPES[element_type])
     if held != count:
         raise ValueError(f"holds {held} elements, expected {count}, as its shape says")
-    return Tensor(dims, True, _integers(data, tensor, count) if element_type == _INT64 else ())
+    integers = _integers(data, tensor, count) if element_type == _INT64 else ()
+    return Tensor(dims, True, integers, weight=count > MAX_SMALL)
 
 
 def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor) -> None:
@@ -198,11 +197,11 @@ def _define(data: bytes, name: Span, known: dict[bytes, Tensor], tensor: Tensor)
 
 def _elements_held(data: bytes, tensor: Mapping[str, Any], width: int, field: str) -> float:
     """Number of elements in a tensor's data; NaN if it is in two fields or in another type's."""
-    holders = tensor.keys() & _DATA_FIELDS
+    holders = [name for name in _DATA_FIELDS if name in tensor]
     if holders == _RAW_DATA:
         start, end = tensor["raw_data"]
         return (end - start) / width  # type: ignore[no-any-return]
-    if holders != {field}:
+    if holders != [field]:
         return math.nan
     if field == "float_data":
         return float(sum(end - start for start, end in tensor[field])) / width
@@ -224,39 +223,47 @@ def _integers(data: bytes, tensor: Mapping[str, Any], count: int) -> tuple[int, 
 
 
 def _follow(data: bytes, spans: Iterable[Span], known: dict[bytes, Tensor], size: int) -> Work:
-    """Add what the nodes compute to the known tensors, and sum up the work of one run."""
-    multiply_adds = largest = total = convolutions = resizes = unsized = 0
-    parsed = _Parsed({}, {})
+    """Add what the nodes compute to the known tensors, and sum up the work of one image."""
+    multiply_adds = weights = unsized = 0
+    largest = total = math.prod(known[b"image"].shape)
+    count: dict[bytes, int] = dict.fromkeys(OPERATORS, 0)
+    parsed = _Parsed({}, {}, set())
     for span in spans:
         node = message(data, span, NODE, "node")
         try:
-            operator, output = _computed(data, node, known, parsed)
+            code, output = _computed(data, node, known, parsed)
         except ValueError as error:
             raise ValueError(f"{called(data, node, 'node')}: {error}") from None
         _define(data, node["output"][0], known, output)
-        elements = math.prod(output.shape)
-        largest, total = max(largest, elements), total + elements
+        count[code] += 1
+        elements = 0 if output.constant else math.prod(output.shape)
         unsized += output.unsized
-        if operator == b"Conv":
+        if code == b"Conv":
             weight = known[data[slice(*node["input"][1])]].shape
-            rows, outputs, *sides = output.shape
-            work = convolution_work(weight[1], outputs, math.prod(weight[2:]), math.prod(sides))
-            multiply_adds += rows * work.multiply_adds
-            largest = max(largest, rows * work.largest)
-            total += rows * (work.total - outputs * math.prod(sides))
-            convolutions += 1
-        elif operator == b"Resize":
-            resizes += 1
-            if resizes > 1 or output.shape[1:3] != (size, size):
-                raise ValueError(
-                    f"{called(data, node, 'node')}: resizes to {output.shape[1:3]}, "
-                    f"expected the only one, to {size} x {size}"
-                )
+            work = convolution_work(
+                weight[1], weight[0], math.prod(weight[2:]), math.prod(output.shape[2:])
+            )
+            multiply_adds, weights = multiply_adds + work.multiply_adds, weights + work.weights
+            largest, total = max(largest, work.largest), total + work.total - elements
+        elif code == b"Resize" and output.shape[1:3] != (size, size):
+            raise ValueError(
+                f"{called(data, node, 'node')}: resizes to {output.shape[1:3]}, "
+                f"expected {size} x {size}"
+            )
+        largest, total = max(largest, elements), total + elements
         if unsized > _MAX_UNSIZED:
             raise ValueError(
                 f"more than {_MAX_UNSIZED} nodes at the image's size, expected a resize before"
             )
-    return Work(multiply_adds, largest, total, convolutions)
+    convolutions = count[b"Conv"]
+    for code, operator in OPERATORS.items():
+        fixed, for_each = operator.nodes
+        if count[code] > (most := fixed + for_each * convolutions):
+            raise ValueError(
+                f"{count[code]:,} nodes {code.decode()}, expected at most {most} "
+                f"with {convolutions} convolutions"
+            )
+    return Work(multiply_adds, largest, total, weights, convolutions)
 
 
 class _Parsed(NamedTuple):
@@ -266,6 +273,8 @@ class _Parsed(NamedTuple):
     """By their bytes: name and value."""
     nodes: dict[tuple[bytes, ...], Mapping[str, Value]]
     """By operator and bytes: all attributes of a node."""
+    weights: set[bytes]
+    """Names of the weights that a node has read."""
 
 
 def _computed(
@@ -288,20 +297,22 @@ def _computed(
         parsed.nodes[key] = _attributes(data, spans, operator, parsed.single)
     inputs = []
     for start, end in node.get("input", ()):
-        tensor = known.get(data[start:end])
+        tensor = known.get(name := data[start:end])
         if tensor is None and end > start:
             raise ValueError(
                 f"takes {text(data, (start, end))[:80]!r}, expected what is computed before it"
             )
+        if tensor and tensor.weight:
+            if code not in TAKES_WEIGHTS:
+                # Two could be broadcast against each other, to the product of their sizes.
+                raise ValueError("takes weights, expected them only in convolutions")
+            if name in parsed.weights:  # each would be dequantised, and packed, once more
+                raise ValueError(f"takes {text(data, (start, end))[:80]!r}, expected weights once")
+            parsed.weights.add(name)
         inputs.append(tensor)
     fewest, most = operator.inputs
     if not fewest <= len(inputs) <= most:
         raise ValueError(f"has {len(inputs)} inputs, expected {fewest} to {most}")
-    if code not in TAKES_WEIGHTS:
-        for tensor in inputs:
-            if tensor and tensor.constant and tensor.is_weight:
-                # Two could be broadcast against each other, to the product of their sizes.
-                raise ValueError("takes weights, expected them only in convolutions")
     return code, operator.rule(inputs, parsed.nodes[key])
 
 

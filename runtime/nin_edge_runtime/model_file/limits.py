@@ -1,8 +1,9 @@
 """How large a network may be: one table for its configuration, for export, and for model files.
 
-A file of a few kilobytes can ask for hours and for all memory: weights are shared by convolutions,
-and what costs time is the size of the maps. So the work of one run is bounded. The bounds lie above
-`nin` at its full width on 512 x 512 pixels, which takes 57 thousand million multiply-adds.
+A file of a few kilobytes can ask for hours and for all memory: weights are small, and what costs
+time is the size of the maps. So the work of one image is bounded, and that of a fixed batch. The
+bounds lie above `nin` at its full width on 512 x 512 pixels, which takes 57 thousand million
+multiply-adds.
 """
 
 from __future__ import annotations
@@ -38,46 +39,76 @@ MAX_CONVOLUTIONS: Final = 100
 """Most convolutions of a network."""
 
 MAX_MULTIPLY_ADDS: Final = 100_000_000_000
-"""Most multiply-adds of a run; about three seconds on one core of a PC."""
+"""Most multiply-adds of one image; about three seconds on one core of a PC."""
 
 MAX_TENSOR: Final = 100_000_000
-"""Most elements of a tensor in a run; 400 MB in float32."""
+"""Most elements of a tensor of one image; 400 MB in float32."""
 
 MAX_TENSORS: Final = 2_000_000_000
-"""Most elements of all tensors of a run together."""
+"""Most elements of all tensors of one image together."""
+
+MAX_WEIGHTS: Final = 500_000_000
+"""Most elements of all weights together, whatever the batch: a file holds 2 GB of float32."""
+
+MAX_BATCH: Final = 4096
+"""Most images of a fixed batch."""
+
+MAX_BATCH_WORK: Final = 10
+"""Most work of a fixed batch, as a multiple of each of the three limits of one image.
+
+It is enough for `MAX_BATCH` images of 32 x 32 pixels and `nin` at its full width.
+"""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one run of a network costs, whatever its weights."""
+    """What one image costs in a run of a network, whatever its weights."""
 
     multiply_adds: int
     """Multiply-adds of all convolutions."""
     largest: int
-    """Elements of the largest tensor."""
+    """Elements of the largest tensor that is computed."""
     total: int
-    """Elements of all tensors together."""
+    """Elements of all tensors that are computed."""
+    weights: int
+    """Elements of the weights of all convolutions."""
     convolutions: int
     """Number of convolutions."""
 
-    def check(self) -> None:
-        """Refuse more work than a run may be.
+    def check(self, batch: int = 1) -> None:
+        """Refuse a network, or a run of a fixed batch, that asks for more than the limits.
+
+        Args:
+            batch: images of a run.
 
         Raises:
             ValueError: one of the numbers is above its limit; the message has both.
         """
         for value, limit, unit in (
+            (batch, MAX_BATCH, "images of a fixed batch"),
             (self.convolutions, MAX_CONVOLUTIONS, "convolutions"),
-            (self.multiply_adds, MAX_MULTIPLY_ADDS, "multiply-adds a run"),
-            (self.largest, MAX_TENSOR, "elements of a tensor"),
-            (self.total, MAX_TENSORS, "elements of all tensors together"),
+            (self.weights, MAX_WEIGHTS, "weights"),
         ):
             if value > limit:
                 raise ValueError(f"{value:,} {unit}, expected at most {limit:,}")
+        for images, factor, title in (
+            (1, 1, "one image"),
+            (batch, MAX_BATCH_WORK, f"a fixed batch of {batch:,} images"),
+        ):
+            for value, limit, unit in (
+                (self.multiply_adds, MAX_MULTIPLY_ADDS, "multiply-adds"),
+                (self.largest, MAX_TENSOR, "elements of a tensor"),
+                (self.total, MAX_TENSORS, "elements of all tensors together"),
+            ):
+                if images * value > factor * limit:
+                    raise ValueError(
+                        f"{title} takes {images * value:,} {unit}, "
+                        f"expected at most {factor * limit:,}"
+                    )
 
 
 def convolution_work(inputs: int, outputs: int, kernel: int, side: int) -> Work:
-    """The work of one convolution on one image, with its output as the only tensor.
+    """The work of one convolution, with its output as the only tensor.
 
     In int8, ONNX Runtime lays the patches of all pixels side by side, a byte an element: they count
     a quarter.
@@ -90,4 +121,5 @@ def convolution_work(inputs: int, outputs: int, kernel: int, side: int) -> Work:
     """
     patches = inputs * kernel * side // 4 if kernel > 1 else 0
     maps = outputs * side
-    return Work(inputs * outputs * kernel * side, max(maps, patches), maps + patches, 1)
+    weights = inputs * outputs * kernel
+    return Work(weights * side, max(maps, patches), maps + patches, weights, 1)

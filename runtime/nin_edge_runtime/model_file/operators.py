@@ -40,11 +40,8 @@ class Tensor(NamedTuple):
     """Values of an int64 initializer."""
     unsized: bool = False
     """Whether its sides are those of an image of any size."""
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether it is a constant too large for axes, a size or a scale."""
-        return self.constant and math.prod(self.shape) > MAX_SMALL
+    weight: bool = False
+    """Whether it is a constant too large for axes, a size or a scale."""
 
 
 Inputs: TypeAlias = "Sequence[Tensor | None]"
@@ -60,6 +57,8 @@ class Operator(NamedTuple):
     """The output of inputs and attributes; raises ValueError where export would not write them."""
     attributes: Mapping[str, tuple[Value, ...] | None] = {}
     """Values of each attribute that it may have; None where the rule checks them."""
+    nodes: tuple[int, int] = (1, 0)
+    """Most nodes of it in a graph: so many, and so many more for each convolution."""
 
 
 def _given(inputs: Inputs, index: int = 0) -> Tensor:
@@ -80,7 +79,7 @@ def _scaled(inputs: Inputs, attributes: Attributes) -> Tensor:
     for tensor in inputs[1:]:
         if not (tensor and tensor.constant):
             raise ValueError("has a computed scale, expected a constant one")
-    return Tensor(first.shape, first.constant, (), first.unsized)
+    return Tensor(first.shape, first.constant, (), first.unsized, first.weight)
 
 
 def _combined(inputs: Inputs, attributes: Attributes) -> Tensor:
@@ -213,19 +212,19 @@ _AXIS: Final = {"axis": (0, 1)}
 _KEEP: Final = {"keepdims": (0, 1)}
 
 OPERATORS: Final[Mapping[bytes, Operator]] = {
-    b"Add": Operator((2, 2), _combined),
-    b"AveragePool": Operator((1, 1), _pooled, {**_POOL, "count_include_pad": (0,)}),
-    b"Cast": Operator((1, 1), _same, {"to": tuple(TYPES)}),
-    b"Conv": Operator((2, 3), _convolved, {**_WINDOW, "group": (1,)}),
-    b"DequantizeLinear": Operator((2, 3), _scaled, _AXIS),
-    b"Div": Operator((2, 2), _combined),
-    b"MaxPool": Operator((1, 1), _pooled, {**_POOL, "storage_order": (0,)}),
-    b"Mul": Operator((2, 2), _combined),
-    b"QuantizeLinear": Operator((2, 3), _scaled, _AXIS),
+    b"Add": Operator((2, 2), _combined, nodes=(3, 0)),
+    b"AveragePool": Operator((1, 1), _pooled, {**_POOL, "count_include_pad": (0,)}, nodes=(0, 1)),
+    b"Cast": Operator((1, 1), _same, {"to": tuple(TYPES)}, nodes=(5, 2)),
+    b"Conv": Operator((2, 3), _convolved, {**_WINDOW, "group": (1,)}, nodes=(0, 1)),
+    b"DequantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 5)),
+    b"Div": Operator((2, 2), _combined, nodes=(3, 0)),
+    b"MaxPool": Operator((1, 1), _pooled, {**_POOL, "storage_order": (0,)}, nodes=(0, 1)),
+    b"Mul": Operator((2, 2), _combined, nodes=(2, 0)),
+    b"QuantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 3)),
     b"ReduceMean": Operator((1, 2), _reduced, _KEEP),
     b"ReduceMin": Operator((1, 2), _reduced, _KEEP),
     b"ReduceSum": Operator((1, 2), _reduced, _KEEP),
-    b"Relu": Operator((1, 1), _same),
+    b"Relu": Operator((1, 1), _same, nodes=(0, 1)),
     b"Resize": Operator(
         (4, 4),
         _resized,

@@ -28,6 +28,7 @@ from nin_edge_runtime.model_file.strict_json import (
     integer,
     number,
     plain,
+    shown,
     string,
 )
 from nin_edge_runtime.preprocessing import Preprocessing
@@ -49,7 +50,7 @@ def parse_info(values: Mapping[str, Any]) -> ModelInfo:
     preprocessing, embedded = _parse_preprocessing(values["preprocessing"])
     if values["precision"] not in PRECISIONS:
         raise ValueError(
-            f"precision {values['precision']!r}, expected one of {', '.join(PRECISIONS)}"
+            f"precision {shown(values['precision'])}, expected one of {', '.join(PRECISIONS)}"
         )
     temperature = number(values["temperature"])
     if temperature <= 0:
@@ -107,7 +108,7 @@ def _parse_preprocessing(value: object) -> tuple[Preprocessing, str]:
     embedded = steps.get("embedded")
     if embedded not in EMBEDDED:
         raise ValueError(
-            f"embedded preprocessing {embedded!r}, expected one of {', '.join(EMBEDDED)}"
+            f"embedded preprocessing {shown(embedded)}, expected one of {', '.join(EMBEDDED)}"
         )
     return preprocessing, embedded
 

@@ -23,6 +23,12 @@ from nin_edge_runtime.model_file.protobuf import Schema, fields, message, tag
 _MAX_BYTES: Final = 2**31 - 1  # protobuf's own limit for one message
 _MAX_METADATA: Final = 16_000_000  # bytes: a thousand classes take 200,000
 
+# Of all keys that start with `nin_edge.`; others are of later releases, and ignored.
+_KEYS: Final = (
+    *("format_version", "sha256", "labels", "preprocessing", "precision", "temperature"),
+    *("architecture", "parameters", "multiply_adds", "data", "versions", "certificate", "golden"),
+)
+
 # Fields of ONNX's ModelProto and StringStringEntryProto (onnx.proto).
 _GRAPH, _METADATA = tag(7), tag(14)
 ENTRY: Final[Schema] = {tag(1): ("key", False), tag(2): ("value", False)}
@@ -150,15 +156,20 @@ def _parse_values(name: str, properties: dict[str, str]) -> dict[str, Any]:
             f"{name}: an ONNX model without nin-edge's metadata, "
             "expected one from `nin-edge export`"
         )
+    values: dict[str, Any] = {}
     try:
-        values = {
-            key.removeprefix(PREFIX): strict_json.loads(text)
-            for key, text in properties.items()
-            if key.startswith(PREFIX)
-        }
+        for key in _KEYS:
+            text = properties.get(PREFIX + key)
+            if text is None:
+                continue  # a missing key is named later
+            if len(text) > (longest := _longest(key, values.get("labels"))):
+                raise ValueError(f"{key}: {len(text):,} characters, expected at most {longest:,}")
+            values[key] = strict_json.loads(text)
         version = values["format_version"]
         if type(version) is not int or version < 1:
-            raise ValueError(f"format version {version!r}, expected a positive integer")
+            raise ValueError(
+                f"format version {strict_json.shown(version)}, expected a positive integer"
+            )
     except ValueError as error:
         raise ModelFileError(f"{name}: damaged metadata: {strict_json.shortened(error)}") from None
     if version > FORMAT_VERSION:
@@ -167,6 +178,15 @@ def _parse_values(name: str, properties: dict[str, str]) -> dict[str, Any]:
             f"this nin-edge-runtime reads up to {FORMAT_VERSION}: update it"
         )
     return values
+
+
+def _longest(key: str, labels: object) -> int:
+    """Most characters of a key's value; memory and time to parse it are 30 times that."""
+    if key == "labels":
+        return 4_000_000  # 60 each where there are 65,536
+    if key == "golden":  # two rows of probabilities for each image
+        return 1000 * (10 + len(labels) if isinstance(labels, list) else 10)
+    return 1_000_000
 
 
 def _parse_info(name: str, values: dict[str, Any]) -> ModelInfo:

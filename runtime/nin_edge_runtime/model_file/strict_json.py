@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 _MAX_DIGITS: Final = 20  # of an integer: the most that 64 bits can hold
+_MAX_CONTAINERS: Final = 200_000  # lists and objects: an empty one takes 70 bytes for its 3
 
 _Value = TypeVar("_Value")
 
@@ -19,8 +20,10 @@ def loads(text: str) -> Any:
     3.10.7, integers of any length, which take time that grows with the square of it.
 
     Raises:
-        ValueError: not strict JSON.
+        ValueError: not strict JSON, or with more brackets than any metadata needs.
     """
+    if text.count("[") + text.count("{") > _MAX_CONTAINERS:
+        raise ValueError(f"JSON with more than {_MAX_CONTAINERS:,} brackets")
     try:
         value = _DECODER.decode(text)
         if "\\u" in text:  # a lone surrogate cannot be encoded, and so not printed
@@ -60,7 +63,7 @@ def number(value: object) -> float:
     """
     # Not `isinstance`: True is an int.
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{value!r}, expected a number")
+        raise ValueError(f"{shown(value)}, expected a number")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -71,7 +74,7 @@ def integer(value: object) -> int:
         ValueError: it is none.
     """
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r}, expected an integer of at least 0")
+        raise ValueError(f"{shown(value)}, expected an integer of at least 0")
     return value
 
 
@@ -82,7 +85,7 @@ def string(value: object) -> str:
         ValueError: it is none.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{value!r}, expected a string")
+        raise ValueError(f"{shown(value)}, expected a string")
     return value
 
 
@@ -93,7 +96,7 @@ def boolean(value: object) -> bool:
         ValueError: it is neither.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{value!r}, expected true or false")
+        raise ValueError(f"{shown(value)}, expected true or false")
     return value
 
 
@@ -104,7 +107,7 @@ def array(value: object) -> list[Any]:
         ValueError: it is none.
     """
     if not isinstance(value, list):
-        raise ValueError(f"{value!r}, expected a list")
+        raise ValueError(f"{shown(value)}, expected a list")
     return value
 
 
@@ -119,6 +122,13 @@ def plain(value: object, depth: int) -> None:
         raise ValueError("JSON that is nested too deeply")
     for item in items:
         plain(item, depth - 1)
+
+
+def shown(value: object) -> str:
+    """A value for an error message; one from a file could be as long as the file."""
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value):,}"
+    return repr(value[:80] if isinstance(value, str) else value)
 
 
 def shortened(error: object, limit: int = 300) -> str:

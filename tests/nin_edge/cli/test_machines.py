@@ -123,6 +123,33 @@ def test_cache_that_cannot_be_written_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_warnings_of_other_libraries_are_for_verbose_alone(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    home = tmp_path / "home"
+    home.touch()  # matplotlib warns twice where it cannot write its settings
+    script = (
+        "import logging, sys; from nin_edge.cli import main; "
+        "main(sys.argv[1:], standalone_mode=False); "
+        "import matplotlib; logging.getLogger('nin_edge.data').warning('of ours'); "
+        "logging.getLogger('torch').warning('of torch'); logging.getLogger('PIL').error('grave')"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG")}
+    for verbose in ([], ["--verbose"]):
+        child = subprocess.run(
+            [sys.executable, "-c", script, *verbose, "info", str(tiny_model)],
+            env=environment | {"HOME": str(home)},
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        if not verbose:
+            assert child.stderr == "WARNING: of ours\nERROR: grave\n"
+        else:
+            assert "Matplotlib created a temporary" in child.stderr
+            assert "of torch" in child.stderr
+
+
 @pytest.mark.parametrize("name", ["n" * 240, "猫" * 80])
 def test_long_names_are_trained_from(name: str, tmp_path: Path, shapes_folder: Path) -> None:
     from nin_edge.data import open_dataset

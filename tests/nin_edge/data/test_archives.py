@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,22 +182,55 @@ def header(name: str, size: int, member_type: bytes = tarfile.REGTYPE) -> bytes:
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
-def pax(size: int | str) -> bytes:
-    """A member whose size stands in an extended header."""
-    record = f" size={size}\n"
-    record = f"{len(record) + 2}{record}"
-    return header("pax", len(record), tarfile.XHDTYPE) + record.encode().ljust(512, b"\0")
+def extended(data: bytes, member_type: bytes = tarfile.XHDTYPE) -> bytes:
+    """An extended header with its data."""
+    return header("x", len(data), member_type) + data + bytes(-len(data) % 512)
 
+
+def pax(key: str, value: str | int = "", member_type: bytes = tarfile.XHDTYPE) -> bytes:
+    """An extended header of one record."""
+    return extended(record(key, value), member_type)
+
+
+def record(key: str, value: str | int) -> bytes:
+    rest = f" {key}={value}\n"
+    length = len(rest)
+    while length != len(rest) + len(str(length)):
+        length = len(rest) + len(str(length))
+    return f"{length}{rest}".encode()
+
+
+EMPTY = header("a/2.png", 0)
+SPARSE = record("GNU.sparse.major", 1) + record("GNU.sparse.minor", 0)
 
 HUGE_TARS = {
     "a member of 2^44 bytes": header("a/2.png", 1 << 44),
     "a member beyond the end": header("a/2.png", 4096) + bytes(1024),
-    "a member of 2^44 bytes in pax": pax(1 << 44) + header("a/2.png", 0),
+    "a member of 2^44 bytes in pax": pax("size", 1 << 44) + header("a/2.png", 0),
     "a long name of 2^44 bytes": header("x", 1 << 44, tarfile.GNUTYPE_LONGNAME),
     "a long link of 2^44 bytes": header("x", 1 << 44, tarfile.GNUTYPE_LONGLINK),
     "a pax header of 2^44 bytes": header("x", 1 << 44, tarfile.XHDTYPE),
     "a global header of 2 MB": header("x", 2 << 20, tarfile.XGLTYPE) + bytes(2 << 20),
     "a sparse member": header("a/2.png", 512, tarfile.GNUTYPE_SPARSE) + bytes(512),
+    "a sparse map": pax("GNU.sparse.map", "1," * 1000 + "1") + EMPTY,
+    "a sparse size": pax("GNU.sparse.size", 5) + EMPTY,
+    "an endless sparse map": extended(SPARSE)
+    + header("a/2.png", 1 << 20)
+    + b"999999999\n".ljust(1 << 20, b"1"),
+    "digits without end": extended(b"1" * 500_000) + EMPTY,
+    "a number of many digits": pax("comment", "1" * 500_000) + EMPTY,
+    "records in each other": extended(b"2 " * 250_000 + b"=") + EMPTY,
+    "a record beyond the end": extended(b"999 a=b\n") + EMPTY,
+    "4 MB of attributes": pax("a", "b" * 999_000) * 4 + EMPTY,
+    "4 MB of attributes of four members": (pax("a", "b" * 999_000) + EMPTY) * 4,
+    "many global attributes": b"".join(
+        pax(f"key {number}", "", tarfile.XGLTYPE) for number in range(200)
+    )
+    + EMPTY,
+    "a chain of long names": extended(b"a/name", tarfile.GNUTYPE_LONGNAME) * 50 + EMPTY,
+    "a long name": extended(b"a/" + b"n" * 5000, tarfile.GNUTYPE_LONGNAME) + EMPTY,
+    "a long name in pax": pax("path", "a/" + "n" * 5000) + EMPTY,
+    "a deep name": extended(b"a/" * 1000, tarfile.GNUTYPE_LONGNAME) + EMPTY,
 }
 
 
@@ -244,6 +281,106 @@ def test_a_member_that_is_too_large_is_refused(
         DatasetError, match=r"member '.*png' has [\d,]+ bytes, expected at most 100;"
     ):
         read(pack(pair, tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_of_too_many_members_is_refused(
+    pair: Path,
+    tmp_path: Path,
+    pack: Callable[[Path, Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    path = pack(pair, tmp_path / name)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_SHARE", 1 << 30)
+    with pytest.raises(DatasetError, match="more than 3 members, expected 3, or one for"):
+        read(path)
+    monkeypatch.setattr(archives, "MAX_SHARE", 1)
+    read(path)
+
+
+def test_attributes_that_tools_write_are_read(pair: Path, tmp_path: Path) -> None:
+    headers = {"comment": "f" * 40}  # as `git archive`
+    with tarfile.open(
+        tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT, pax_headers=headers
+    ) as tar:
+        for path in sorted(pair.rglob("*.png")):
+            member = tar.gettarinfo(path, f"{path.parent.name}/{'long' * 30}/{path.name}")
+            member.pax_headers = {"SCHILY.xattr.user.note": "n" * 900, "mtime": "1.5"}
+            tar.addfile(member, io.BytesIO(path.read_bytes()))
+    np.testing.assert_array_equal(read(tmp_path / "a.tar.gz").images, read(pair).images)
+
+
+def test_xz_of_several_streams_is_read(pair: Path, tmp_path: Path, pack: Any) -> None:
+    data = pack(pair, tmp_path / "data.tar").read_bytes()
+    half = len(data) // 2
+    streams = lzma.compress(data[:half]) + bytes(8) + lzma.compress(data[half:]) + bytes(4)
+    (tmp_path / "data.tar.xz").write_bytes(streams)
+    assert same(read(tmp_path / "data.tar.xz"), read(pair))
+
+
+def test_a_dictionary_of_gigabytes_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(lzma.compress(bytes(10_000)))
+    header_size = 4 * (packed[12] + 1)
+    place = packed.index(b"\x21\x01", 12) + 2  # the filter, LZMA2, and the length of its settings
+    packed[place] = 40  # 4 GiB
+    check = zlib.crc32(packed[12 : 12 + header_size - 4])
+    packed[12 + header_size - 4 : 12 + header_size] = struct.pack("<I", check)
+    (tmp_path / "data.tar.xz").write_bytes(packed)
+    with pytest.raises(DatasetError, match=r"[Mm]emory"):
+        read(tmp_path / "data.tar.xz")
+
+
+# --- hostile directories of zips ------------------------------------------------------------------
+
+
+def write_zip(path: Path, data: bytes, change: Callable[[zipfile.ZipFile], None]) -> None:
+    """A zip of two images, its directory changed before it is written."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/0.png", "b/0.png"):
+            archive.writestr(name, data)
+        change(archive)
+
+
+def repeated(count: int, **fields: object) -> Callable[[zipfile.ZipFile], None]:
+    """More entries of the first member, with other names and some fields changed."""
+
+    def change(archive: zipfile.ZipFile) -> None:
+        for number in range(count):
+            entry = copy.copy(archive.filelist[0])
+            entry.filename = f"b/{number + 1}.png"
+            for name, value in fields.items():
+                setattr(entry, name, value)
+            archive.filelist.append(entry)
+
+    return change
+
+
+DIRECTORIES = {
+    "40,000 entries": (repeated(40_000), r"more than [23]\d,\d+ members"),
+    "long extra fields": (repeated(1, extra=b"\x99\x99\0\0" * 2000), "8,000 bytes of extra fields"),
+    "many extra fields": (
+        repeated(2000, extra=b"\x99\x99\0\0" * 1000),
+        "4,000 bytes of extra fields, [\\d,]+ with",
+    ),
+    "entries of one member": (repeated(3, file_size=2 << 30), "unpacks to more than|has [\\d,]+ b"),
+    "a long name": (repeated(1, filename="b/" + "n" * 5000), "5,002 characters and 2 parts"),
+    "a deep name": (repeated(1, filename="b/" * 500), r"50\d parts, expected at most"),
+    "an offset beyond the end": (repeated(1, header_offset=1 << 40), "truncated or broken"),
+    "a size of 2^62": (repeated(1, file_size=1 << 62), "unpacks to more than"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_a_hostile_directory_of_a_zip_is_refused_at_once(
+    tmp_path: Path, encoded: bytes, change: Callable[[zipfile.ZipFile], None], said: str
+) -> None:
+    write_zip(tmp_path / "evil.zip", encoded, change)
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=said):
+        read(tmp_path / "evil.zip")
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

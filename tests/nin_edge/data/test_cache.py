@@ -15,6 +15,7 @@ import pytest
 
 from nin_edge.data import Dataset, open_dataset
 from nin_edge.data.cache import Index, _checksum
+from nin_edge_runtime import NinEdgeError
 
 
 def read(path: Path, **options: Any) -> Dataset:
@@ -210,6 +211,32 @@ def test_a_cache_of_another_user_is_not_taken(
     progress = Counted()
     read(pair, cache=private_cache, progress=progress)  # taken, though it seems another user's now
     assert progress.calls
+
+
+def test_a_cache_in_a_folder_that_others_can_write_to_is_not_taken(
+    pair: Path, private_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read(pair, cache=private_cache)
+    for mode, taken in ((0o777, False), (0o1777, True), (0o755, True)):
+        private_cache.chmod(mode)
+        progress = Counted()
+        read(pair, cache=private_cache, progress=progress)
+        assert bool(progress.calls) != taken
+        assert ("other users can write to it" in caplog.text) != taken
+        caplog.clear()
+
+
+@pytest.mark.parametrize("form", ["pipe", "link"])
+def test_a_lock_of_a_cache_is_a_plain_file(pair: Path, private_cache: Path, form: str) -> None:
+    read(pair, cache=private_cache)
+    (folder,) = caches(private_cache)
+    lock = private_cache / "locks" / folder.name
+    lock.unlink()
+    os.mkfifo(lock) if form == "pipe" else lock.symlink_to(private_cache / "elsewhere")
+    (folder / "index.json").unlink()
+    with pytest.raises(NinEdgeError, match="expected a plain file; remove it"):
+        read(pair, cache=private_cache)
+    assert not (private_cache / "elsewhere").exists()
 
 
 def test_an_index_survives_its_json() -> None:

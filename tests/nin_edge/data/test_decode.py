@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 
 from nin_edge.data import DatasetError, decode, open_dataset
 from nin_edge.data.decode import Decoder, ImageData
+from nin_edge_runtime import samples
 
 
 def test_several_workers_give_what_one_gives(
@@ -86,14 +88,39 @@ def test_what_is_sent_at_a_time_is_bounded_in_bytes(side: int) -> None:
         assert sum(len(data) for _, data in chunk) <= decode._CHUNK_BYTES
 
 
-def test_a_killed_process_is_one_clear_error(encoded: bytes) -> None:
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_killed_process_is_one_clear_error(encoded: bytes, killed: int) -> None:
+    """Also where the other one still works, and has more to send than a pipe holds."""
+    photo = encoded + bytes(1 << 16)
+
     def images() -> Iterator[tuple[str, bytes]]:
-        for index in range(4000):
-            if index == 2000:
-                for child in multiprocessing.active_children():
+        for index in range(600):
+            if index == 300:
+                for child in multiprocessing.active_children()[:killed]:
                     child.kill()
-            yield f"{index}.png", encoded
+            yield f"{index}.png", photo
 
     with pytest.raises(DatasetError, match=r"was killed.*NIN_EDGE_THREADS=1"):
-        for _ in Decoder(16, 3, workers=2)(images(), total=4000):
+        for _ in Decoder(128, 3, workers=2)(images(), total=600):
             pass
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_dark_images_are_warned_of_once_by_name(
+    workers: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "_warned", set())
+    monkeypatch.setattr(decode, "_POOL_FROM", 2)
+    monkeypatch.setattr(decode, "_CHUNK", 1)
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 1023, np.uint16)).save(buffer, "PNG")
+    files = [(f"cat/{number}.png", buffer.getvalue()) for number in range(6)]
+    decoded = dict(
+        pair
+        for names, images in Decoder(16, 3, workers)(files, 6)
+        for pair in zip(names, images, strict=True)
+    )
+    assert decoded == {name: b"\3" * (16 * 16 * 3) for name, _ in files}
+    (record,) = caplog.records
+    assert re.match(r"cat/\d.png: its largest sample is 1023 of 65535", record.getMessage())

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import resource
 import socket
+import socketserver
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import pytest
 
 from nin_edge.data import OFFICIAL, download
 from nin_edge.data.download import CATALOGUE, DownloadError, Remote
+from nin_edge_runtime import NinEdgeError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 TIMEOUT = 0.5  # seconds; the server answers in milliseconds or not at all
@@ -266,8 +270,8 @@ def test_a_redirection_away_from_https_is_refused() -> None:
     request = urllib.request.Request("https://example.org/data")
     handler = download._NoDowngrade()
     with pytest.raises(DownloadError, match=r"redirected to http://example\.org/x, expected HTTPS"):
-        handler.redirect_request(request, None, 302, "", {}, "http://example.org/x")
-    moved = handler.redirect_request(request, None, 302, "", {}, "https://example.org/x")
+        handler.redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/x")
+    moved = handler.redirect_request(request, io.BytesIO(), 302, "", {}, "https://example.org/x")
     assert moved is not None
     assert moved.full_url == "https://example.org/x"
 
@@ -320,6 +324,56 @@ def test_a_trickle_is_not_waited_for(
     assert CONTENT.startswith(held(tmp_path)["data.tar.gz.part"])
 
 
+def endless(start: bytes, part: bytes) -> Callable[[socket.socket], None]:
+    """What a server says: a start, then the same part for ever, never silent for long."""
+
+    def talk(connected: socket.socket) -> None:
+        connected.sendall(start)
+        while True:
+            connected.sendall(part)
+            time.sleep(0.02)
+
+    return talk
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+TRICKLES = {
+    "the first line": ("http", endless(b"HTTP/1.1 200 ", b"K")),
+    "continue": ("http", endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+    "a header": ("http", endless(OK + b"X: ", b"x")),
+    "the length of a chunk": ("http", endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0")),
+    "the trailers": ("http", endless(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n")),
+    "a redirection": ("http", endless(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n", b"x" * 999)),
+    "the start of TLS": ("https", endless(b"\x16\x03\x03\x40\0", b"\2")),
+}
+
+
+@pytest.mark.parametrize(("scheme", "talk"), TRICKLES.values(), ids=TRICKLES)
+def test_a_server_that_is_never_done_is_given_up(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    talk: Callable[[socket.socket], None],
+) -> None:
+    class Talker(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            with suppress(OSError):
+                talk(self.request)
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "_PAUSE", 0.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Talker) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        started = time.monotonic()
+        with pytest.raises(DownloadError, match=r"slower than 10 kB/s|no response for|redirect"):
+            fetch(tmp_path, remote(f"{scheme}://127.0.0.1:{server.server_address[1]}/a"))
+        assert time.monotonic() - started < 10
+        server.shutdown()
+    assert held(tmp_path) == {}
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe"])
 def test_an_unfinished_file_that_leads_elsewhere_is_not_written_to(
     server: Server, tmp_path: Path, kind: str
@@ -335,7 +389,7 @@ def test_an_unfinished_file_that_leads_elsewhere_is_not_written_to(
         os.mkfifo(part)
     else:
         part.symlink_to(mine)
-    with pytest.raises(DownloadError, match=r"\.part: a link.*expected a plain file"):
+    with pytest.raises(NinEdgeError, match=r"\.part: a link.*expected a plain file"):
         fetch(folder, remote(server.url()))
     assert mine.exists() == (kind != "dangling link")
     assert not mine.exists() or mine.read_bytes() == b"mine"

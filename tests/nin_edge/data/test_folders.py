@@ -120,7 +120,7 @@ def test_what_looks_like_splits_can_be_classes(names: list[str]) -> None:
         ),
         (["logo.png", "photos/a/0.png", "photos/b/0.png"], r"too many \(photos holds a, b\): "),
         (["train/a/0.png", "test/a/0.png", "more/a/0.png"], "found more beside test, train"),
-        (["seg_train/a/0.png", "seg_test/a/0.png", "seg_pred/0.png"], "found seg_pred beside"),
+        (["train/a/0.png", "train/b/0.png", "test/a/0.png", "more/a/0.png"], "found more beside"),
         (["train/a/0.png", "val/a/0.png", "validation/a/0.png"], "name the same split"),
         (["train1/a/0.png", "train2/a/0.png"], "train1, train2 name the same split"),
     ],
@@ -130,6 +130,51 @@ def test_what_could_be_either_is_refused(names: list[str], words: str) -> None:
         layout(*names)
     assert str(caught.value).startswith("data: ")
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folders", "stray"),
+    [
+        ({"animals/cat", "animals/dog", "vehicles/car", "vehicles/bus"}, "animals/0.png"),
+        ({"train/a/cat", "train/a/dog", "train/b/car", "test/a/cat"}, "train/a/0.png"),
+        ({"day/cat", "day/dog", "night/cat", "night/dog"}, "night/0.png"),
+        ({"x/y/cat", "x/y/dog", "x/z/car", "x/z/bus"}, "x/y/0.png"),
+    ],
+)
+def test_a_stray_image_hides_no_level(folders: set[str], stray: str) -> None:
+    names = [f"{folder}/{number}.png" for folder in sorted(folders) for number in range(4)]
+    for strays in ((), (stray,)):
+        with pytest.raises(DatasetError, match=r"too many|classes or splits\?"):
+            layout(*names, *strays)
+
+
+def test_a_stray_image_hides_no_split() -> None:
+    names = [
+        f"{split}/{label}/{n}.png" for split in ("val", "test") for label in "ab" for n in "12"
+    ]
+    assert layout(*names, "val/0.png").splits == ("validation", "test")
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "splits"),
+    [
+        ({"seg_pred/": 2}, {"seg_train": "train", "seg_test": "test"}),
+        ({"seg_pred/": 2}, {"seg_train/seg_train": "train", "seg_test/seg_test": "test"}),
+        ({"test/": 3}, {"train": "train"}),
+        ({"test1/": 3, "unlabeled/": 1}, {"train": "train", "val": "validation"}),
+        ({"photos/test/": 2}, {"photos/train": "train"}),
+    ],
+)
+@pytest.mark.parametrize("inner", ["", "images/", "unknown/2024/"])
+def test_images_without_classes_beside_splits_are_passed(
+    unlabelled: dict[str, int], splits: dict[str, str], inner: str
+) -> None:
+    labelled = [f"{split}/{label}/0.png" for split in splits for label in ("cat", "dog", "owl")]
+    others = [f"{top}{inner}{n}.png" for top, count in unlabelled.items() for n in range(count)]
+    found = layout(*labelled, *others)
+    assert found.unlabelled == unlabelled
+    assert set(found.splits) == set(splits.values())
+    assert {file.name for file in found.files} == set(labelled)
 
 
 def test_a_name_tells_one_split_or_none() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nin_edge.data import Dataset, DatasetError, locate, open_dataset
+from nin_edge.data.table import Row, find_images
 
 
 @pytest.fixture
@@ -53,11 +56,24 @@ def csv(header: str, form: str, separator: str = "\n") -> str:
         (csv("image,label", "{}.png,{}"), "utf-8"),
         (csv("Filename;width;Class", "{}.png;20;{}", "\r\n"), "utf-8-sig"),  # a German Excel's
         (csv("id\tcategory", "{}\t {}"), "utf-8"),
+        (csv("Image\tLabel", "{}.png\t{}", "\r\n"), "utf-16"),  # Excel's Unicode text
+        ("\ufeff" + csv("image,label", "{},{}"), "utf-16-be"),
+        (csv("sep=;\nimage;label", "{}.png;{}"), "utf-8-sig"),
         (csv("label,image", '{1},".\\photos\\{0}.png"'), "utf-8"),
         (csv("image,label", "/home/me/photos/{}.png,{}") + "\n\n", "utf-8"),
         (csv("image,label", "{0}.png,{1}\n{0}.png,{1}"), "utf-8"),
     ],
-    ids=["plain", "semicolons", "tabs without suffixes", "backslashes", "other paths", "twice"],
+    ids=[
+        "plain",
+        "semicolons",
+        "tabs without suffixes",
+        "utf-16",
+        "big endian",
+        "sep",
+        "backslashes",
+        "other paths",
+        "twice",
+    ],
 )
 def test_a_table_gives_the_classes(flat: Path, text: str, encoding: str) -> None:
     dataset = read(flat, text, encoding)
@@ -145,3 +161,26 @@ def test_official_data_sets_have_their_own_labels(flat: Path) -> None:
 def test_a_test_split_is_taken_with_a_table(flat: Path) -> None:
     dataset = read(flat, csv("image,label", "{}.png,{}"), test_split=0.5)
     assert (len(dataset.test), len(dataset.train), dataset.splits) == (3, 3, ("train", "test"))
+
+
+def test_a_long_table_is_read_in_a_time_that_grows_with_its_length() -> None:
+    names = [f"{number}/x.png" for number in range(5_000)]
+    rows = [Row(number + 2, f"photos/{number % 5_000}/x.png", "a", "") for number in range(20_000)]
+    started = time.monotonic()
+    found = find_images(Path("labels.csv"), rows, Path("photos"), names)
+    assert time.monotonic() - started < 5  # a search for each row takes minutes
+    assert found.keys() == set(names)
+
+
+@pytest.mark.parametrize("form", ["pipe", "device", "sparse"])
+def test_a_table_without_an_end_is_refused(flat: Path, form: str) -> None:
+    table = flat.parent / "labels.csv"
+    if form == "pipe":
+        os.mkfifo(table)
+    elif form == "device":
+        table.symlink_to("/dev/zero")
+    else:
+        table.touch()
+        os.truncate(table, 3 << 30)
+    with pytest.raises(DatasetError, match=r"expected a table|for a table of labels"):
+        open_dataset(locate(flat, labels=table), size=16)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.data import Dataset
@@ -204,6 +205,22 @@ def test_resuming_with_other_settings_is_refused(
     assert {file.name: file.read_bytes() for file in stopped.iterdir()} == before
 
 
+def replaced(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Tensor]], None]:
+    return lambda tensors: tensors.update({name: change(tensors[name])})
+
+
+ODD_TENSORS = {
+    "a negative variance": replaced("weights/stages.0.1.running_var", torch.neg),
+    "a counter below zero": replaced(
+        "weights/stages.0.1.num_batches_tracked", lambda old: old - 99
+    ),
+    "weights of float64": replaced("weights/stages.0.0.weight", torch.Tensor.double),
+    "a momentum of one number": replaced("momenta/stages.0.0.weight", lambda old: old.view(-1)[:1]),
+    "a momentum that is not finite": replaced("momenta/stages.0.0.weight", lambda old: old / 0),
+    "a tensor too many": lambda tensors: tensors.update(more=torch.zeros(3)),
+}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -217,6 +234,15 @@ def test_resuming_with_other_settings_is_refused(
         "a negative step",
         "a step beyond the last",
         "an epoch too many",
+        "seconds -1e9",
+        "seconds 1e300",
+        "loss_sum 1e300",
+        "a negative variance",
+        "a counter below zero",
+        "weights of float64",
+        "a momentum of one number",
+        "a momentum that is not finite",
+        "a tensor too many",
     ],
 )
 def test_a_damaged_state_is_refused_by_name(train_tiny: Train, stopped: Path, damage: str) -> None:
@@ -238,6 +264,11 @@ def test_a_damaged_state_is_refused_by_name(train_tiny: Train, stopped: Path, da
         elif damage == "an epoch too many":
             row = dict.fromkeys(("loss", "holdout_loss", "images_per_second", "seconds"), 1.0)
             header["state"]["history"].append({"epoch": 1, "holdout_top1": 0.5, **row})
+        elif damage.split()[0] in header["state"]:
+            name, value = damage.split()
+            header["state"][name] = float(value)
+        elif damage in ODD_TENSORS:
+            ODD_TENSORS[damage](tensors)
         elif damage == "no digest":
             del header["config_sha256"]
         else:

@@ -99,6 +99,7 @@ class TestHere:
         assert json.loads(json.dumps(asdict(here)))["providers"][0]["works"] is True
 
 
+@pytest.mark.exhaustive
 class TestBrokenRuntime:
     def only(self, found: Diagnosis) -> str:
         """The only problem; nothing is claimed to work."""

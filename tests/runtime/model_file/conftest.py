@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nin_edge_runtime import ModelFileError, read_model
 from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _WITH_ONNX = [
     *("test_contract.py", "test_graph_check.py", "test_protobuf.py", "test_work.py"),
 ]
+_SECONDS = 1.0  # longest that a refusal may take; the check's own time is a few milliseconds
 collect_ignore = [] if find_spec("onnx") else _WITH_ONNX
 
 
@@ -55,6 +58,25 @@ def graph(tiny_bytes: bytes) -> ModelProto:
     model = ModelProto.FromString(tiny_bytes)
     del model.metadata_props[:]
     return model
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., str]:
+    """Read a model's bytes, which must be refused in one line and at once.
+
+    Call it as `refused(data, said)`, with a pattern of the message; it returns the message.
+    """
+
+    def refuse(data: bytes, said: str) -> str:
+        started = time.perf_counter()
+        with pytest.raises(ModelFileError, match=said) as error:
+            read_model(data)
+        assert time.perf_counter() - started < _SECONDS
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1500
+        return str(error.value)
+
+    return refuse
 
 
 @pytest.fixture(scope="session")

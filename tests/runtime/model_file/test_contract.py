@@ -5,19 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from nin_edge.checkpoint import Checkpoint
+from nin_edge.checkpoint import Checkpoint, DataSource
+from nin_edge.network import NetworkConfig, NiN
+from nin_edge.quantised_points import INPUT, ActivationRange, quantised_points
 from nin_edge_export.fp16 import to_fp16
 from nin_edge_export.graph import build_graph
 from nin_edge_export.int8.activation_ranges import recorded_ranges
 from nin_edge_export.int8.quantize import quantize
 from nin_edge_runtime import DEFAULT_MODEL, read_model
 from nin_edge_runtime.model_file import graph_check, schema
+from nin_edge_runtime.model_file.limits import (
+    MAX_BATCH,
+    MAX_BATCH_WORK,
+    MAX_MULTIPLY_ADDS,
+    MAX_TENSOR,
+    MAX_TENSORS,
+)
 from nin_edge_runtime.model_file.operators import OPERATORS, TYPES
 from nin_edge_runtime.model_file.protobuf import (
     BYTES,
@@ -29,6 +39,29 @@ from nin_edge_runtime.model_file.protobuf import (
     message,
 )
 from nin_edge_runtime.model_file.read import ENTRY
+from nin_edge_runtime.preprocessing import Preprocessing
+
+SHAPES: list[dict[str, Any]] = [
+    {"preset": "nin", "size": 512, "head": "fc"},
+    {"preset": "nin-imagenet", "size": 512, "classes": 20, "head": "fc", "channels": 1},
+    {"preset": "nin-bn", "size": 16, "classes": 2, "channels": 1, "block": "linear"},
+]
+
+
+def untrained(config: NetworkConfig) -> Checkpoint:
+    """A checkpoint with made-up activation ranges."""
+    network = NiN(config)
+    span = ActivationRange(minimum=-3.0, maximum=3.0, low=-2.0, high=2.0)
+    return Checkpoint(
+        config=config,
+        weights=network.state_dict(),
+        labels=tuple(map(str, range(config.classes))),
+        preprocessing=Preprocessing(
+            config.size, config.channels, (0.5,) * config.channels, (0.2,) * config.channels
+        ),
+        data=DataSource("none"),
+        ranges=dict.fromkeys((INPUT, *quantised_points(network)), span),
+    )
 
 
 class TestOwnFiles:
@@ -56,6 +89,29 @@ class TestOwnFiles:
         # A convolution in float marks its weights as being in the file.
         mixed = quantize(checkpoint, model, ranges, ["stages.0.0"])
         read_model(sealed(mixed, "int8", embedded))
+
+    @pytest.mark.parametrize("changes", SHAPES, ids=str)
+    def test_every_network_that_can_be_trained_is_taken(self, changes: dict[str, Any]) -> None:
+        """In every precision and way of embedding, and with the largest batch."""
+        own = untrained(NetworkConfig.from_preset(**({"width": 0.01} | changes)))
+        work = own.config.work()
+        batch = min(
+            MAX_BATCH,
+            MAX_BATCH_WORK * MAX_MULTIPLY_ADDS // work.multiply_adds,
+            MAX_BATCH_WORK * MAX_TENSOR // work.largest,
+            MAX_BATCH_WORK * MAX_TENSORS // work.total,
+        )
+        for embedded, count in (("full", None), ("normalize", batch), ("none", batch)):
+            model = build_graph(own, embedded, batch=count)
+            int8 = quantize(own, model, recorded_ranges(own, model, "minmax"))
+            for graph in (model, to_fp16(model, own.ranges), int8):
+                graph_check.check_model(
+                    graph.SerializeToString(),
+                    classes=own.config.classes,
+                    size=own.config.size,
+                    channels=own.config.channels,
+                    embedded=embedded,
+                )
 
     def test_the_check_is_a_small_part_of_a_start(self) -> None:
         data = DEFAULT_MODEL.read_bytes()

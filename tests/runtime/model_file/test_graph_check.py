@@ -5,7 +5,6 @@ They are made with the onnx package and sealed by the export stage itself, as a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +17,6 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from nin_edge_runtime import Classifier, ModelFileError, read_model
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.model_file.protobuf import MAX_FIELDS
-
-SECONDS = 2.0
-"""Longest that a refusal may take here; the check's own time is measured in milliseconds."""
 
 Change = Callable[[ModelProto], object]
 
@@ -353,33 +349,32 @@ SENSELESS: dict[str, tuple[Change, str]] = {
         lambda model: setattr(dimension(model.graph.input[0], 0), "dim_value", 2),
         "expected",
     ),
-    "a huge batch": (lambda model: fix_batch(model, 1 << 20), "1,048,576 images per run"),
+    "a huge batch": (
+        lambda model: fix_batch(model, 1 << 20),
+        "1,048,576 images of a fixed batch, expected at most 4,096",
+    ),
 }
 
 
 class TestSenselessGraphs:
     @pytest.mark.parametrize(("change", "said"), SENSELESS.values(), ids=SENSELESS)
-    def test_a_senseless_graph_is_refused_in_one_line_and_at_once(
-        self, graph: ModelProto, sealed: Callable[..., bytes], change: Change, said: str
+    def test_a_senseless_graph_is_refused(
+        self,
+        graph: ModelProto,
+        sealed: Callable[..., bytes],
+        refused: Callable[..., str],
+        change: Change,
+        said: str,
     ) -> None:
         change(graph)
-        data = sealed(graph)
-        started = time.perf_counter()
-        with pytest.raises(ModelFileError, match=rf"refused before it is run.*{said}") as error:
-            read_model(data)
-        assert time.perf_counter() - started < SECONDS
-        assert "\n" not in str(error.value)
-        assert len(str(error.value)) < 1500
+        refused(sealed(graph), f"refused before it is run.*{said}")
 
     def test_names_from_the_file_cannot_break_the_line(
-        self, graph: ModelProto, sealed: Callable[..., bytes]
+        self, graph: ModelProto, sealed: Callable[..., bytes], refused: Callable[..., str]
     ) -> None:
         add_node(graph, "Evil\n\x1b[31m" + "x" * 10_000)
         graph.graph.node[-1].name = "first\nsecond"
-        with pytest.raises(ModelFileError) as error:
-            read_model(sealed(graph))
-        assert str(error.value).isprintable()
-        assert len(str(error.value)) < 500
+        assert len(refused(sealed(graph), "Evil")) < 500
 
     def test_what_is_left_over_is_onnx_runtimes_to_refuse(
         self, graph: ModelProto, sealed: Callable[..., bytes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +9,6 @@ from onnx import ModelProto
 
 from nin_edge_runtime import ModelFileError, read_model
 from nin_edge_runtime.model_file.protobuf import VARINT, fields, tag, varint
-
-from .test_graph_check import SECONDS, initializer
 
 Resigner = Callable[[bytes], bytes]
 
@@ -86,7 +83,7 @@ class TestEncodings:
     def test_a_tensors_field_cannot_be_given_twice(
         self, graph: ModelProto, sealed: Callable[..., bytes], resigned: Resigner, again: bytes
     ) -> None:
-        tensor = initializer(graph)
+        (tensor,) = (t for t in graph.graph.initializer if t.name == "stages.0.3.weight")
         whole = tensor.SerializeToString()
         tensor.MergeFromString(again)  # keeps the last
         data = sealed(graph)
@@ -113,11 +110,10 @@ class TestEncodings:
     @pytest.mark.parametrize(
         "filler", [b"\x08\x08", b"\x72\x00", b"\x3a\x00"], ids=["numbers", "metadata", "graphs"]
     )
-    def test_millions_of_fields_are_refused_at_once(self, filler: bytes) -> None:
-        started = time.perf_counter()
-        with pytest.raises(ModelFileError, match=r"fields|twice"):
-            read_model(b"\x0a\x00" + filler * 5_000_000)
-        assert time.perf_counter() - started < SECONDS
+    def test_millions_of_fields_are_refused(
+        self, refused: Callable[..., str], filler: bytes
+    ) -> None:
+        refused(b"\x0a\x00" + filler * 5_000_000, r"fields|twice")
 
     @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**32, 2**63, 2**64 - 1])
     def test_varints_are_read_as_protobuf_writes_them(self, value: int) -> None:

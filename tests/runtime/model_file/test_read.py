@@ -132,6 +132,7 @@ class TestForeignFiles:
             read_model(b"hello")
 
 
+@pytest.mark.exhaustive
 class TestDamage:
     def test_no_truncated_file_is_accepted(self, tiny_bytes: bytes, tmp_path: Path) -> None:
         path = tmp_path / "cut.onnx"
@@ -191,6 +192,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.exhaustive
 class TestDamageWithAValidDigest:
     """benchmarks/damage.py tries five hundred, each in a process of its own."""
 

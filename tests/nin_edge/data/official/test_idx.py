@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,23 @@ def test_a_damaged_gz_is_named(
     name = f"{TRAIN}.gz"
     with pytest.raises(DatasetError, match=f"raw: {name}: "):
         read(official.write(tmp_path / "raw", files | {name: change(files[name])}))
+
+
+@pytest.mark.parametrize("file", ["images", "labels"])
+def test_a_small_file_of_millions_of_images_is_refused_at_once(
+    official: Any, tmp_path: Path, digits: Any, file: str
+) -> None:
+    count = 50_000_000
+    sides = bytes([0, 0, 0, 1] * 2) if file == "images" else b""
+    start = bytes([0, 0, 8, 3 if sides else 1]) + count.to_bytes(4, "big") + sides
+    name = next(name for name in official.idx_files(digits) if file in name)
+    files = official.idx_files(digits) | {name: gzip.compress(start + bytes(count), 1)}
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=f"{name}: claims 50,000,000 images, expected at most"):
+        read(official.write(tmp_path / "raw", files))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def relabelled(truth: Any, targets: NDArray[np.int64]) -> Any:

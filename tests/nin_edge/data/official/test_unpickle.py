@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,29 @@ def test_no_other_name_is_resolved(opcodes: bytes) -> None:
 
 
 BOMBS = {
-    "a memo of 2 GB": (b"\x80\x02]r\xff\xff\xff\x07.", "stores a value at 134217727, expected 1"),
+    "a memo of 2 GB": (
+        b"\x80\x02]r\xff\xff\xff\x07.",
+        "stores a value at 134217727, expected at most 1",
+    ),
     "a memo by text": (b"]p2000000000\n.", "stores a value at 2000000000"),
     "a negative memo": (b"]p-5\n.", "stores a value at -5"),
     "8 EB of bytes": (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", "expected"),
     "2 GB of text": (b"\x80\x02X\xff\xff\xff\x7f.", "expected"),
     "a byte array": (b"\x80\x05\x96" + b"\xff" * 5 + b"\0\0\0.", "BYTEARRAY8|expected"),
     "deep tuples as a key": (b"}(" + b")" + b"\x85" * 2000 + b"Nu.", "1,000 tuples"),
+    "tuples shared 59 times": (
+        b"}(" + b")q\x01" + b"".join(b"h%c\x86q%c" % (at, at + 1) for at in range(1, 60)) + b"Nu.",
+        "uses value 1 again",
+    ),
+    "tuples by MEMOIZE": (b"\x80\x04}()\x94" + b"h\0h\0\x86\x94." * 30, "uses value 0 again"),
+    "a tuple stored over a list": (b"]q\0)q\0h\0h\0\x86.", "uses value 0 again"),
+    "a tuple behind a frame": (b"\x80\x04)\x95" + bytes(8) + b"\x94h\0.", "uses value 0 again"),
+    "a tuple from the stack": (b")]0q\0h\0.", "uses value 0 again"),
+    "a value never stored": (b"h\5.", "uses value 5 again"),
+    "keys of one hash": (
+        b"}(N" + b"".join(b"\x8a\x08" + struct.pack("<q", at * (2**61 - 1)) for at in range(-3, 4)),
+        "an integer beyond 4,294,967,296",
+    ),
     "an object": (b"(cnumpy\nndarray\no.", "opcode OBJ; refused"),
     "no end": (b"\x80\x02]", "STOP|exhausted"),
 }
