@@ -95,7 +95,7 @@ def screenshots(folder: Path, output: Path) -> None:
     task = {"site": str(folder / "site"), "photo": str(PHOTO), "output": str(output)}
     for path in _browser.run("screenshots.js", task, folder):
         with Image.open(path) as image:
-            small = image.quantize(256)
+            small = image.convert("RGB").quantize(256, kmeans=10)
         small.save(path, optimize=True)
 
 
