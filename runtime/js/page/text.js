@@ -36,7 +36,7 @@ export function facts({ certificate, data, labels, preprocessing, ...metadata })
   const { accuracy, calibration } = certificate;
   const { size, channels } = preprocessing;
   const images = `${accuracy?.images.toLocaleString("en")} images of ${accuracy?.data}`;
-  const share = accuracy && `${percent(accuracy.top1)} (${images}, ${accuracy.measured_with})`;
+  const share = accuracy && `${percent(accuracy.top1)} (${images}, with ${accuracy.measured_with})`;
   return [
     ["Labels", some(labels, 100)],
     [
