@@ -104,6 +104,7 @@ def write_page(
         **{f"onnxruntime-web/{name}": content for name, content in parts.items()},
         "model.onnx": data,
     }
+    files["index.html"] = _with_preloads(files)
     files["sw.js"] = _with_list(files)  # the last to be written: it makes browsers load the others
     for name, content in files.items():
         path = folder / name
@@ -122,6 +123,13 @@ def _page() -> Iterator[tuple[str, bytes]]:
             top = path.name in ("index.html", "sw.js")
             content = _FOR_READERS.sub(b"", path.read_bytes())
             yield path.name if top else f"{part}/{path.name}", content
+
+
+def _with_preloads(files: Mapping[str, bytes]) -> bytes:
+    """The page, which asks for all modules at once; each would be found in the one before."""
+    modules = [name for name in files if name.endswith(".js") and name != "sw.js"]
+    links = "".join(f'<link rel="modulepreload" href="{name}">\n' for name in modules)
+    return files["index.html"].replace(b"</head>", f"{links}</head>".encode())
 
 
 def _with_list(files: Mapping[str, bytes]) -> bytes:
