@@ -140,6 +140,8 @@ def _moments(convolution: nn.Conv2d, inputs: Sequence[Tensor]) -> Tensor:
 def _round_in_turn(weight: Tensor, moments: Tensor) -> Tensor:
     """Round columns in turn; those that are left take over each error, as far as they can.
 
+    The largest weight of a row stays what it is: the scale follows from it.
+
     Args:
         weight: in steps, float64 (K, D).
         moments: of the D inputs, float64 (D, D).
@@ -151,6 +153,7 @@ def _round_in_turn(weight: Tensor, moments: Tensor) -> Tensor:
     moments = moments + torch.eye(len(moments)) * (_DAMPING * mean if mean > 0 else 1.0)
     order = moments.diagonal().argsort(descending=True)  # what matters most has most left after it
     left, moments = weight[:, order].clone(), moments[order][:, order]
+    given, largest = left.round(), left.abs() > LARGEST_WEIGHT - _ON_GRID
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor = torch.linalg.cholesky(inverse, upper=True)
     steps = torch.empty_like(left)
@@ -159,6 +162,7 @@ def _round_in_turn(weight: Tensor, moments: Tensor) -> Tensor:
         errors = torch.empty_like(left[:, start:end])
         for column in range(start, end):
             steps[:, column] = left[:, column].round().clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+            steps[:, column] = steps[:, column].where(~largest[:, column], given[:, column])
             error = (left[:, column] - steps[:, column]) / factor[column, column]
             left[:, column:end] -= error[:, None] * factor[column, column:end]
             errors[:, column - start] = error

@@ -64,6 +64,27 @@ def test_an_input_of_the_networks_size_passes_unchanged() -> None:
     np.testing.assert_array_equal(COLOUR.resize(pixels), pixels)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "zero_point"),
+    [
+        ((100 / 255,) * 3, (0.25,) * 3, 100),
+        ((0.0,), (0.3,), 0),
+        ((1.0,), (0.3,), 255),
+        ((0.5,) * 3, (0.25,) * 3, None),  # 127.5
+        ((0.4, 0.4, 0.5), (0.25,) * 3, None),
+        ((0.4,) * 3, (0.25, 0.2, 0.25), None),
+    ],
+)
+def test_one_scale_for_all_channels_has_a_zero_point(
+    mean: tuple[float, ...], std: tuple[float, ...], zero_point: int | None
+) -> None:
+    steps = Preprocessing(16, len(mean), mean, std)
+    assert steps.zero_point == zero_point
+    if zero_point is not None:
+        pixels = np.full((1, 16, 16, len(mean)), zero_point, np.uint8)
+        np.testing.assert_allclose(steps.normalize(pixels), 0, rtol=0, atol=FLOAT_TOLERANCE)
+
+
 def test_normalize_is_scale_then_mean_and_std(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     normalized = COLOUR.normalize(pixels)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import open_dataset
@@ -24,10 +24,10 @@ LABELS = ("a", "b", "c")
 LEARNT = 0.9  # accuracy on the shapes; chance is a half
 
 
-def initial(*, seed: int = 1, size: int = 16, **changes: Any) -> Pretrained:
-    config = NetworkConfig.from_preset("nin-bn", classes=3, size=size, width=0.01, **changes)
+def initial(*, seed: int = 1, size: int = 16, preset: str = "nin-bn", **changes: Any) -> Pretrained:
+    config = NetworkConfig.from_preset(preset, classes=3, size=size, width=0.01, **changes)
     torch.manual_seed(seed)
-    gray = (0.4,) * config.channels
+    gray = (102 / 255,) * config.channels
     return Pretrained(
         "weights",
         Checkpoint(
@@ -56,6 +56,30 @@ def test_the_same_classes_keep_all_weights() -> None:
     start = initial()
     assert start.keeps_head(start.checkpoint.config, LABELS)
     assert changed(start, start.checkpoint.config, LABELS) == set()
+
+
+@pytest.mark.parametrize("preset", ["nin", "nin-bn"])
+@torch.inference_mode()
+def test_the_first_layer_takes_over_another_normalisation(preset: str) -> None:
+    start = initial(preset=preset)
+    own = Preprocessing(16, 3, (0.49, 0.48, 0.44), (0.25, 0.24, 0.26))
+    start = replace(start, checkpoint=replace(start.checkpoint, preprocessing=own))
+    new = start.preprocessing(16)
+    assert new.zero_point == 120
+    network = NiN(start.checkpoint.config).eval()
+    start.copy_to(network, LABELS)
+    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8).numpy()
+    first, before = (
+        nn.Sequential(*list(net.stages[0])[:2]) for net in (network, start.checkpoint.network())
+    )
+    moved, expected = (
+        first(torch.from_numpy(new.normalize(pixels))),
+        before(torch.from_numpy(own.normalize(pixels))),
+    )
+    inner = slice(2, -2)  # the padding of the first convolution has another colour
+    torch.testing.assert_close(
+        moved[:, :, inner, inner], expected[:, :, inner, inner], rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "c", "b"), ("a", "b", "c", "d")])
@@ -138,7 +162,9 @@ def test_trained_weights_are_a_head_start_on_new_classes(
     # The same shapes by other names: what the network knows of them is enough from the first.
     dataset = open_dataset(make_folder(tmp_path / "data", {"circle": 40, "square": 40}), size=16)
     config = replace(start.checkpoint.config, classes=2)
-    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.05, frozen_blocks=2)
+    recipe = Recipe(
+        epochs=2, batch_size=8, learning_rate=0.05, frozen_blocks=2, round_weights=False
+    )
     options = {"dataset": dataset, "network": config, "recipe": recipe}
     best = train_tiny(tmp_path / "run", init=start, **options)
     assert best.trained_scores.test is not None

@@ -1,0 +1,48 @@
+"""Round the weights of an older checkpoint to int8's grid, as training does at its end today.
+
+    python -m benchmarks.round_weights WEIGHTS DATA OUTPUT.safetensors
+
+Its normalisation becomes one mean and one scale for all channels, and the first convolution takes
+over the difference. DATA, what it was trained on, gives images to round on and measures the result.
+This made the weights that ship from those of commit cdf16c8.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from dataclasses import replace
+from pathlib import Path
+
+from nin_edge.data import open_dataset
+from nin_edge.kernels import budgeted_threads
+from nin_edge.network import NiN
+from nin_edge.training.completion import complete
+from nin_edge.training.finetune import Pretrained
+from nin_edge.training.recipe import Recipe
+
+
+def main() -> None:
+    """Convert, measure and write."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("weights")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("output", type=Path)
+    options = parser.parse_args()
+    start = Pretrained.load(options.weights)
+    old = start.checkpoint
+    data = open_dataset(options.data, size=old.config.size, channels=old.config.channels)
+    network = NiN(old.config)
+    start.copy_to(network, data.labels)
+    new = replace(
+        old, weights=network.state_dict(), preprocessing=start.preprocessing(old.config.size)
+    )
+    with budgeted_threads():
+        done = complete(new, data, Recipe()).checkpoint
+    done.save(options.output)
+    scores = done.trained_scores
+    assert scores.holdout and scores.test
+    print(f"{options.output}: top-1 {scores.holdout.top1:.2%} on the hold-out, {scores.test.top1:.2%}")
+
+
+if __name__ == "__main__":
+    main()
