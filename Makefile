@@ -22,6 +22,7 @@ demo: $(INSTALLED)
 	$(BIN)/nin-edge bench --threads 1 --batch 1 --rounds 60 demo/nin-cifar10.fp32.onnx \
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
+	@echo "in the browser: $(BIN)/nin-edge web demo/nin-cifar10.int8.onnx --output demo/page --download"
 
 # One process per core, with one thread each: more threads than cores would halve the speed.
 test: lint

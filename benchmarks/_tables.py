@@ -165,6 +165,20 @@ TABLES: Final[Mapping[str, Table]] = {
         explained="Differences from the Python runtime, which crops and resizes with Pillow; all "
         "engines get the same pixels.",
     ),
+    "web": Table(
+        "web",
+        (
+            ("precision", "{precision}"),
+            ("page and JavaScript", "{page_bytes_k:.0f} kB"),
+            ("ONNX Runtime Web", "{onnxruntime_bytes_m:.1f} MB"),
+            ("model", "{model_bytes_k:,.0f} kB"),
+            ("all with brotli", "{brotli_bytes_m:.1f} MB"),
+            ("first answer", "{first_answer_ms:.0f} ms"),
+            ("further answers", "{latency_ms:.0f} ms"),
+        ),
+        explained="Headless Chromium on the machine that serves the page; the first answer starts "
+        "with nothing cached. Further answers are without decoding, on one thread.",
+    ),
     "export": Table(
         "export",
         (

@@ -3,8 +3,9 @@
     python -m benchmarks.all DATA [--photos PHOTOS] [--only NAME...]
 
 DATA is the archive that the weights were trained on. PHOTOS, files or folders of large JPEGs, are
-for `benchmarks.draft`, which is left out without them. `benchmarks.javascript` needs `make js`. The
-machine should be idle. Then `python -m benchmarks.render` updates the pages.
+for `benchmarks.draft`, which is left out without them. `benchmarks.javascript` and `benchmarks.web`
+need `make js` and Chromium. The machine should be idle. Then `python -m benchmarks.render` updates
+the pages.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
         "throughput": [data],
         "damage": [],
         "javascript": [data],
+        "web": [],
     }
     return figures | ({"draft": photos} if photos else {})
 

@@ -3,8 +3,9 @@
     python -m benchmarks.javascript DATA
 
 Classifies 100 test images of DATA, the archive that the weights were trained on, and drawn images
-of other sizes, with the files of the default weights: by nin-edge-js in Node, and by the Python
-runtime. Both get the same pixels, one image a call. `make js` installs what it needs.
+of other sizes, with the files of the default weights: by nin-edge-js in Node, by the page of
+`nin-edge web` in Chromium, and by the Python runtime. All get the same pixels, one image a call.
+`make js` installs what it needs, but for Chromium.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import _node
+from benchmarks import _browser, _node
 from benchmarks._result import Row, answer, parser
 from nin_edge.data import open_dataset
 from nin_edge.weights import DEFAULT_WEIGHTS
@@ -34,7 +35,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("data", type=Path)
     options = arguments.parse_args()
-    if (reason := _node.missing()) is not None:
+    if (reason := _browser.missing()) is not None:
         raise SystemExit(f"benchmarks.javascript: {reason}")
     dataset = open_dataset(options.data, size=32)
     tests = dataset.indices("test")
@@ -46,7 +47,8 @@ def main() -> None:
             rows += compared(name, model, f"{len(photos)} test images", photos)
             largest = " x ".join(map(str, SIZES[-1]))
             rows += compared(name, model, f"{len(drawn)} drawn ones, up to {largest}", drawn)
-    versions = ", ".join(f"{name} {version}" for name, version in _node.versions().items())
+    used = _node.versions() | _browser.versions()
+    versions = ", ".join(f"{name} {version}" for name, version in used.items())
     answer(
         "javascript",
         rows,
@@ -75,17 +77,20 @@ def compared(
     expected = [classify(image) for image in images]
     probabilities = np.stack([prediction.probabilities for prediction in expected])
     maps = np.stack([prediction.class_map.ravel() for prediction in expected])
-    found = _node.classify(model, images)
     labels = [prediction.label for prediction in expected]
-    yield {
-        "precision": precision,
-        "images": named,
-        "count": len(images),
-        "engine": "Node",
-        "equal_labels": sum(map(str.__eq__, labels, found.labels)),
-        "max_difference": float(np.abs(found.probabilities - probabilities).max()),
-        "max_map_difference": float(np.abs(found.maps - maps).max()),
-    }
+    for engine, found in (
+        ("Node", _node.classify(model, images)),
+        ("Chromium", _browser.classify(model, images)),
+    ):
+        yield {
+            "precision": precision,
+            "images": named,
+            "count": len(images),
+            "engine": engine,
+            "equal_labels": sum(map(str.__eq__, labels, found.labels)),
+            "max_difference": float(np.abs(found.probabilities - probabilities).max()),
+            "max_map_difference": float(np.abs(found.maps - maps).max()),
+        }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,26 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cifar_files(data_dir: Path, make_once: MakeOnce) -> list[Path]:
+    """Every tenth test image of CIFAR-10 (JPEG q75), a hundred of each class: `<class>-<n>.jpg`.
+
+    Read from the archive as it streams by: decoding all 60,000 takes half a minute.
+    """
+
+    def extract(folder: Path) -> None:
+        with tarfile.open(data_dir / "cifar10-jpeg.tar.xz", "r|xz") as tar:
+            files = (member for member in tar if member.isfile())
+            tests = (member for member in files if member.name.startswith("test/"))
+            for index, member in enumerate(tests):
+                if index % 10 == 0:
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    (folder / "-".join(member.name.split("/")[1:])).write_bytes(file.read())
+
+    return sorted(make_once("cifar-files", extract).iterdir())
 
 
 @pytest.fixture(scope="session")

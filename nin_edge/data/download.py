@@ -1,7 +1,8 @@
-"""Downloads of the official data sets: over HTTPS, resumed when interrupted, checked by checksum.
+"""Downloads: over HTTPS, resumed when interrupted, checked by checksum.
 
-Nothing else in nin-edge opens a connection. An unfinished file is called `NAME.part`, and the next
-attempt resumes it; it is renamed once its checksum is right.
+The data sets are in the catalogue here; `nin_edge.web` names one more file. Nothing else in
+nin-edge opens a connection. An unfinished file is called `NAME.part`, and the next attempt resumes
+it; it is renamed once its checksum is right.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ class Remote:
     """Its addresses; the later ones are tried when the earlier ones fail."""
     size: int
     """Its length in bytes."""
-    md5: str
-    """MD5 that its publisher states, in hexadecimal."""
+    digest: str
+    """Checksum that its publisher states, in hexadecimal."""
+    algorithm: str = "md5"
+    """What the checksum is, as in `hashlib`; data sets have no better one."""
 
     @property
     def name(self) -> str:
@@ -136,10 +139,11 @@ def download(
     for remote in files:
         target = folder / remote.name
         if target.exists():
-            md5 = _md5(target)
-            if md5 != remote.md5:
+            digest = _digest(target, remote)
+            if digest != remote.digest:
                 raise DownloadError(
-                    f"{target}: MD5 {md5}, its publisher states {remote.md5}; "
+                    f"{target}: {remote.algorithm.upper()} {digest}, "
+                    f"its publisher states {remote.digest}; "
                     "move it away and it is downloaded again"
                 )
             continue
@@ -199,13 +203,14 @@ def _fetch_from(
                 kept = part.stat().st_size
                 rest = f"; {kept:,} bytes are kept, the next attempt resumes there" if kept else ""
                 raise DownloadError(f"{url}: {fault}{rest}") from error
-            md5 = _md5(part)
-            if md5 == remote.md5:
+            digest = _digest(part, remote)
+            if digest == remote.digest:
                 return
             file.truncate(0)  # nothing tells which bytes are wrong
             if not resumed:
                 raise DownloadError(
-                    f"{url}: MD5 {md5}, its publisher states {remote.md5}; the file was deleted"
+                    f"{url}: {remote.algorithm.upper()} {digest}, "
+                    f"its publisher states {remote.digest}; the file was deleted"
                 )
             resumed = False  # the old part may be of another file: once more, from the start
 
@@ -313,7 +318,10 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _md5(path: Path) -> str:
+def _digest(path: Path, remote: Remote) -> str:
     with path.open("rb") as file:
-        # The publishers state no better one; HTTPS is what protects from forgery.
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        # Where the publisher states no better one than MD5, HTTPS is what protects from forgery.
+        made = hashlib.file_digest(
+            file, lambda: hashlib.new(remote.algorithm, usedforsecurity=False)
+        )
+    return made.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import pytest
 
 import nin_edge
 import nin_edge_runtime
+from nin_edge_runtime import DEFAULT_MODEL
 
 from .conftest import Environment
 
@@ -53,7 +55,10 @@ def test_wheels_hold_what_they_should(wheels: Mapping[str, Path]) -> None:
         "nin_edge/weights/nin-cifar10-quarter.safetensors",
         "nin_edge_export/py.typed",
         "nin_edge_export/graph.py",
+        "nin_edge/javascript/page/index.html",
+        "nin_edge/javascript/src/index.js",
     } <= toolkit
+    assert not any("javascript" in name for name in runtime)
     for names in (runtime, toolkit):
         assert any(re.fullmatch(r".*\.dist-info/licenses/LICENSE", name) for name in names)
         packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
@@ -109,3 +114,15 @@ def test_toolkit_labels_a_photo_without_torch(
     missing = _run([command, "export"], tmp_path)
     assert missing.returncode == 1
     assert "pip install" in missing.stderr
+    # The page is the checkout's, which tests/js has in a browser; ONNX Runtime Web is not packed.
+    page = "from pathlib import Path; from nin_edge import web; web._PARTS.clear(); "
+    page += f"web.write_page(Path({str(DEFAULT_MODEL)!r}), Path('page'), onnxruntime_web=Path())"
+    written = []
+    for python in (device.python, Path(sys.executable)):
+        (folder := tmp_path / f"site {len(written)}").mkdir()
+        done = _run([python, "-c", page], folder)
+        assert done.returncode == 0, done.stderr
+        files = (path for path in folder.rglob("*") if path.is_file())
+        written.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert written[0] == written[1]
+    assert {Path("page/index.html"), Path("page/model.onnx"), Path("page/sw.js")} <= set(written[0])

@@ -190,7 +190,9 @@ def test_the_next_address_serves_where_the_first_does_not(server: Server, tmp_pa
 
 def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
     wanted = remote(server.url(), content=b"something else")
-    with pytest.raises(DownloadError, match=f"publisher states {wanted.md5}; the file was deleted"):
+    with pytest.raises(
+        DownloadError, match=f"publisher states {wanted.digest}; the file was deleted"
+    ):
         fetch(tmp_path, wanted)
     assert held(tmp_path) == {}
     assert len(server.asked) == 1
@@ -288,7 +290,7 @@ def test_everything_in_the_catalogue_is_over_https() -> None:
         for one in files:
             assert all(url.startswith("https://") for url in one.urls)
             assert {url.rsplit("/", 1)[-1] for url in one.urls} == {one.name}
-            assert len(bytes.fromhex(one.md5)) == 16
+            assert len(bytes.fromhex(one.digest)) == 16
             assert 0 < one.size < 1 << 30
 
 
