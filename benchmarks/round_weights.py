@@ -39,11 +39,9 @@ def main() -> None:
     with budgeted_threads():
         done = complete(new, data, Recipe()).checkpoint
     done.save(options.output)
-    scores = done.trained_scores
-    assert scores.holdout and scores.test
-    print(
-        f"{options.output}: top-1 {scores.holdout.top1:.2%} on the hold-out, {scores.test.top1:.2%}"
-    )
+    for split in ("holdout", "test"):
+        if scores := getattr(done.trained_scores, split):
+            print(f"{options.output}: top-1 {scores.top1:.2%} ({split}, {scores.images:,} images)")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import click
 
 from nin_edge.cli._common import PATH, NumberRange, printable, shell_quoted
 from nin_edge.weights import DEFAULT_WEIGHTS
-from nin_edge_runtime.model_file.limits import MAX_BATCH
 
 if TYPE_CHECKING:
     from nin_edge.api import ExportSettings
@@ -43,7 +42,7 @@ _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 )
 @click.option(
     "--batch",
-    type=click.IntRange(1, MAX_BATCH),
+    type=click.IntRange(1, 4096),  # limits.MAX_BATCH; importing it would load NumPy
     help="Fix the number of images of one run; any number if not given.",
 )
 @click.option(

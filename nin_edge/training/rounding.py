@@ -28,7 +28,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.kernels import fold_batch_norm
 from nin_edge.quantization import LARGEST_WEIGHT, round_weights, weight_scales
 
-_EQUALISED: Final = 0.75  # exponent: 0 leaves the channels as they are, 1 makes all alike
+_EQUALISED: Final = 0.5  # exponent: 0 leaves the channels as they are, 1 makes all alike
 _QUANTILE: Final = 0.9999  # of a channel's activations, its size
 _SMALLEST: Final = 0.02  # size of a channel relative to the largest: dead ones are not scaled up
 _POSITIONS: Final = 1 << 15  # windows of a convolution to take the second moments of

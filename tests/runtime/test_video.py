@@ -271,9 +271,9 @@ class TestErrors:
             ("missing.avi", "missing.avi: no such file"),
             (Path("0"), "0: no such file"),
             (".", ".: a folder, expected a video file"),
-            ("x\0y", "x\0y: "),
-            ("x" * 5000, "x" * 5000 + ": "),
-            ("bad\udce9.avi", "bad\udce9.avi: not in UTF-8"),
+            ("x\0y", r"x\x00y: "),
+            ("x" * 5000, "x" * 900),
+            ("bad\udce9.avi", r"bad\udce9.avi: not in UTF-8"),
             (-1, "camera -1: expected an index of 0 to 99"),
             (100, "camera 100: expected an index of 0 to 99"),
             ("99999999999", "camera 99999999999: expected an index of 0 to 99"),
@@ -286,6 +286,7 @@ class TestErrors:
             frames(source)
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 2500
 
     @pytest.mark.parametrize("data", [b"", b"hello" * 100, b"RIFF\0\0\0\0AVI LIST" + bytes(500)])
     def test_what_is_no_video_is_refused(self, cv2: Any, tmp_path: Path, data: bytes) -> None:
