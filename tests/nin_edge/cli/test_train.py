@@ -101,14 +101,6 @@ def failed(result: Result, code: int, *words: str) -> None:
             ("--init", "nin-cifar10-quarter", "--width", "0.5"),
             "width is 0.5: the weights of nin-cifar10-quarter have 0.25",
         ),
-        (("--latency", "0"), "latency is 0.0: expected milliseconds above 0, at most 1000"),
-        (("--latency", "nan"), "latency is nan: expected milliseconds above 0"),
-        (("--latency", "1", "--width", "1"), "latency is 1.0: it chooses the width, which is 1.0"),
-        (
-            ("--latency", "1", "--init", "nin-cifar10"),
-            "latency is 1.0: it chooses the width, but the weights of nin-cifar10 have their own",
-        ),
-        (("--set", "latency=1"), "--set latency=1: latency has an option of its own"),
         (("--compile", "--device", "cpu"), "compiled is for one process on a GPU"),
         (("--device", "tpu"), "'tpu' is not one of"),
         (("--colour", "red"), "No such option"),
@@ -197,7 +189,6 @@ def test_a_run_writes_its_folder_and_says_what_is_next(
     assert invoke(shapes_folder, "-o", run, "--resume", "--epochs", "1").exit_code == 0
     for options, words in (
         (("--epochs", "2"), "epochs is 2: the run to resume was started with 1"),
-        (("--latency", "1"), "latency is 1.0: the run to resume has its width, 0.01"),
         (("--set", "dropout=0.5"), "dropout is 0.5: the run to resume was started with 0.0"),
     ):
         failed(invoke(shapes_folder, "-o", run, "--resume", *options), 2, words)
