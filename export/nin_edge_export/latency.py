@@ -179,14 +179,16 @@ class _Untrained:
         growth = [wider / narrower for narrower, wider in pairwise([*work, work[-1]])]
         calls = max(1, min(_CALLS, int(_ROUND / (1e-3 * target_ms))))
         for index, network in enumerate(networks):
+            if progress:
+                progress("timing untrained networks", index, len(networks))
             runs[index] = partial(self._session(network).run, self._pixels)
             _, first = time_calls({index: runs[index]}, seconds=0, calls=calls)
-            if progress:
-                progress("timing untrained networks", index + 1, len(networks))
             expected = 1e3 * min(first[index]) * growth[index]
             if expected > _TOO_SLOW * target_ms:
                 break
         _, times = time_calls(runs, seconds=SECONDS, calls=calls)
+        if progress:
+            progress("timing untrained networks", len(networks), len(networks))
         medians = [1e3 * statistics.median(seconds) for seconds in times.values()]
         return medians + [float("inf")] * (len(networks) - len(medians))
 

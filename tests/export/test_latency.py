@@ -111,7 +111,9 @@ def test_the_width_is_measured() -> None:
     width, measured = choose_width(NETWORK, 3.0, lambda *step: done.append(step))
     assert width == 0.3
     assert 0 < measured <= 3.0
-    assert ("timing untrained networks", 1, 3) in done
+    task = "timing untrained networks"
+    assert done[:2] == [(task, 0, 3), (task, 1, 3)]
+    assert done[-1][1] == done[-1][2]  # the line on the terminal ends
 
 
 @pytest.mark.usefixtures("few_widths")
