@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, cast
 
@@ -186,6 +186,10 @@ def train(
             raise SettingError("compiled is for one process on a GPU, device cuda")
         report = on_progress if on_progress and workers.is_main else _ignore
         start = Start.resumed(request, folder) if resume else Start.new(request)
+        if "latency" in settings:  # here, so that packages are missed before the data are read
+            from nin_edge_export.latency import choose_width
+
+            search = partial(choose_width, progress=lambda *done: report(Loading(*done)))
         with workers.first_on_machine():
             if workers.is_main and not resume:
                 folder.check_unused()
@@ -194,6 +198,8 @@ def train(
             # A resumed run compares the fingerprint of what it reads.
             skip = resume or settings.get("skip_unreadable", False)
             dataset = _open(location, size, channels, report, skip_unreadable=skip)
+        if "latency" in settings:
+            start = start.fit_width(search, dataset, location.native_shape, workers)
         choices = start.choose(dataset, location.native_shape, workers.size)
         report(Started(choices.network, choices.recipe, choices.notes))
         keep_memory()
@@ -206,6 +212,7 @@ def train(
             location=location,
             init=start.initial,
             teachers=start.teachers,
+            latency=choices.latency,
             machine=Machine(workers, own_device, compiled),
             report=report,
             should_stop=should_stop or (lambda: False),

@@ -82,6 +82,8 @@ class Checkpoint:
     """Activation ranges (`quantised_points.activation_ranges`); empty if not recorded."""
     temperature: float | None = None
     """Divisor of the logits that calibrates the probabilities, above 0; None if not fitted."""
+    latency_target_ms: float | None = None
+    """Milliseconds of an int8 image that its width was chosen for; None if it was given."""
     trained_scores: TrainedScores = field(default_factory=TrainedScores)
     """What training measured: accuracy, calibration error, duration."""
     versions: Mapping[str, str] = field(default_factory=library_versions)
@@ -113,6 +115,7 @@ class Checkpoint:
             "preprocessing": asdict(self.preprocessing),
             "data": asdict(self.data),
             "temperature": self.temperature,
+            "latency_target_ms": self.latency_target_ms,
             "metrics": self.trained_scores.to_json(),
             "versions": dict(self.versions),
         }
@@ -142,6 +145,7 @@ class Checkpoint:
                     if name.startswith(_RANGES)
                 },
                 temperature=JsonObject("header", header).optional_number("temperature"),
+                latency_target_ms=JsonObject("header", header).optional_number("latency_target_ms"),
                 trained_scores=TrainedScores.from_json(header["metrics"]),
                 versions=_read_versions(JsonObject("versions", header["versions"])),
             )

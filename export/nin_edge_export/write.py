@@ -10,7 +10,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
 from nin_edge.files import write_atomically
 from nin_edge_export.export import ExportedModel
-from nin_edge_export.report import measure, to_html, to_json
+from nin_edge_export.report import Report, measure, to_html, to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,8 @@ class Exported:
     """All figures as a page."""
     report_json: Path
     """All figures as JSON."""
+    report: Report
+    """All figures."""
 
 
 def export_name(weights: Path) -> str:
@@ -64,4 +66,4 @@ def write_export(
         write_atomically(path, model.data)
     write_atomically(figures, json)
     write_atomically(page, html)
-    return Exported(tuple(models), files, page, figures)
+    return Exported(tuple(models), files, page, figures, report)

@@ -111,8 +111,10 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 def _explain(error: Exception, verb: str) -> str:
     """The one line of an expected error; any other is a bug, and is raised with its traceback."""
     if isinstance(error, ModuleNotFoundError):
-        needed = _IMPORTS.get(verb, _RUNTIME)
-        if (error.name or "").split(".")[0] in needed:
+        missed, needed = (error.name or "").split(".")[0], _IMPORTS.get(verb, _RUNTIME)
+        if verb == "train" and missed not in needed:  # --latency exports networks
+            needed = _IMPORTS["export"]
+        if missed in needed:
             missing = [_PIP_NAMES.get(name, name) for name in needed if not _installed(name)]
             return f"nin-edge {verb} needs more packages: pip install {' '.join(missing)}"
     from nin_edge_runtime.errors import NinEdgeError

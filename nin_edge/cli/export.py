@@ -13,6 +13,7 @@ from nin_edge.weights import DEFAULT_WEIGHTS
 if TYPE_CHECKING:
     from nin_edge.api import ExportSettings
     from nin_edge_export import ExportedModel
+    from nin_edge_export.report import Report
 
 _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 
@@ -109,8 +110,9 @@ def command(
         on_progress=show_event,
         **_settings(**options),
     )
-    for path, model in zip(exported.files, exported.models, strict=True):
-        click.echo(printable(f"{path}: {_summary(model)}"))
+    for index, (path, model) in enumerate(zip(exported.files, exported.models, strict=True)):
+        latency = _latency(exported.report, index)
+        click.echo(printable(f"{path}: {len(model.data):,} bytes, {latency}, {_summary(model)}"))
         _warn_of_loss(model)
     figures = exported.report_json.name
     click.echo(printable(f"{exported.report_html}: all figures; as numbers in {figures}"))
@@ -173,11 +175,20 @@ def _warn_of_loss(model: ExportedModel) -> None:
         )
 
 
+def _latency(report: Report, index: int) -> str:
+    """What a file takes on this machine; int8 beside the latency that the width was chosen for."""
+    file, images, target = report.files[index], report.machine.images, report.latency_target_ms
+    text = f"{file.latency_ms:.3g} ms on one thread"
+    if images > 1:
+        return f"{text} for {images} images"
+    return f"{text} (target {target:g} ms)" if target and file.info.precision == "int8" else text
+
+
 def _summary(model: ExportedModel) -> str:
-    """A file in one line: its size, and how close it is to PyTorch."""
+    """How close a file is to PyTorch."""
     certificate = model.info.certificate
     accuracy, images, golden = certificate.accuracy, certificate.images, certificate.golden
-    parts = [f"{len(model.data):,} bytes"]
+    parts = list[str]()
     if accuracy and images:
         parts.append(
             f"top-1 {accuracy.top1:.2%}, top-1 agreement with PyTorch "

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 _GROUPS: Final = {
     "Data": ("--dataset", "--download", "--labels", "--test-split", "--zip-encoding"),
-    "Network": ("--init", "--preset", "--width", "--size", "--distill-from"),
+    "Network": ("--init", "--preset", "--width", "--latency", "--size", "--distill-from"),
     "Training": ("--epochs", "--lr", "--seed", "--set"),
     "Running": ("--device", "--compile", "--resume", "--tensorboard", "-o"),
 }
 _NAMED: Final = (  # options of their own
-    *("epochs", "learning_rate", "seed"),
+    *("epochs", "learning_rate", "seed", "latency"),
     *("official", "download", "labels", "test_split", "zip_encoding"),
 )
 SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
@@ -69,6 +69,13 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     "not given.",
 )
 @click.option("--width", type=float, help="Multiplier of the channel counts; 1 if not given.")
+@click.option(
+    "--latency",
+    type=float,
+    metavar="MS",
+    help="Choose the width instead: the largest whose int8 file takes at most so many milliseconds "
+    "for an image, on one thread of this machine.",
+)
 @click.option(
     "--size",
     type=int,
@@ -145,7 +152,7 @@ def command(
 
     output = output or Path("runs") / dataset_name(data)
     workers = Workers.from_environment()
-    named = ("epochs", "learning_rate", "seed", "test_split", "zip_encoding")
+    named = ("epochs", "learning_rate", "seed", "latency", "test_split", "zip_encoding")
     settings = {name: options.pop(name) for name in named}
     settings |= {"official": official, "download": options.pop("download") or None}
     settings |= {"labels": labels and str(labels)}

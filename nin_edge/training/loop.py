@@ -28,6 +28,7 @@ from nin_edge.training.errors import TrainingError, TrainingStoppedError
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.progress import Meter, Progress
 from nin_edge.training.recipe import Recipe
+from nin_edge.training.run_config import Latency
 from nin_edge.training.setup import Machine, Setup
 from nin_edge.training.state import TrainingState
 from nin_edge_runtime import ModelFileError
@@ -47,6 +48,7 @@ def train(
     location: Location | None = None,
     init: Pretrained | None = None,
     teachers: Sequence[Pretrained] = (),
+    latency: Latency | None = None,
     machine: Machine | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -65,6 +67,7 @@ def train(
         init: weights of the same layers to start from. If their classes are others, the last layer
             is new. Not needed to resume.
         teachers: networks of the same classes to learn from, too (`Recipe.distill_weight`).
+        latency: what the network's width was chosen for, for the run's configuration.
         machine: where to compute; this process and the CPU if None. Several processes need the
             same arguments and, to resume, the same folder.
         report: called every few steps and at the end of each epoch.
@@ -92,6 +95,7 @@ def train(
         location=location,
         init=init,
         teachers=teachers,
+        latency=latency,
         machine=machine or Machine(),
     )
     loop = _Loop(setup, report)
@@ -195,6 +199,7 @@ class _Loop:
             labels=config.labels,
             preprocessing=config.preprocessing,
             data=config.data,
+            latency_target_ms=config.latency.target_ms if config.latency else None,
             trained_scores=scores or TrainedScores(),
         )
 

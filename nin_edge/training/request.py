@@ -17,6 +17,9 @@ from nin_edge.training.settings import NETWORK_NAMES, RECIPE_NAMES, Settings
 
 DEFAULT_PRESET = "nin-bn"
 
+LONGEST_LATENCY = 1000.0
+"""Milliseconds; networks that take longer could not be timed within a minute."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -51,6 +54,8 @@ class Request:
                 f"distill_weight is {self.settings['distill_weight']}: without distill_from, there "
                 "is no teacher"
             )
+        if (latency := self.settings.get("latency")) is not None:
+            self._check_latency(latency)
 
     def network(
         self,
@@ -126,6 +131,11 @@ class Request:
         Raises:
             SettingError: a setting is another one; the message has both.
         """
+        if "latency" in self.settings:
+            raise SettingError(
+                f"latency is {self.settings['latency']}: the run to resume has its width, "
+                f"{stored.network.width}"
+            )
         location = stored.location
         own = {
             **({"test_split": location.test_split} if location else {}),
@@ -150,6 +160,20 @@ class Request:
 
     def _given(self, names: tuple[str, ...]) -> dict[str, object]:
         return {name: value for name, value in self.settings.items() if name in names}
+
+    def _check_latency(self, latency: float) -> None:
+        """Refuse a latency that is out of its range, or where the width is not free."""
+        if not 0 < latency <= LONGEST_LATENCY:
+            raise SettingError(
+                f"latency is {latency}: expected milliseconds above 0, at most {LONGEST_LATENCY:g}"
+            )
+        if self.width is not None:
+            raise SettingError(f"latency is {latency}: it chooses the width, which is {self.width}")
+        if self.init is not None:
+            raise SettingError(
+                f"latency is {latency}: it chooses the width, but the weights of {self.init} have "
+                "their own"
+            )
 
     def _check_initial(self, initial: Pretrained) -> None:
         """Refuse a network other than that of the weights to start from."""

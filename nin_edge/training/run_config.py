@@ -48,6 +48,26 @@ class WeightsUsed:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The latency that decided a run's width: int8, one thread of the training machine."""
+
+    target_ms: float
+    """What was asked for, in milliseconds."""
+    measured_ms: float
+    """What an untrained network of the chosen width took, in milliseconds."""
+
+    @classmethod
+    def from_json(cls, stored: object) -> Latency:
+        """Read what a configuration has of it.
+
+        Raises:
+            ValueError: a field is missing or is no number.
+        """
+        fields = JsonObject("latency", stored)
+        return cls(fields.number("target_ms"), fields.number("measured_ms"))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that a run was started with."""
 
@@ -67,6 +87,8 @@ class RunConfig:
     """The weights it started from; None if they were random."""
     teachers: tuple[WeightsUsed, ...]
     """The networks whose predictions are learnt."""
+    latency: Latency | None = None
+    """What the width was chosen for; None if it was given."""
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as JSON can represent it."""
@@ -93,6 +115,7 @@ class RunConfig:
             location=run.optional("location", Location.from_json),
             init=run.optional("init", WeightsUsed.from_json),
             teachers=tuple(map(WeightsUsed.from_json, run.array("teachers"))),
+            latency=run.optional("latency", Latency.from_json),
         )
 
     @classmethod
@@ -114,8 +137,9 @@ class RunConfig:
             ) from error
 
     def digest(self) -> str:
-        """SHA-256 of everything but the location, in hexadecimal; data may be moved."""
-        stored = {key: value for key, value in self.to_json().items() if key != "location"}
+        """SHA-256 of what decides the result, in hexadecimal: data may be moved."""
+        stored = self.to_json()
+        del stored["location"], stored["latency"]
         return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
     def fixed(self) -> dict[str, Any]:

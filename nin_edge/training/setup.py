@@ -20,7 +20,7 @@ from nin_edge.training.finetune import Pretrained, freeze
 from nin_edge.training.objective import Objective, Teachers
 from nin_edge.training.plan import Plan
 from nin_edge.training.recipe import Recipe
-from nin_edge.training.run_config import RunConfig, WeightsUsed
+from nin_edge.training.run_config import Latency, RunConfig, WeightsUsed
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.step import Learner
 from nin_edge.training.workers import Workers
@@ -72,6 +72,7 @@ class Setup:
         location: Location | None,
         init: Pretrained | None,
         teachers: Sequence[Pretrained],
+        latency: Latency | None,
         machine: Machine,
     ) -> Setup:
         """Check what is asked for, and compare it with the run to resume.
@@ -93,6 +94,7 @@ class Setup:
             location=location,
             init=_used(init) if init else None,
             teachers=tuple(map(_used, teachers)),
+            latency=latency,
         )
         # Another process may know the data by another name.
         same = {**config.fixed(), "data": dataset.fingerprint}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import OFFICIAL, Dataset
@@ -10,9 +12,13 @@ from nin_edge.network import NetworkConfig, count_parameters
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.request import Request
-from nin_edge.training.run_config import RunConfig
+from nin_edge.training.run_config import Latency, RunConfig
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.settings import Settings
+from nin_edge.training.workers import Workers
+
+WidthSearch: TypeAlias = Callable[[NetworkConfig, float], tuple[float, float]]
+"""Gives the width of a network for a latency in milliseconds, and the latency measured."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Choices:
     """Name and licence of the data."""
     notes: tuple[str, ...]
     """Choices that the user may not expect."""
+    latency: Latency | None = None
+    """What the width was chosen for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,8 @@ class Start:
     """Weights to start from; None to resume, since the state has them."""
     teachers: tuple[Pretrained, ...]
     """Networks to learn from, too."""
+    latency: Latency | None = None
+    """What the width of a new run was chosen for."""
 
     @classmethod
     def new(cls, request: Request) -> Start:
@@ -92,6 +102,31 @@ class Start:
         network = stored.network if stored else self.request.network(self.initial, native_shape)
         return network.size, network.channels
 
+    def fit_width(
+        self,
+        search: WidthSearch,
+        dataset: Dataset,
+        native_shape: tuple[int, int] | None,
+        workers: Workers,
+    ) -> Start:
+        """The same start with the width that suits the latency asked for.
+
+        Args:
+            search: finds the width.
+            dataset: the data.
+            native_shape: see `input_shape`.
+            workers: all processes; the first one searches.
+        """
+        target = self.request.settings["latency"]
+        width = measured = 0.0
+        if workers.is_main:
+            classes = len(dataset.labels)
+            network = self.request.network(None, native_shape, classes=classes)
+            width, measured = search(network, target)
+        request = replace(self.request, width=workers.broadcast(width))
+        latency = Latency(float(target), workers.broadcast(measured))
+        return replace(self, request=request, latency=latency)
+
     def choose(
         self, dataset: Dataset, native_shape: tuple[int, int] | None, processes: int
     ) -> Choices:
@@ -104,18 +139,24 @@ class Start:
         """
         if self.stored:
             source, network = replace(self.stored.data, fingerprint=""), self.stored.network
-            return Choices(network, self.stored.recipe, source, self._teacher_notes(network))
+            notes = self._teacher_notes(network)
+            return Choices(network, self.stored.recipe, source, notes, self.stored.latency)
         classes = len(dataset.labels)
         network = self.request.network(self.initial, native_shape, classes=classes)
         recipe = self.request.recipe(
             dataset, network, fine_tuning=self.initial is not None, processes=processes
         )
         notes = (*self._teacher_notes(network), *self._notes(dataset, network, recipe))
-        return Choices(network, recipe, self.request.source(dataset), notes)
+        return Choices(network, recipe, self.request.source(dataset), notes, self.latency)
 
     def _notes(self, dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> tuple[str, ...]:
         """Notes on a new run."""
         notes, given = [], self.request.settings
+        if latency := self.latency:
+            notes.append(
+                f"width {network.width:g}: untrained, in int8, on one thread of this machine it "
+                f"takes {latency.measured_ms:.3g} ms (target {latency.target_ms:g} ms)"
+            )
         if not len(dataset.test):
             notes.append(
                 "no test score will be measured: the data have no test split; --test-split 0.2 "

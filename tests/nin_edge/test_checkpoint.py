@@ -97,6 +97,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         data=DataSource("photos", "CC0", "ab" * 32),
         ranges={"input": ActivationRange(-1.5, 2.5, -1.25, 2.25)},
         temperature=1.25,
+        latency_target_ms=0.5,
         trained_scores=SCORES,
     )
     saved.save(tmp_path / "a.safetensors")
@@ -277,6 +278,7 @@ def forget_labels(_: Tensors, header: Header) -> None:
         (put(temperature="0"), "temperature 0.0, expected a positive number"),
         (put(temperature="-1.5"), "temperature -1.5, expected a positive number"),
         (put(temperature="Infinity"), "Infinity is not JSON"),
+        (put(latency_target_ms='"fast"'), "latency_target_ms: 'fast', expected a number"),
         (put(temperature="true"), "temperature: True, expected a number"),
         (not_finite, "not finite"),
         (negative("running_var"), "running_var' has negative values"),

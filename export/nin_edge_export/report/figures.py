@@ -90,6 +90,8 @@ class Report:
     """In the order of export: fp32 first, if it is there."""
     machine: Machine
     """Where latency was measured."""
+    latency_target_ms: float | None
+    """int8's latency that the width was chosen for; None if the width was given."""
     data: str | None
     """Name of the data set that was measured on; None without one."""
     trained: TrainedScores

@@ -19,6 +19,7 @@ def to_json(report: Report) -> bytes:
         "data": report.data or NOT_MEASURED,
         "trained": report.trained.to_json(),
         "machine": asdict(report.machine),
+        "latency_target_ms": report.latency_target_ms,
         "files": [_file(file, report.fp32) for file in report.files],
         "int8": _int8(report.int8, report.all_int8_ms) if report.int8 else NOT_MEASURED,
         "disagreements": (

@@ -68,6 +68,7 @@ def measure(
             _file_figures(model, dataset, latencies[model.info.precision]) for model in models
         ),
         machine=machine,
+        latency_target_ms=checkpoint.latency_target_ms,
         data=images.data if images else None,
         trained=checkpoint.trained_scores,
         int8=next((model.plan for model in models if model.plan), None),

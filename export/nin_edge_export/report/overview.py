@@ -133,9 +133,11 @@ def _caption(report: Report) -> str:
         if report.data
         else f"What was {NOT_MEASURED} needs images: {HOW}. "
     )
+    ms = report.latency_target_ms
+    target = f" The network's width was chosen for {ms:g} ms in int8." if ms else ""
     return (
         f"{measured}Differences are of probabilities, 0 to 1; golden samples are "
         f"{len(golden.images)} synthetic images. Latency: {batch} a run, one thread of "
         f"{text(machine.cpu)}, ONNX Runtime {text(machine.onnxruntime)}, "
-        f"{machine.rounds:,} interleaved rounds of {machine.calls} runs."
+        f"{machine.rounds:,} interleaved rounds of {machine.calls} runs.{target}"
     )

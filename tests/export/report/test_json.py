@@ -39,6 +39,7 @@ def test_json_is_strict_and_complete(report: Report) -> None:
     value = _strict(to_json(report))
     assert set(value) == {
         *("name", "data", "trained", "machine", "files", "int8", "disagreements"),
+        "latency_target_ms",
     }
     assert (value["name"], value["data"]) == ("tiny", "four")
     assert set(value["files"][0]) == {

@@ -103,6 +103,7 @@ def fresh_toolkit() -> Iterator[None]:
         ("matplotlib", ["export"]),
         ("safetensors", ["train", "data"]),
         ("matplotlib", ["train", "data"]),
+        ("onnxsim", ["train", "data", "--latency", "1"]),
     ],
 )
 def test_missing_package_is_named_with_its_command(

@@ -390,6 +390,6 @@ def test_the_options_are_few_and_in_groups() -> None:
     headings = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert headings == ["Data:", "Network:", "Training:", "Running:", "Options:"]
     options = [line for line in text.splitlines() if line.startswith("  -")]
-    assert len(options) == len(command.params) <= 20  # all but DATA, and --help
+    assert len(options) == len(command.params) <= 21  # all but DATA, and --help
     for name in SETTINGS:
         assert name in text

@@ -13,7 +13,7 @@ from nin_edge.network import NetworkConfig
 from nin_edge.tensorfile import write_tensors
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.recipe import Recipe
-from nin_edge.training.run_config import RunConfig, WeightsUsed
+from nin_edge.training.run_config import Latency, RunConfig, WeightsUsed
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.state import TrainingState
 from nin_edge_runtime import ModelFileError, NinEdgeError
@@ -28,12 +28,13 @@ CONFIG = RunConfig(
     location=Location(Path("/data/photos.tar"), "photos", None),
     init=WeightsUsed("nin-cifar10", "cd" * 32),
     teachers=(WeightsUsed("big.safetensors", "ef" * 32),),
+    latency=Latency(1.0, 0.97),
 )
 
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, replace(CONFIG, location=None, init=None, teachers=())],
+    [CONFIG, replace(CONFIG, location=None, init=None, teachers=(), latency=None)],
     ids=["everything", "the needed"],
 )
 def test_a_configuration_comes_back(tmp_path: Path, config: RunConfig) -> None:
@@ -42,8 +43,8 @@ def test_a_configuration_comes_back(tmp_path: Path, config: RunConfig) -> None:
     assert RunFolder.open(folder.path).read_config() == config
 
 
-def test_the_digest_is_of_all_but_the_location() -> None:
-    assert replace(CONFIG, location=None).digest() == CONFIG.digest()
+def test_the_digest_is_of_what_decides_the_result() -> None:
+    assert replace(CONFIG, location=None, latency=None).digest() == CONFIG.digest()
     assert replace(CONFIG, recipe=Recipe()).digest() != CONFIG.digest()
     assert replace(CONFIG, labels=("b", "a", "犬")).digest() != CONFIG.digest()
 

@@ -8,11 +8,14 @@ import pytest
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
+from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import SettingError
 from nin_edge.training.recipe import RECIPES
 from nin_edge.training.request import Request
+from nin_edge.training.run_config import Latency
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.start import Choices, Start
+from nin_edge.training.workers import Workers
 from nin_edge_runtime import ModelFileError
 
 
@@ -131,9 +134,27 @@ def test_a_run_is_resumed_with_its_own_settings(trained_run: Path, shapes: Datas
     assert (choices.source.name, choices.source.licence) == ("shapes", "CC0")
 
 
+def test_the_width_for_a_latency_is_searched_for_the_datas_network(shapes: Dataset) -> None:
+    asked: list[tuple[NetworkConfig, float]] = []
+
+    def search(network: NetworkConfig, target_ms: float) -> tuple[float, float]:
+        asked.append((network, target_ms))
+        return 0.25, 0.875
+
+    start = Start.new(ask(latency=1, size=16, channels=1))
+    choices = start.fit_width(search, shapes, None, Workers()).choose(shapes, None, 1)
+    ((network, target_ms),) = asked
+    assert (network.classes, network.size, network.channels) == (3, 16, 1)
+    assert target_ms == 1
+    assert choices.network == replace(network, width=0.25)
+    assert choices.latency == Latency(1.0, 0.875)
+    assert choices.notes[0].endswith("takes 0.875 ms (target 1 ms)")
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"latency": 1.0}, r"latency is 1\.0: the run to resume has its width, 0\.05"),
         ({"epochs": 2}, "epochs is 2: the run to resume was started with 6"),
         ({"width": 1.0}, r"width is 1\.0: the run to resume was started with 0\.05"),
         ({"init": "other"}, "init is other: the run to resume was started with None"),
