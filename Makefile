@@ -60,8 +60,7 @@ wheel: $(INSTALLED)
 #   make model EVAL_DATA=cifar10-jpeg.tar.xz
 model: $(INSTALLED)
 	@test -n "$(EVAL_DATA)" || { echo "make model: name the archive, EVAL_DATA=cifar10-jpeg.tar.xz"; exit 2; }
-	$(BIN)/nin-edge export --precision int8 --calibration "$(EVAL_DATA)" --calibration-method entropy \
-		--eval-data "$(EVAL_DATA)" --output build/model
+	$(BIN)/nin-edge export --precision int8 --eval-data "$(EVAL_DATA)" --output build/model
 	cp build/model/nin-cifar10.int8.onnx $(MODELS)
 
 # The figures and tables of the docs, on an idle machine in about 20 minutes. PHOTOS, folders of large
