@@ -3,7 +3,7 @@
     python3 -m venv build/peers
     build/peers/bin/pip install torch==2.13.0
     build/peers/bin/pip install -r benchmarks/peers-requirements.txt
-    build/peers/bin/python -m benchmarks.peers DATA [WEIGHTS...] [--rounds 15] [--images 1024]
+    build/peers/bin/python -m benchmarks.peers DATA [WEIGHTS...] [--rounds 10] [--images 1024]
 
 DATA is the archive that the weights were trained on; without WEIGHTS, all that ship are measured.
 Engines get the same weights and the same normalised images, and return probabilities. Each has a
@@ -35,7 +35,7 @@ from benchmarks._result import Row, answer, parser
 from nin_edge_runtime.bench import interleave, median_ratio
 from nin_edge_runtime.threads import usable_threads
 
-ROUNDS, IMAGES, CALIBRATION = 15, 1024, 512
+ROUNDS, IMAGES, CALIBRATION = 10, 1024, 512
 THREADS: Final = {"one": 1, "all": usable_threads()}
 COLUMNS: Final = tuple((threads, batch) for threads in THREADS for batch in CALLS)
 """What a row has times of."""
