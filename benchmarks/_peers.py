@@ -1,4 +1,4 @@
-"""The engines that `benchmarks.peers` compares, and the process in which each one runs.
+"""The engines that `benchmarks.peers` compares.
 
 An engine gets the same weights and the same float32 images, already normalised, and returns
 probabilities. What it makes of the weights is written to the folder of the `Case` beforehand.
@@ -6,20 +6,15 @@ probabilities. What it makes of the weights is written to the folder of the `Cas
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks._measure import timed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -358,57 +353,3 @@ PEERS: Final = (
         partial(convert_to_executorch, "int8"),
     ),
 )
-
-
-def serve(connection: Connection, case: Case, threads: int, step: Callable[[], Run | None]) -> None:
-    """Take a step in this process, and time or score the network that it loads when asked to.
-
-    Requests are batch sizes, whose answer is the mean seconds of a call, or None, whose answer is
-    the probabilities of the test images. Answers are pairs: whether it worked, and the value or
-    the reason. The first one answers the step.
-
-    Args:
-        connection: to the process that asks; the end of it is the end of this one.
-        case: the network.
-        threads: for libraries that only read the environment.
-        step: prepares, or loads the network.
-    """
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    output = os.open(case.folder / "output.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(output, stream.fileno())
-    try:
-        run = step()
-        if run is not None:
-            images = case.images("test")
-            for batch in CALLS:  # compiles, allocates
-                run(np.resize(images, (batch, *images.shape[1:])))
-    except Exception as error:  # whatever an engine raises is the reason why it has no figures
-        told = (str(error).strip() or "no message").splitlines()[0]
-        connection.send((False, f"{type(error).__name__}: {told}"))
-        return
-    connection.send((True, None))
-    if run is None:
-        return
-    while True:
-        try:
-            batch = connection.recv()
-        except EOFError:
-            return
-        connection.send((True, _seconds(run, images, batch) if batch else _score(run, images)))
-
-
-def _seconds(run: Run, images: Array, batch: int) -> float:
-    part = np.resize(images, (batch, *images.shape[1:]))
-    run(part)  # others have used the caches meanwhile
-    return timed(partial(run, part), CALLS[batch])()
-
-
-def _score(run: Run, images: Array) -> Array:
-    batch = max(CALLS)
-    shape = (batch, *images.shape[1:])
-    parts = (
-        run(np.resize(images[start : start + batch], shape))
-        for start in range(0, len(images), batch)
-    )
-    return np.concatenate(list(parts))[: len(images)]

@@ -1,9 +1,12 @@
 """How fast and how accurate are the networks in ONNX Runtime, and in other engines?
 
+    python -m benchmarks.peers DATA [WEIGHTS...] [--rounds 10] [--images 1024]
+
+in an environment of its own:
+
     python3 -m venv build/peers
     build/peers/bin/pip install torch==2.13.0
     build/peers/bin/pip install -r benchmarks/peers-requirements.txt
-    build/peers/bin/python -m benchmarks.peers DATA [WEIGHTS...] [--rounds 10] [--images 1024]
 
 DATA is the archive that the weights were trained on; without WEIGHTS, all that ship are measured.
 Engines get the same weights and the same normalised images, and return probabilities. Each has a
@@ -30,7 +33,8 @@ from typing import Any, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._peers import CALLS, OURS, PEERS, REFERENCE, Case, Peer, Run, serve
+from benchmarks._peer_process import serve
+from benchmarks._peers import CALLS, OURS, PEERS, REFERENCE, Case, Peer, Run
 from benchmarks._result import Row, answer, parser
 from nin_edge_runtime.bench import interleave, median_ratio
 from nin_edge_runtime.threads import usable_threads
@@ -48,7 +52,7 @@ class PeerError(RuntimeError):
 
 
 class Process:
-    """A process that has taken a step of an engine (`_peers.serve`)."""
+    """A process that has taken a step of an engine (`_peer_process.serve`)."""
 
     def __init__(self, case: Case, threads: int, step: Callable[[], Run | None]) -> None:
         self._connection, theirs = Pipe()
