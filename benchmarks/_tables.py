@@ -213,6 +213,23 @@ TABLES: Final[Mapping[str, Table]] = {
         explained="One thread if the row names no other; ratios are to the first call on the same "
         "input.",
     ),
+    "peers": Table(
+        "peers DATA",
+        (
+            ("weights", "`{weights}`"),
+            ("engine", "{engine}"),
+            ("precision", "{precision}"),
+            ("test error", "{test_error:.2%}"),
+            ("agreement", "{top1_agreement:.2%}"),
+            ("1 thread, batch 1", "{one_1_ms:.3f} ms ({one_1_ratio:.2f})"),
+            ("batch 32", "{one_32_ms:.3f} ms ({one_32_ratio:.2f})"),
+            ("all threads, batch 1", "{all_1_ms:.3f} ms ({all_1_ratio:.2f})"),
+            ("batch 32", "{all_32_ms:.3f} ms ({all_32_ratio:.2f})"),
+        ),
+        explained="Time of an image, and in brackets its ratio to ours of the same precision (bf16 "
+        "to fp32). The input is normalised already. Agreement: top-1 agreement with PyTorch in "
+        "fp32, as the test error on {test_images:,} test images.",
+    ),
     "cold_start": Table(
         "cold_start",
         (
