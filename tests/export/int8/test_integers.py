@@ -13,7 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from nin_edge_export.graph import IR_VERSION, OPSET
+from nin_edge.checkpoint import Checkpoint
+from nin_edge_export.graph import IR_VERSION, OPSET, build_graph
+from nin_edge_export.int8.activation_ranges import recorded_ranges
+from nin_edge_export.int8.quantize import quantize
 from nin_edge_runtime import DEFAULT_MODEL
 from nin_edge_runtime.golden import golden_image
 
@@ -223,3 +226,19 @@ def test_every_quantised_convolution_of_the_shipped_model_runs_in_integers(tmp_p
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     quantised = [node for node in convolutions if node.input[1] not in constants]
     assert _session(model, tmp_path)[1].count("QLinearConv") == len(quantised) > 0
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="other processors fuse other patterns"
+)
+@pytest.mark.parametrize(("embedded", "pixels"), [("normalize", "image"), ("full", "pixels")])
+def test_pixels_go_straight_into_the_first_convolution(
+    embedded: str, pixels: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """No node between the uint8 image and the first integer convolution, and no float one."""
+    graph = build_graph(checkpoint, embedded)
+    _session(quantize(checkpoint, graph, recorded_ranges(checkpoint, graph, "minmax")), tmp_path)
+    optimized = onnx.load(tmp_path / "optimized.onnx").graph
+    users = [node.op_type for node in optimized.node if pixels in node.input]
+    assert users == ["QLinearConv"]
+    assert "Conv" not in {node.op_type for node in optimized.node}
