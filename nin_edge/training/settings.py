@@ -33,6 +33,7 @@ class Settings(TypedDict, total=False):
     balanced: bool
     patience: int
     frozen_blocks: int
+    round_weights: bool
     bf16: bool
     fp16: bool
     seed: int

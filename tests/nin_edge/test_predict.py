@@ -268,7 +268,7 @@ def test_other_data_than_the_models_are_refused(shapes: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"shape \(16, 16, 1\), the model expects \(16, 16, 3\)"):
         evaluate(Strange(), replace(shapes, images=shapes.images[..., :1]))
     with pytest.raises(DatasetError, match="no images in the split 'test'; the split 'all' has"):
-        evaluate(Strange(), replace(shapes, test=np.array([], np.int64)))
+        evaluate(Strange(), replace(shapes, test=np.array([], np.int64)), "test")
 
 
 def test_a_file_of_no_known_ending_is_refused(tmp_path: Path) -> None:

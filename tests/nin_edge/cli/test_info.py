@@ -85,12 +85,12 @@ ROWS = [{"min_score": 0.5, "coverage": 1.0, "top1": None}] * 5_000
         {"data": {"name": ESCAPE, "licence": ESCAPE}},
         {"versions": {ESCAPE: ESCAPE}},
         {"versions": {"x" * 500_000: "1"}},
-        {"versions": {f"library {number}": "x" * 1000 for number in range(5_000)}},
+        {"versions": {f"library {number}": "x" * 1000 for number in range(900)}},
         {"data": {"name": "x" * 500_000}},
         {"architecture": {"preset": ESCAPE, "width": 1}},
         {"architecture": {"blocks": [[8] * 50_000]}},
-        {"certificate": {"accuracy": {"data": ESCAPE * 50_000, **ACCURACY}}},
-        {"certificate": {"float_layers": [ESCAPE] * 100_000, ESCAPE: ESCAPE}},
+        {"certificate": {"accuracy": {"data": ESCAPE * 5_000, **ACCURACY}}},
+        {"certificate": {"float_layers": [ESCAPE] * 10_000, ESCAPE: ESCAPE}},
         {
             "certificate": {
                 "thresholds": {
