@@ -26,7 +26,7 @@ A sample with that distance is firm.
 # (height, width) of the samples, in quarters of the network's size: enlarged, reduced, cropped on
 # either axis.
 _SIZES: Final = ((4, 4), (4, 6), (2, 3), (8, 8), (6, 5), (16, 12), (12, 20), (3, 3))
-_INT8_DIFFERENCE: Final = 0.3  # 0.04 at most in the weights that ship; 0.14 before rounding them
+_INT8_DIFFERENCE: Final = 0.5  # 0.04 at most in the weights that ship; 0.14 before rounding them
 _SEEDS_TRIED: Final = 64  # for each size, until one is firm
 _SEEDS_AT_ONCE: Final = 16  # smaller batches use other kernels in PyTorch, which round differently
 
@@ -81,7 +81,7 @@ def check_golden(session: ModelSession, golden: GoldenSamples) -> tuple[GoldenSa
         The samples with the model's probabilities, rounded to 7 decimals, and the agreement.
 
     Raises:
-        GateError: a probability differs by more than the tolerance (0.3 in int8), or the prediction
+        GateError: a probability differs by more than the tolerance (0.5 in int8), or the prediction
             changes for most of the firm samples. (A few may change in int8: the samples resemble no
             training image, and good networks have changed two of eight.)
     """
@@ -91,16 +91,16 @@ def check_golden(session: ModelSession, golden: GoldenSamples) -> tuple[GoldenSa
     precision, reference = session.info.precision, np.array(golden.pytorch)
     firm = _margins(reference) >= MARGIN
     agreement = compare(probabilities, reference, precision, None)
-    if precision == "int8" and agreement.max_abs_difference > _INT8_DIFFERENCE:
-        raise GateError(
-            f"the int8 model differs from PyTorch by {agreement.max_abs_difference} on the golden "
-            f"samples, expected at most {_INT8_DIFFERENCE}"
-        )
     changed = int((probabilities.argmax(axis=1) != reference.argmax(axis=1))[firm].sum())
     if 2 * changed > firm.sum():
         raise GateError(
             f"the {precision} model predicts other classes than PyTorch for {changed} of "
             f"{int(firm.sum())} golden samples whose two best classes are well apart"
+        )
+    if precision == "int8" and agreement.max_abs_difference > _INT8_DIFFERENCE:
+        raise GateError(
+            f"the int8 model differs from PyTorch by {agreement.max_abs_difference} on the golden "
+            f"samples, expected at most {_INT8_DIFFERENCE}"
         )
     measured = replace(golden, file=tuple(_rounded(row) for row in probabilities))
     return measured, replace(agreement, firm_answers=int(firm.sum()))

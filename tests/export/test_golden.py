@@ -71,6 +71,17 @@ def test_a_few_firm_predictions_may_change_in_int8(changed: int, refused: bool) 
         assert len(measured.file) == 8
 
 
+def test_int8_that_is_far_off_is_refused_though_its_labels_stay() -> None:
+    images = tuple((seed, 16, 16) for seed in range(8))
+    samples = GoldenSamples(1, images, ((0.98, 0.01, 0.01),) * 8, ())
+    session: Any = SimpleNamespace(
+        info=SimpleNamespace(precision="int8"),
+        graph=lambda images: (np.array([(0.4, 0.3, 0.3)]), None),
+    )
+    with pytest.raises(GateError, match=r"differs from PyTorch by 0\.58 on the golden samples"):
+        check_golden(session, samples)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_stored_probabilities_are_the_files_own(
     precision: str, unmeasured: dict[str, ExportedModel]
