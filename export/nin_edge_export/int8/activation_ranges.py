@@ -1,7 +1,7 @@
 """The ranges of values that int8's activations have to cover: recorded in training, or measured.
 
-`nin_edge.quantised_points` lists the tensors. ONNX Runtime's quantiser computes scales and zero
-points from the ranges (`quantize.py`).
+`nin_edge.quantised_points` lists the tensors. `quantize.py` turns the ranges into scales and zero
+points.
 """
 
 from __future__ import annotations

@@ -136,11 +136,12 @@ class _Writer:
         """A convolution's weights and bias as integers that are dequantised."""
         exact = self._stored[weight]
         step = self._parameters[source].scale
-        scales = weight_scales(torch.from_numpy(exact.copy()))
+        values = torch.from_numpy(exact.copy())
+        scales = weight_scales(values)
         if bias:  # a channel of tiny weights needs larger steps for its bias to fit
             smallest = np.abs(self._stored[bias]) / (float(step) * _MAX_BIAS)
             scales = torch.maximum(scales, torch.from_numpy(smallest.astype(np.float32)))
-        steps = round_weights(torch.from_numpy(exact.copy()), scales).numpy()
+        steps = round_weights(values, scales).numpy()
         inputs = [self._dequantised(weight, steps.astype(np.int8), scales.numpy())]
         if bias:
             error = steps * scales.numpy().reshape(-1, 1, 1, 1).astype(np.float64) - exact
