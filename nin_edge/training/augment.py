@@ -1,4 +1,4 @@
-"""Random crop, flip, cutout and CutMix for batches of uint8 images, without a loop over images.
+"""Random shifts, flips, crops, colours, cutout and CutMix for batches of uint8 images, all at once.
 
 NumPy draws the random numbers and torch applies them on the images' device, so that every device
 shows the same images.
@@ -10,6 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+
+_ASPECT = 4 / 3  # largest ratio of the sides of a random crop, and of the height to the width
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in ITU-R BT.601, as in Pillow's mode L
 
 
 def augment(images: Tensor, *, crop: int, shift: Tensor, flip: Tensor | None) -> Tensor:
@@ -39,6 +43,54 @@ def augment(images: Tensor, *, crop: int, shift: Tensor, flip: Tensor | None) ->
 def _mirrored(coordinates: Tensor, side: int) -> Tensor:
     """Coordinates, with those outside 0 to `side` - 1 reflected back into the image."""
     return (side - 1) - ((side - 1) - coordinates.abs()).abs()
+
+
+def resized_crop(images: Tensor, *, boxes: Tensor) -> Tensor:
+    """A part of each image, enlarged to the whole side (bilinear).
+
+    Args:
+        images: uint8 (N, S, S, C).
+        boxes: height, width, and row and column of the centre of each part, float32 (N, 4), as
+            fractions of S.
+
+    Returns:
+        (N, S, S, C), a new tensor.
+    """
+    side = images.shape[1]
+    height, width, row, column = boxes.T[:, :, None]  # (N, 1) each
+    # Coordinates of pixel centres; grid_sample's are -1 to 1 from border to border.
+    axis = (torch.arange(side, device=images.device) + 0.5) / side - 0.5
+    x, y = (2 * (centre + part * axis) - 1 for part, centre in ((width, column), (height, row)))
+    each = (-1, side, side)
+    grid = torch.stack([x[:, None, :].expand(each), y[:, :, None].expand(each)], 3)
+    values = images.permute(0, 3, 1, 2).contiguous().float()
+    parts = functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
+    return _to_pixels(parts).permute(0, 2, 3, 1)
+
+
+def change_colours(images: Tensor, *, factors: Tensor) -> Tensor:
+    """Multiply each image's brightness, contrast and saturation.
+
+    Args:
+        images: uint8 (N, S, S, C).
+        factors: of brightness, contrast (about the image's mean) and saturation (about the luma,
+            for C = 3 alone), float32 (N, 3); 1 changes nothing.
+
+    Returns:
+        (N, S, S, C), a new tensor.
+    """
+    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
+    values = images.float()
+    mean = values.mean((1, 2, 3), keepdim=True)
+    values = values.sub_(mean).mul_(contrast).add_(mean).mul_(brightness)
+    if images.shape[-1] == len(_LUMA):
+        luma = (values @ values.new_tensor(_LUMA))[..., None]
+        values = values.sub_(luma).mul_(saturation).add_(luma)
+    return _to_pixels(values)
+
+
+def _to_pixels(values: Tensor) -> Tensor:
+    return values.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def cut_out(images: Tensor, *, side: int, centre: Tensor, fill: Tensor) -> Tensor:
@@ -101,6 +153,38 @@ def random_sides(
     """
     chosen = rng.random(count) < fraction
     return np.where(chosen, np.round(size * np.sqrt(rng.random(count))), 0).astype(np.int64)
+
+
+def random_boxes(count: int, smallest: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random parts of images for `resized_crop`, of 3:4 to 4:3 (Szegedy et al., 1409.4842).
+
+    Args:
+        count: number of images N.
+        smallest: smallest area of a part relative to the image's, above 0, at most 1; areas are
+            uniformly distributed.
+        rng: random generator.
+
+    Returns:
+        Height, width, row and column of the centre, (N, 4), as fractions of the image's side.
+    """
+    area, place = rng.uniform(smallest, 1, count), rng.random((2, count))
+    aspect = np.exp(rng.uniform(-1, 1, count) * np.log(_ASPECT))
+    sides = np.minimum(1, np.sqrt([area * aspect, area / aspect]))  # (2, N)
+    return np.concatenate([sides, sides / 2 + place * (1 - sides)]).T.astype(np.float32)
+
+
+def random_factors(count: int, largest: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random factors for `change_colours`, uniformly distributed.
+
+    Args:
+        count: number of images N.
+        largest: largest difference from 1.
+        rng: random generator.
+
+    Returns:
+        (N, 3), 1 - `largest` to 1 + `largest`.
+    """
+    return rng.uniform(1 - largest, 1 + largest, (count, 3)).astype(np.float32)
 
 
 def random_shifts(count: int, crop: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -19,10 +19,14 @@ from nin_edge.predict import batches, to_device
 from nin_edge.training.augment import (
     alternating_flip,
     augment,
+    change_colours,
     cut_mix,
     cut_out,
+    random_boxes,
+    random_factors,
     random_shifts,
     random_sides,
+    resized_crop,
 )
 from nin_edge.training.plan import Plan
 from nin_edge.training.recipe import Recipe
@@ -43,6 +47,8 @@ class Stream(IntEnum):
     DROPOUT = 2
     CUTOUT = 3
     CUTMIX = 4
+    SCALE = 5
+    COLOUR = 6
 
 
 class Batches:
@@ -105,7 +111,7 @@ class Batches:
         )
 
     def _augmented(self, chosen: NDArray[np.int64], epoch: int, step: int) -> Tensor:
-        """Shift, mirror and cut out this process's share of the chosen images."""
+        """Shift, mirror, crop, colour and cut out this process's share of the chosen images."""
         recipe, size, share = self._recipe, self._plan.size, self._share
         crop = round(recipe.crop * size / _REFERENCE_SIDE)
         hole = round(recipe.cutout * size / _REFERENCE_SIDE)
@@ -122,6 +128,12 @@ class Batches:
             shift=to_device(shifts[share], self._device),
             flip=flip,
         )
+        if recipe.scale < 1:
+            boxes = random_boxes(len(chosen), recipe.scale, self._rng(Stream.SCALE, step))
+            pixels = resized_crop(pixels, boxes=to_device(boxes[share], self._device))
+        if recipe.colour:
+            factors = random_factors(len(chosen), recipe.colour, self._rng(Stream.COLOUR, step))
+            pixels = change_colours(pixels, factors=to_device(factors[share], self._device))
         if hole:
             rng = self._rng(Stream.CUTOUT, step)
             centre = rng.integers(0, size, size=(len(chosen), 2))[share]

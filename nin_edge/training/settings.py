@@ -27,6 +27,8 @@ class Settings(TypedDict, total=False):
     distill_weight: float
     low_resolution: float
     crop: int
+    scale: float
+    colour: float
     cutout: int
     cutmix: float
     flip: bool

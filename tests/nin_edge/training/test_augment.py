@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
 
 from nin_edge.predict import to_device
 from nin_edge.training.augment import (
     alternating_flip,
     augment,
+    change_colours,
     cut_mix,
     cut_out,
+    random_boxes,
+    random_factors,
     random_shifts,
     random_sides,
+    resized_crop,
 )
 
 Images = NDArray[np.uint8]
@@ -169,3 +174,58 @@ def test_two_epochs_show_each_image_in_both_ways(rng: np.random.Generator) -> No
     np.testing.assert_array_equal(shown[0], first)
     for a, b in pairwise(shown):
         np.testing.assert_array_equal(a, ~b)
+
+
+# --- random parts and colours ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_whole_image_in_its_own_colours_stays(rng: np.random.Generator, channels: int) -> None:
+    images = torch.from_numpy(noise(rng, channels=channels))
+    whole = torch.tensor([[1.0, 1.0, 0.5, 0.5]]).expand(len(images), 4)
+    assert torch.equal(resized_crop(images, boxes=whole), images)
+    assert torch.equal(change_colours(images, factors=torch.ones(len(images), 3)), images)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0.25, 0.25), (0.25, 0.75), (0.75, 0.5)])
+def test_a_part_is_enlarged_as_pillow_does_it(
+    rng: np.random.Generator, row: float, column: float
+) -> None:
+    small = rng.integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(small).resize((16, 16), Image.Resampling.BICUBIC))
+    box = torch.tensor([[0.5, 0.5, row, column]])
+    (found,) = resized_crop(torch.from_numpy(image.copy())[None], boxes=box).numpy()
+    left, top = 16 * column - 4, 16 * row - 4
+    expected = Image.fromarray(image).resize(
+        (16, 16), Image.Resampling.BILINEAR, box=(left, top, left + 8, top + 8)
+    )
+    inner = slice(1, -1)  # Pillow sees no pixel outside the part
+    difference = found.astype(int) - np.asarray(expected)
+    assert abs(difference[inner, inner]).max() <= 1
+
+
+def test_random_parts_lie_inside_and_have_the_sizes_asked_for(rng: np.random.Generator) -> None:
+    height, width, row, column = random_boxes(5000, 0.3, rng).astype(float).T
+    for side, centre in ((height, row), (width, column)):
+        assert (centre - side / 2).min() >= -1e-6
+        assert (centre + side / 2).max() <= 1 + 1e-6
+    area, aspect = height * width, height / width
+    assert 0.25 < area.min() < 0.32 < 0.95 < area.max() <= 1
+    assert 0.74 < aspect.min() < 0.76 < 1.32 < aspect.max() < 1.34
+
+
+def test_colours_are_changed_as_pillow_does_it(rng: np.random.Generator) -> None:
+    image = rng.integers(40, 160, size=(8, 8, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(image)[None]
+    for place, enhance in ((0, ImageEnhance.Brightness), (2, ImageEnhance.Color)):
+        for factor in (0.7, 1.3):
+            factors = torch.ones(1, 3)
+            factors[0, place] = factor
+            (found,) = change_colours(pixels, factors=factors).numpy()
+            expected = np.asarray(enhance(Image.fromarray(image)).enhance(factor))
+            assert abs(found.astype(int) - expected).max() <= 1
+    (found,) = change_colours(pixels, factors=torch.tensor([[1.0, 0.5, 1.0]])).numpy()
+    assert found.std() == pytest.approx(image.std() / 2, rel=0.02)
+    assert found.mean() == pytest.approx(image.mean(), abs=0.1)
+    factors = random_factors(5000, 0.3, rng)
+    assert 0.7 <= factors.min() < 0.71 < 1.29 < factors.max() <= 1.3

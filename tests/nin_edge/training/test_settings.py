@@ -56,7 +56,7 @@ def test_a_setting_is_read_as_its_type(text: str, value: Any) -> None:
     ("text", "message"),
     [
         ("cutmix", "'cutmix': expected NAME=VALUE, for example batch_size=64"),
-        ("colour=red", "unknown setting 'colour': expected one of balanced, batch_size, bf16, "),
+        ("shade=red", "unknown setting 'shade': expected one of balanced, batch_size, bf16, "),
         ("=3", "unknown setting ''"),
         ("batch_size=1.5", "batch_size is '1.5': expected an integer, 2 to 65536"),
         ("cutmix=half", "cutmix is 'half': expected a number, 0 to 1"),
@@ -71,7 +71,7 @@ def test_a_setting_that_is_none_is_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"shade": "red"}, "unknown setting 'shade'"),
         ({"epochs": "3"}, "epochs is '3': expected an integer, 1 to 100000"),
         ({"epochs": 3.0}, r"epochs is 3\.0: expected an integer"),
         ({"epochs": True}, "epochs is True: expected an integer"),
