@@ -63,33 +63,36 @@ def confusion_figure(
     return figure
 
 
-def curves_figure(history: Sequence[Epoch], title: str | None = None) -> Figure:
+def curves_figure(history: Sequence[Epoch], title: str | None = None, *, held_out: int) -> Figure:
     """Training loss, hold-out loss and hold-out accuracy by epoch.
 
     Args:
         history: at least one epoch.
         title: printable; none if None.
+        held_out: number of held-out images; without any, the training loss alone is drawn.
     """
     figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
     loss, accuracy = figure.subplots(2, 1, sharex=True)
     epochs = [row.epoch for row in history]
-    best = history[best_epoch(history)]
+    best = history[best_epoch(history, held_out)]
     style: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
     loss.plot(epochs, [row.loss for row in history], color=_WARM, label="training", **style)
-    held_out = [row.holdout_loss for row in history]
-    loss.plot(epochs, held_out, color=_ACCENT, label="hold-out", **style)
+    if best.holdout_top1 is not None:
+        losses = [row.holdout_loss for row in history]
+        loss.plot(epochs, losses, color=_ACCENT, label="hold-out", **style)
+        top1s = [100 * (row.holdout_top1 or 0.0) for row in history]
+        accuracy.plot(epochs, top1s, color=_ACCENT, **style)
+        top1 = 100 * best.holdout_top1
+        accuracy.axhline(top1, color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
+        beside: dict[str, Any] = {"xytext": (0, -10), "textcoords": "offset points", "ha": "right"}
+        accuracy.annotate(
+            f"{top1:.2f}% in epoch {best.epoch}",
+            (epochs[-1], top1),
+            color=_INK,
+            fontsize=_SMALL,
+            **beside,
+        )
     loss.legend(frameon=False, labelcolor=_INK, fontsize=_SMALL)
-    accuracy.plot(epochs, [100 * row.holdout_top1 for row in history], color=_ACCENT, **style)
-    top1 = 100 * best.holdout_top1
-    accuracy.axhline(top1, color=_MUTED, linestyle=(0, (2, 2)), linewidth=1)
-    beside: dict[str, Any] = {"xytext": (0, -10), "textcoords": "offset points", "ha": "right"}
-    accuracy.annotate(
-        f"{top1:.2f}% in epoch {best.epoch}",
-        (epochs[-1], top1),
-        color=_INK,
-        fontsize=_SMALL,
-        **beside,
-    )
     loss.set_ylabel("loss")
     accuracy.set(xlabel="epoch", ylabel="hold-out top-1, %")
     accuracy.xaxis.get_major_locator().set_params(integer=True)

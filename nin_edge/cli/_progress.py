@@ -25,13 +25,13 @@ class Reporter:
         self._terminal = on_terminal()
 
     def __call__(self, progress: Progress) -> None:
-        now, epoch_ended = time.monotonic(), progress.holdout_top1 is not None
+        now, epoch_ended = time.monotonic(), progress.epoch_ended
         if not epoch_ended and now - self._printed < (0.5 if self._terminal else 60.0):
             return
         self._printed = now
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         scores = ""
-        if epoch_ended:
+        if progress.holdout_top1 is not None:
             scores = f"hold-out {progress.holdout_top1:.2%}, {progress.holdout_loss:.4f}  "
         line = (
             f"epoch {progress.epoch}/{progress.epochs}  {progress.done:4.0%}  "

@@ -1,6 +1,6 @@
 """How good predictions are: accuracy, calibration, loss; NumPy alone, whatever computed them."""
 
-from nin_edge.metrics.history import Epoch, best_epoch
+from nin_edge.metrics.history import DECISIVE, Epoch, best_epoch
 from nin_edge.metrics.probabilities import (
     calibrated_loss,
     divergence,
@@ -22,6 +22,7 @@ from nin_edge.metrics.scores import (
 
 __all__ = [
     "BINS",
+    "DECISIVE",
     "THRESHOLDS",
     "Calibration",
     "Epoch",

@@ -38,7 +38,7 @@ class Completed:
     checkpoint: Checkpoint
     """The weights with temperature, activation ranges and scores."""
     scores: Mapping[str, metrics.Scores]
-    """All scores on `holdout` and, if there are test images, on `test`."""
+    """All scores on `holdout` and `test`, where they have images."""
 
 
 def complete(
@@ -51,7 +51,8 @@ def complete(
 ) -> Completed:
     """Round the weights, and measure everything that a checkpoint records besides them.
 
-    The temperature is a choice, so it is fitted on the hold-out. The test split is scored once.
+    The temperature is a choice, so it is fitted on the hold-out; without any, there is none. The
+    test split is scored once.
 
     Args:
         best: trained weights.
@@ -69,17 +70,19 @@ def complete(
     images = _images(best, dataset, CALIBRATION_IMAGES)
     ranges = activation_ranges(network, images, sum(map(len, images)))
     network.to(device)
-    splits = ("holdout", "test") if len(dataset.test) else ("holdout",)
+    splits = [split for split in ("holdout", "test") if len(dataset.indices(split))]
     logits = {
         split: _logits(best, network, dataset, dataset.indices(split), device, should_stop)
         for split in splits
     }
     targets = {split: dataset.targets[dataset.indices(split)] for split in splits}
-    temperature = metrics.fit_temperature(logits["holdout"], targets["holdout"])
+    temperature = None
+    if "holdout" in splits:
+        temperature = metrics.fit_temperature(logits["holdout"], targets["holdout"])
     scores, trained = {}, dict[str, SplitScores]()
     for split in splits:
         tally = metrics.Tally(dataset.labels)
-        tally.add(metrics.softmax(logits[split], temperature), targets[split])
+        tally.add(metrics.softmax(logits[split], temperature or 1.0), targets[split])
         scores[split] = tally.scores()
         trained[split] = SplitScores(
             top1=scores[split].top1,
@@ -95,9 +98,9 @@ def complete(
         ranges=ranges,
         trained_scores=replace(
             best.trained_scores,
-            holdout=trained["holdout"],
+            holdout=trained.get("holdout"),
             test=trained.get("test"),
-            thresholds=scores["holdout"].thresholds,
+            thresholds=scores["holdout"].thresholds if "holdout" in scores else (),
         ),
     )
     return Completed(checkpoint, scores)

@@ -187,7 +187,9 @@ class _Loop:
             should_stop=should_stop,
         )
         completed.checkpoint.save(self.folder.best)
-        self.folder.draw(dataset.name, state.history, completed.scores)
+        self.folder.draw(
+            dataset.name, state.history, completed.scores, held_out=len(dataset.holdout)
+        )
         return completed.checkpoint
 
     def checkpoint(self, scores: TrainedScores | None = None) -> Checkpoint:
@@ -209,7 +211,8 @@ class _Loop:
         history = self.state.history[self.plan.low_resolution_epochs :]
         if not self.recipe.patience or not history:
             return False
-        return len(history) - metrics.best_epoch(history) > self.recipe.patience
+        best = metrics.best_epoch(history, len(self.setup.dataset.holdout))
+        return len(history) - best > self.recipe.patience
 
     def _take_losses(self, losses: Tensor, *, check_weights: bool) -> None:
         """Move the losses to the state's sum; refuse to continue if a value is not finite."""
@@ -225,29 +228,33 @@ class _Loop:
 
     def _end_epoch(self, progress: Progress) -> Progress:
         """Score the hold-out, keep the weights if they are the best so far, write the table."""
-        scores = self._score() if self.workers.is_main else (0.0, 0.0)
-        top1, loss = map(self.workers.broadcast, scores)
+        top1 = loss = None
+        held_out = len(self.setup.dataset.holdout)
+        if held_out:
+            scores = self._score() if self.workers.is_main else (0.0, 0.0)
+            top1, loss = map(self.workers.broadcast, scores)
         history = self.state.history
         history.append(
             metrics.Epoch(
                 epoch=progress.epoch,
                 loss=round(progress.loss, 6),
                 holdout_top1=top1,
-                holdout_loss=round(loss, 6),
+                holdout_loss=None if loss is None else round(loss, 6),
                 images_per_second=round(progress.images_per_second, 1),
                 seconds=round(self.state.seconds, 1),
             )
         )
         self.state.loss_sum = 0.0
         if self.workers.is_main:
+            measured = None if top1 is None else SplitScores(top1)
             checkpoint = self.checkpoint(
-                TrainedScores(progress.epoch, holdout_loss=loss, holdout=SplitScores(top1))
+                TrainedScores(progress.epoch, holdout_loss=loss, holdout=measured)
             )
-            if metrics.best_epoch(history) == len(history) - 1:
+            if metrics.best_epoch(history, held_out) == len(history) - 1:
                 checkpoint.save(self.folder.best)
             checkpoint.save(self.folder.last)
             self.folder.write_metrics(history)
-        return replace(progress, holdout_top1=top1, holdout_loss=loss)
+        return replace(progress, holdout_top1=top1, holdout_loss=loss, epoch_ended=True)
 
     def _score(self) -> tuple[float, float]:
         """Accuracy and loss of the current weights on the hold-out."""

@@ -64,9 +64,11 @@ class Progress:
     seconds_left: float
     """Estimated duration of the remaining steps."""
     holdout_top1: float | None
-    """Accuracy on the hold-out, 0 to 1; None within an epoch."""
+    """Accuracy on the hold-out, 0 to 1; None within an epoch, or if no image is held out."""
     holdout_loss: float | None
-    """Loss on the hold-out (`metrics.calibrated_loss`) in nats; None within an epoch."""
+    """Loss on the hold-out (`metrics.calibrated_loss`) in nats; None where the accuracy is."""
+    epoch_ended: bool = False
+    """Whether the epoch has ended."""
 
 
 Event = Loading | Opened | Started | Progress

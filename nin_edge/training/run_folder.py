@@ -178,21 +178,24 @@ class RunFolder:
         rows.writerows(map(asdict, history))
         write_atomically(self.metrics, text.getvalue().encode())
 
-    def draw(self, name: str, history: Sequence[Epoch], scores: Mapping[str, Scores]) -> None:
-        """Draw the curves and the confusion matrix.
+    def draw(
+        self, name: str, history: Sequence[Epoch], scores: Mapping[str, Scores], *, held_out: int
+    ) -> None:
+        """Draw the curves and, if anything was scored, the confusion matrix.
 
         Args:
             name: name of the data set.
             history: all epochs.
             scores: scores on `test` or, if there are no test images, on `holdout`.
+            held_out: number of held-out images.
         """
-        split, shown = (
-            ("test", scores["test"]) if "test" in scores else ("hold-out", scores["holdout"])
-        )
-        title = printable(f"{name} ({split}): top-1 {shown.top1:.2%}")
-        labels = [printable(label) for label in shown.labels]
-        for path, figure in (
-            (self.curves, plots.curves_figure(history, printable(name))),
-            (self.confusion, plots.confusion_figure(labels, shown.confusion, title)),
-        ):
-            write_atomically(path, plots.to_png(figure))
+        curves = plots.curves_figure(history, printable(name), held_out=held_out)
+        write_atomically(self.curves, plots.to_png(curves))
+        for split, named in (("test", "test"), ("holdout", "hold-out")):
+            if split in scores:
+                shown = scores[split]
+                title = printable(f"{name} ({named}): top-1 {shown.top1:.2%}")
+                labels = [printable(label) for label in shown.labels]
+                figure = plots.confusion_figure(labels, shown.confusion, title)
+                write_atomically(self.confusion, plots.to_png(figure))
+                break

@@ -61,11 +61,15 @@ def _read_epoch(row: JsonObject) -> Epoch:
     return Epoch(
         epoch=row.integer("epoch"),
         loss=_read(row, "loss", -_MOST),
-        holdout_top1=_read(row, "holdout_top1", 0, 1),
-        holdout_loss=_read(row, "holdout_loss", -_MOST),
+        holdout_top1=_read_optional(row, "holdout_top1", 0, 1),
+        holdout_loss=_read_optional(row, "holdout_loss", -_MOST),
         images_per_second=_read(row, "images_per_second"),
         seconds=_read(row, "seconds"),
     )
+
+
+def _read_optional(fields: JsonObject, key: str, low: float, high: float = _MOST) -> float | None:
+    return None if fields.get(key) is None else _read(fields, key, low, high)
 
 
 def _read(fields: JsonObject, key: str, low: float = 0, high: float = _MOST) -> float:

@@ -33,7 +33,7 @@ class TensorBoard:
 
     def __call__(self, progress: Progress) -> None:
         """Add an epoch: its losses, its accuracy on the hold-out and the throughput."""
-        if progress.holdout_top1 is None or progress.holdout_loss is None:
+        if not progress.epoch_ended:
             return
         if self._writer is None:  # hides the epochs that a resumed run trains again
             self._writer = self._make_writer(str(self._folder), purge_step=progress.epoch)
@@ -43,5 +43,6 @@ class TensorBoard:
             ("top1/holdout", progress.holdout_top1),
             ("images_per_second", progress.images_per_second),
         ):
-            self._writer.add_scalar(name, value, progress.epoch)
+            if value is not None:
+                self._writer.add_scalar(name, value, progress.epoch)
         self._writer.flush()

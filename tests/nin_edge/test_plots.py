@@ -39,11 +39,18 @@ def test_curves_name_the_best_epoch() -> None:
         for epoch, (top1, loss) in enumerate(scores, start=1)
     ]
     for rows, shown in ((history, "70.00% in epoch 3"), (history[:1], "50.00% in epoch 1")):
-        figure = curves_figure(rows, "shapes")
+        figure = curves_figure(rows, "shapes", held_out=200)
         svg = to_svg(figure, "", "x").replace("&#160;", " ")
         for words in (shown, ">training<", ">hold-out<"):
             assert words in svg
         assert Image.open(io.BytesIO(to_png(figure))).format == "PNG"
+
+
+def test_curves_of_a_run_without_a_holdout_have_the_training_loss_alone() -> None:
+    history = [Epoch(epoch, 2 / epoch, None, None, 100.0, float(epoch)) for epoch in (1, 2)]
+    svg = to_svg(curves_figure(history, held_out=0), "", "x")
+    assert ">training<" in svg
+    assert ">hold-out<" not in svg
 
 
 def test_confusion_is_drawn_as_svg_with_its_numbers_and_names() -> None:
