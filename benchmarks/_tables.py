@@ -182,8 +182,8 @@ TABLES: Final[Mapping[str, Table]] = {
         "c_speed",
         (
             ("measured", "{measure}"),
-            ("C", "{c:.3g} {unit}"),
-            ("Python", "{python:.3g} {unit}"),
+            ("C", "{c:,.1f} {unit}"),
+            ("Python", "{python:,.1f} {unit}"),
             ("ratio", "{ratio:.3f}"),
         ),
         explained="The bundled int8 model on one thread. Ratios are to Python.",
