@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 MODELS := runtime/nin_edge_runtime/models
 JS := runtime/js
 
-.PHONY: demo test js lint format wheel model figures
+.PHONY: demo test js c lint format wheel model figures
 
 # Export the default weights in all precisions, compare the files, label a photo, and draw what the
 # label is based on (demo/cat.png).
@@ -38,6 +38,18 @@ $(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json
 	@command -v npm >/dev/null || { echo "make js: needs Node 18 or newer, with npm"; exit 2; }
 	cd $(JS) && ONNXRUNTIME_NODE_INSTALL=skip npm ci
 	touch $@
+
+# The C library, with each of gcc and clang that is here: warnings are errors, and its tests run under
+# UBSan, and valgrind where that is here. `make test` tests it, too, but without valgrind.
+c: $(INSTALLED)
+	@command -v cmake >/dev/null || { echo "make c: needs CMake, and gcc or clang"; exit 2; }
+	@set -e; for compiler in gcc clang; do \
+		command -v $$compiler >/dev/null || { echo "make c: no $$compiler, skipped"; continue; }; \
+		cmake -S runtime/c -B build/c-$$compiler -DCMAKE_C_COMPILER=$$compiler -DNIN_EDGE_WERROR=ON \
+			-DPython3_EXECUTABLE="$(CURDIR)/$(BIN)/python"; \
+		cmake --build build/c-$$compiler; \
+		ctest --test-dir build/c-$$compiler --output-on-failure; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

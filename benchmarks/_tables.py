@@ -165,6 +165,29 @@ TABLES: Final[Mapping[str, Table]] = {
         explained="Differences from the Python runtime, which crops and resizes with Pillow; all "
         "engines get the same pixels.",
     ),
+    "c_library": Table(
+        "c_library DATA",
+        (
+            ("precision", "{precision}"),
+            ("images", "{images}"),
+            ("equal labels", "{equal_labels} of {count}"),
+            ("largest difference of a probability", "{max_difference:.1g}"),
+            ("of a class map", "{max_map_difference:.1g}"),
+            ("of a golden sample, from the file", "{max_golden_difference:.1g}"),
+        ),
+        explained="Differences of the C library from the Python runtime on the same machine; both "
+        "get the same pixels. Golden samples are compared with the file's own probabilities.",
+    ),
+    "c_speed": Table(
+        "c_speed",
+        (
+            ("measured", "{measure}"),
+            ("C", "{c:,.1f} {unit}"),
+            ("Python", "{python:,.1f} {unit}"),
+            ("ratio", "{ratio:.3f}"),
+        ),
+        explained="The bundled int8 model on one thread. Ratios are to Python.",
+    ),
     "web": Table(
         "web",
         (

@@ -4,8 +4,8 @@
 
 DATA is the archive that the weights were trained on. PHOTOS, files or folders of large JPEGs, are
 for `benchmarks.draft`, which is left out without them. `benchmarks.javascript` and `benchmarks.web`
-need `make js` and Chromium. The machine should be idle. Then `python -m benchmarks.render` updates
-the pages.
+need `make js` and Chromium, `benchmarks.c_library` and `benchmarks.c_speed` CMake and a C compiler.
+The machine should be idle. Then `python -m benchmarks.render` updates the pages.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
         "damage": [],
         "javascript": [data],
         "web": [],
+        "c_library": [data],
+        "c_speed": [],
     }
     return figures | ({"draft": photos} if photos else {})
 

@@ -8,7 +8,6 @@ whose `nin-edge run` is measured in the same rounds: did a change make the start
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from functools import partial
@@ -38,6 +37,13 @@ for best in np.argsort(-probabilities)[:5]:
 """
 """What anyone would write by hand, with NumPy, Pillow and ONNX Runtime alone."""
 
+_LAUNCHER: Final = """
+import resource, subprocess, sys
+
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
 
 def run(*command: object) -> None:
     """Run a process to its end."""
@@ -46,11 +52,10 @@ def run(*command: object) -> None:
 
 def peak(*command: object) -> float:
     """Peak resident memory of a process, in bytes."""
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * 1024  # kibibytes on Linux
+    # A process starts with its parent's memory, which counts: so the parent is a small one.
+    launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, command)]
+    done = subprocess.run(launched, check=True, stdout=subprocess.PIPE)
+    return int(done.stdout) * 1024  # kibibytes on Linux
 
 
 def main() -> None:
