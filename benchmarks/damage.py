@@ -165,7 +165,7 @@ def rows_by_ending(
     """One row for each ending of the inputs' names."""
     return [
         row(
-            f"{title}, {end}",
+            f"{title}, {end.strip()}",
             [outcome for outcome in outcomes if outcome.name.endswith(end)],
             expected,
         )
@@ -183,7 +183,7 @@ def refusals(title: str, outcomes: Sequence[Outcome]) -> str:
         "newer format": "model format",
         "graph check": "refused before it is run",
         "ONNX Runtime, loading": "cannot load it",
-        "first image": "first image",
+        "ONNX Runtime, first image": "fails at an image",
         "outputs": ": outputs ",
     }
     counts = Counter(

@@ -144,9 +144,10 @@ def train(
         data: a folder or archive of <class>/*, or of train/<class>/* beside validation/ or test/,
             or an official data set, by path or by name.
         output: the run's folder; `runs/NAME` if None.
-        init: weights to start from: a checkpoint, or a name such as `nin-cifar10`.
-        preset: `nin-bn` (batch normalisation), `nin` (the paper's) or `nin-imagenet` (for photos);
-            `nin-bn`, or that of `init`, if None.
+        init: weights to start from: a checkpoint, or a name such as `nin-cifar10`; `none` for
+            random ones. None: `nin-photo` for photos, unless another network is asked for.
+        preset: a network to train from random weights, a key of `nin_edge.network.PRESETS`;
+            `nin-bn` (batch normalisation, for CIFAR), or that of `init`, if None.
         width: multiplier of the channel counts; 1, or that of `init`, if None.
         size: side of the input in pixels, 16 to 512; that of an official data set's images, of
             `init` or of the preset if None.
@@ -194,6 +195,7 @@ def train(
             if workers.is_main and not resume:
                 folder.check_unused()
             location = _locate(data, start.data_settings(), report)
+            start = start.suited_to(location)
             size, channels = start.input_shape(location.native_shape)
             # A resumed run compares the fingerprint of what it reads.
             skip = resume or settings.get("skip_unreadable", False)

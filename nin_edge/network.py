@@ -215,6 +215,32 @@ PRESETS: Final = {
     # With batch normalisation, dropout does not improve short runs. A linear last layer trains
     # faster and makes the maps true class activation maps.
     "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
+    # For photos on small processors. Large maps cost more time than their multiply-adds say, so the
+    # first stride is 2 and most channels come last (`python -m benchmarks.shapes`).
+    "nin-photo": NetworkConfig(
+        "nin-photo",
+        classes=200,
+        size=64,
+        blocks=((32, 32, 32), (96, 96, 96), (192, 192, 192), (320, 512)),
+        kernels=(3, 3, 3, 3),
+        stride=2,
+        pools=("max", "max", "avg"),
+        batch_norm=True,
+        last_relu=False,
+        dropout=0.0,
+    ),
+    "nin-photo-large": NetworkConfig(
+        "nin-photo-large",
+        classes=200,
+        size=80,
+        blocks=((48, 48, 48), (144, 144, 144), (288, 288, 288), (480, 768)),
+        kernels=(3, 3, 3, 3),
+        stride=2,
+        pools=("max", "max", "avg"),
+        batch_norm=True,
+        last_relu=False,
+        dropout=0.0,
+    ),
     # The authors' published ImageNet network, with the normalisation and the last layer of nin-bn.
     "nin-imagenet": NetworkConfig(
         "nin-imagenet",

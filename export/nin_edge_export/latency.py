@@ -76,7 +76,7 @@ def choose_width(
         NinEdgeError: the narrowest network is slower.
     """
     networks = _different(network)
-    untrained = _Untrained(networks[0])
+    untrained = Untrained(networks[0])
 
     def measure(chosen: Sequence[int]) -> list[float]:
         return untrained.latencies([networks[index] for index in chosen], target_ms, progress)
@@ -143,10 +143,11 @@ def _different(network: NetworkConfig) -> list[NetworkConfig]:
     return list(found.values())
 
 
-class _Untrained:
-    """Networks with random weights, as int8 files would run them."""
+class Untrained:
+    """Networks with random weights, of one shape and several widths, as files would run them."""
 
     def __init__(self, narrowest: NetworkConfig) -> None:
+        """Export one of the networks; the others' graphs have the same nodes."""
         size, channels = narrowest.size, narrowest.channels
         # One mean and one scale, as trained networks have them; and a temperature other than 1.
         steps = Preprocessing(size, channels, (128 / 255,) * channels, (0.25,) * channels)
@@ -168,7 +169,7 @@ class _Untrained:
         none = GoldenSamples(FORMULA, images=(), pytorch=(), file=())
         self._info = describe(self._checkpoint, precision="int8", embedded="full", golden=none)
         # (1, S, S, C): nothing is decoded or resized
-        self._pixels = steps.resize(golden_image(0, size, size))[np.newaxis]
+        self.pixels = steps.resize(golden_image(0, size, size))[np.newaxis]
 
     def latencies(
         self, networks: Sequence[NetworkConfig], target_ms: float, progress: Progress | None
@@ -181,7 +182,7 @@ class _Untrained:
         for index, network in enumerate(networks):
             if progress:
                 progress("timing untrained networks", index, len(networks))
-            runs[index] = partial(self._session(network).run, self._pixels)
+            runs[index] = partial(self.session(network).run, self.pixels)
             _, first = time_calls({index: runs[index]}, seconds=0, calls=calls)
             expected = 1e3 * min(first[index]) * growth[index]
             if expected > _TOO_SLOW * target_ms:
@@ -192,12 +193,21 @@ class _Untrained:
         medians = [1e3 * statistics.median(seconds) for seconds in times.values()]
         return medians + [float("inf")] * (len(networks) - len(medians))
 
-    def _session(self, network: NetworkConfig) -> ModelSession:
+    def session(self, network: NetworkConfig, precision: str = "int8") -> ModelSession:
+        """A network on one thread of the CPU.
+
+        Args:
+            network: like the first one, of any width.
+            precision: `int8` or `fp32`.
+        """
         checkpoint = replace(self._checkpoint, config=network, weights=NiN(network).state_dict())
         graph = with_weights(self._graph, checkpoint)
-        ranges = recorded_ranges(checkpoint, graph, DEFAULT_METHOD)
-        data = quantize(checkpoint, graph, ranges).SerializeToString()
-        return ModelSession(data, self._info, "an untrained network", provider="cpu", threads=1)
+        if precision == "int8":
+            ranges = recorded_ranges(checkpoint, graph, DEFAULT_METHOD)
+            graph = quantize(checkpoint, graph, ranges)
+        info = replace(self._info, precision=precision)
+        data = graph.SerializeToString()
+        return ModelSession(data, info, "an untrained network", provider="cpu", threads=1)
 
 
 def with_weights(graph: ModelProto, checkpoint: Checkpoint) -> ModelProto:

@@ -61,12 +61,13 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     "--init",
     type=PATH,
     metavar="WEIGHTS",
-    help="Fine-tune trained weights: a checkpoint, or a name such as nin-cifar10.",
+    help="Fine-tune trained weights: a checkpoint, or a name such as nin-cifar10. nin-photo for "
+    "photos, if no other network is asked for; none for random weights.",
 )
 @click.option(
     "--preset",
-    help="nin-bn (batch normalisation), nin (the paper's) or nin-imagenet (for photos); nin-bn if "
-    "not given.",
+    help="Train a network from random weights: nin-photo or nin-photo-large, nin-bn (for CIFAR), "
+    "nin (the paper's) or nin-imagenet.",
 )
 @click.option("--width", type=float, help="Multiplier of the channel counts; 1 if not given.")
 @click.option(
@@ -79,8 +80,8 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 @click.option(
     "--size",
     type=int,
-    help="Side of the input in pixels, 16 to 512; that of an official data set or of the weights, "
-    "else 32 (224 for nin-imagenet) if not given.",
+    help="Side of the input in pixels, 16 to 512; that of an official data set, of the weights or "
+    "of the preset if not given.",
 )
 @click.option(
     "--distill-from",
@@ -136,8 +137,8 @@ def command(
     """Train on DATA: a folder or archive of <class>/*, or of train/<class>/* with test/<class>/*.
 
     A folder validation/ beside train/ becomes the hold-out. Or train on CIFAR-10, CIFAR-100, MNIST
-    or Fashion-MNIST, by path or as cifar10, cifar100, mnist, fashion-mnist. With --init, trained
-    weights are fine-tuned, which takes fewer images and less time. Started by torchrun, several
+    or Fashion-MNIST, by path or as cifar10, cifar100, mnist, fashion-mnist. On photos, the weights
+    nin-photo are fine-tuned, which takes fewer images and less time. Started by torchrun, several
     processes share the work.
 
     Writes best.safetensors, last.safetensors, state.safetensors, metrics.csv, config.json,

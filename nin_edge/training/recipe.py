@@ -28,6 +28,8 @@ RANGES: Final = {
     "distill_weight": (0, 1),
     "low_resolution": (0, 1),
     "crop": (0, 16),
+    "scale": (0.05, 1),
+    "colour": (0, 0.9),
     "cutout": (0, 32),
     "cutmix": (0, 1),
     "patience": (0, 100_000),
@@ -72,6 +74,10 @@ class Recipe:
     """Fraction of all steps, from the first, at five eighths of the image side."""
     crop: int = 2
     """Largest random shift of an image, in pixels per 32 of its side."""
+    scale: float = 1.0
+    """Smallest area of a random part of each image that is enlarged to its side; 1: none is."""
+    colour: float = 0.0
+    """Largest relative change of each image's brightness, contrast and saturation."""
     cutout: int = 0
     """Side of the square that cutout covers, in pixels per 32 of the image side; 0: no cutout."""
     cutmix: float = 0.0
@@ -127,7 +133,8 @@ class Recipe:
         """The recipe for a network and a data set.
 
         It starts from the preset's recipe. Small data sets get smaller batches, digits are not
-        mirrored, and classes of unequal size are balanced. Fine-tuning stops early.
+        mirrored, and classes of unequal size are balanced. Fine-tuning on photos has its own rate
+        and augmentation, more epochs the fewer photos there are, and stops early.
 
         Args:
             dataset: the data to train on.
@@ -148,17 +155,31 @@ class Recipe:
             "flip": preset.flip and dataset.official != "mnist",
             "balanced": is_unequal(dataset.targets[dataset.train]),
         }
+        if fine_tuning and dataset.official is None:
+            epochs = round(_SHOWN / max(1, len(dataset.train)))
+            suited |= _FINE_TUNING | {"epochs": min(max(epochs, _FEWEST), _MOST)}
         recipe = replace(preset, **suited | changes)  # type: ignore[arg-type]
         if fine_tuning and "patience" not in changes:
             recipe = replace(recipe, patience=max(_PATIENCE, recipe.epochs // 4))
         return recipe
 
 
+_FINE_TUNING: Final[dict[str, object]] = {
+    "learning_rate": 0.1,
+    "crop": 0,
+    "scale": 0.5,
+    "colour": 0.2,
+}
+_SHOWN: Final = 60_000  # photos, of all epochs: some minutes on two cores
+_FEWEST, _MOST = 10, 40  # epochs
+
 RECIPES: Final = {
     # Without batch normalisation, a learning rate ten times as high diverges; and SGD needs more
     # steps an epoch than Muon, so smaller batches.
     "nin": Recipe(batch_size=128, learning_rate=0.02, low_resolution=0.0),
     "nin-bn": Recipe(),
+    "nin-photo": Recipe(scale=0.5, colour=0.2, label_smoothing=0.1, low_resolution=0.6),
+    "nin-photo-large": Recipe(scale=0.5, colour=0.2, label_smoothing=0.1, low_resolution=0.6),
     "nin-imagenet": Recipe(batch_size=64),
 }
 """The recipe of each network preset."""

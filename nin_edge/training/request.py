@@ -17,6 +17,11 @@ from nin_edge.training.settings import NETWORK_NAMES, RECIPE_NAMES, Settings
 
 DEFAULT_PRESET = "nin-bn"
 
+_OF_THE_NETWORK = ("channels", "latency")  # settings that the weights would contradict
+
+FROM_SCRATCH = "none"
+"""What `init` is to train from random weights."""
+
 LONGEST_LATENCY = 1000.0
 """Milliseconds; networks that take longer could not be timed within a minute."""
 
@@ -26,7 +31,7 @@ class Request:
     """What the caller asks for; None where the choice is left to nin-edge."""
 
     init: str | None
-    """Path or name of the weights to start from; None: random weights."""
+    """Path or name of the weights to start from; `FROM_SCRATCH` for random ones."""
     preset: str | None
     """Name of a network preset."""
     width: float | None
@@ -38,13 +43,21 @@ class Request:
     settings: Settings
     """The rarer settings."""
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether random weights are asked for, if only by another network than any that ships."""
+        if self.init is not None:
+            return self.init == FROM_SCRATCH
+        given = {"preset": self.preset, "width": self.width, **self._given(_OF_THE_NETWORK)}
+        return any(value is not None for value in given.values())
+
     def check(self) -> None:
         """Refuse settings of a new run that would have no effect.
 
         Raises:
             SettingError: the message names the setting.
         """
-        if self.settings.get("frozen_blocks") and not self.init:
+        if self.settings.get("frozen_blocks") and self.from_scratch:
             raise SettingError(
                 f"frozen_blocks is {self.settings['frozen_blocks']}: without init, there are no "
                 "trained weights to keep"
@@ -146,7 +159,7 @@ class Request:
             "init": stored.init and stored.init.weights,
         }
         named = {
-            "init": self.init,
+            "init": None if self.init == FROM_SCRATCH and not stored.init else self.init,
             "preset": self.preset,
             "width": self.width,
             "size": self.size,
@@ -169,7 +182,7 @@ class Request:
             )
         if self.width is not None:
             raise SettingError(f"latency is {latency}: it chooses the width, which is {self.width}")
-        if self.init is not None:
+        if not self.from_scratch:
             raise SettingError(
                 f"latency is {latency}: it chooses the width, but the weights of {self.init} have "
                 "their own"

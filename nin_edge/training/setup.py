@@ -17,6 +17,7 @@ from nin_edge.network import NetworkConfig, NiN
 from nin_edge.training.batches import Batches, measure_preprocessing
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.finetune import Pretrained, freeze
+from nin_edge.training.linear_head import fit_linear_head, has_linear_head
 from nin_edge.training.objective import Objective, Teachers
 from nin_edge.training.plan import Plan
 from nin_edge.training.recipe import Recipe
@@ -79,7 +80,7 @@ class Setup:
 
         The arguments are those of `loop.train`, and so are the errors.
         """
-        _check(dataset, network, recipe)
+        _check(network, recipe)
         _check_compiler(machine)
         plan = Plan.of(recipe, network, len(dataset.train), machine.workers.size)
         folder = RunFolder(run)
@@ -126,6 +127,15 @@ class Setup:
         network = NiN(config.network)
         if self.init:
             self.init.copy_to(network, config.labels)
+            if not self.init.keeps_head(config.network, config.labels) and has_linear_head(network):
+                recipe = config.recipe
+                fit_linear_head(
+                    network,
+                    self.dataset,
+                    config.preprocessing,
+                    flip=recipe.flip,
+                    balanced=recipe.balanced,
+                )
         freeze(network, config.recipe.frozen_blocks)
         return Learner(
             network,
@@ -168,12 +178,8 @@ def _measured(dataset: Dataset, network: NetworkConfig, init: Pretrained | None)
     return measure_preprocessing(dataset, network.size, network.channels)
 
 
-def _check(dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> None:
-    """Refuse data without a hold-out and a network without a block to train."""
-    if not len(dataset.holdout):
-        raise TrainingError(
-            f"{dataset.name}: no images left for the hold-out, expected at least 3 a class"
-        )
+def _check(network: NetworkConfig, recipe: Recipe) -> None:
+    """Refuse a network without a block to train."""
     if recipe.frozen_blocks >= len(network.blocks):
         raise TrainingError(
             f"frozen_blocks is {recipe.frozen_blocks}: expected fewer than the network's "

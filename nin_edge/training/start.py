@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from nin_edge.checkpoint import DataSource
-from nin_edge.data import OFFICIAL, Dataset
+from nin_edge.data import OFFICIAL, Dataset, Location
 from nin_edge.network import NetworkConfig, count_parameters
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
@@ -16,6 +16,7 @@ from nin_edge.training.run_config import Latency, RunConfig
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.settings import Settings
 from nin_edge.training.workers import Workers
+from nin_edge.weights import PHOTO_WEIGHTS
 
 WidthSearch: TypeAlias = Callable[[NetworkConfig, float], tuple[float, float]]
 """Gives the width of a network for a latency in milliseconds, and the latency measured."""
@@ -61,7 +62,9 @@ class Start:
             ModelFileError: there are no such weights.
         """
         request.check()
-        initial = Pretrained.load(request.init) if request.init else None
+        initial = None
+        if request.init and not request.from_scratch:
+            initial = Pretrained.load(request.init)
         request.check_recipe(request.network(initial))
         return cls(request, None, initial, tuple(map(Pretrained.load, request.distill_from)))
 
@@ -79,6 +82,19 @@ class Start:
         request.check_resumes(stored)
         names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
         return cls(request, stored, None, tuple(map(Pretrained.load, names)))
+
+    def suited_to(self, location: Location) -> Start:
+        """The same start, from the weights that know photos if the data are photos.
+
+        Raises:
+            SettingError: a setting is not that of these weights.
+        """
+        request = self.request
+        if self.stored or self.initial or request.from_scratch or location.official:
+            return self
+        initial = Pretrained.load(PHOTO_WEIGHTS)
+        request.check_recipe(request.network(initial))
+        return replace(self, initial=initial)
 
     def data_settings(self) -> Settings:
         """The settings that say what the data are; those of the run to resume if not given."""
@@ -173,6 +189,16 @@ class Start:
                 "each image once an epoch"
             )
         initial = self.initial
+        if initial and not self.request.init:
+            notes.append(
+                f"starts from {initial.name}, which knows photos of {len(initial.checkpoint.labels)} "
+                "classes; --init names other weights, --init none starts from random ones"
+            )
+        if not len(dataset.holdout):
+            notes.append(
+                "no images are held out, since no class has two: all train, and nothing is measured"
+                + (" before the test" if len(dataset.test) else "")
+            )
         if initial and not initial.keeps_head(network, dataset.labels):
             own = initial.checkpoint.labels
             notes.append(

@@ -12,6 +12,9 @@ WEIGHTS: Final = {path.stem: path for path in sorted(Path(__file__).parent.glob(
 DEFAULT_WEIGHTS: Final = WEIGHTS["nin-cifar10"]
 """The weights of the runtime's default model; what `nin-edge export` exports by default."""
 
+PHOTO_WEIGHTS: Final = "nin-photo"
+"""Name of the weights that training on photos starts from."""
+
 
 def find_weights(name: str | os.PathLike[str]) -> Path:
     """The checkpoint file for a path or a name of `WEIGHTS`; an existing file takes precedence.

@@ -22,7 +22,6 @@ from nin_edge.training.finetune import Pretrained
 from nin_edge.training.progress import Progress
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_folder import RunFolder
-from nin_edge_runtime import NinEdgeError
 
 LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
 SCORE_ROUNDING = 1e-9

@@ -31,6 +31,8 @@ def test_each_preset_has_its_recipe() -> None:
         ({"label_smoothing": 1.0}, r"label_smoothing is 1\.0: expected 0 to 0\.99"),
         ({"low_resolution": 1.5}, r"low_resolution is 1\.5: expected 0 to 1"),
         ({"crop": 17}, "crop is 17: expected 0 to 16"),
+        ({"scale": 0.01}, r"scale is 0\.01: expected 0\.05 to 1"),
+        ({"colour": 1.0}, r"colour is 1\.0: expected 0 to 0\.9"),
         ({"cutout": 33}, "cutout is 33: expected 0 to 32"),
         ({"cutmix": 1.5}, r"cutmix is 1\.5: expected 0 to 1"),
         ({"patience": -1}, "patience is -1: expected 0 to"),
@@ -98,5 +100,5 @@ def test_what_the_caller_says_counts(shapes: Dataset) -> None:
     changes = {"batch_size": 9, "flip": False, "balanced": True, "patience": 1, "epochs": 3}
     recipe = suited(shapes, fine_tuning=True, **changes)
     assert {name: getattr(recipe, name) for name in changes} == changes
-    with pytest.raises(TypeError, match="colour"):
-        suited(shapes, colour="red")
+    with pytest.raises(TypeError, match="shade"):
+        suited(shapes, shade="red")

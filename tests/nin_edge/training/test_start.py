@@ -42,7 +42,10 @@ def choose(dataset: Dataset, shape: tuple[int, int] | None = None, **asked: Any)
         ({"channels": 2}, r"channels is 2: expected 1 \(grey\) or 3"),
         ({"dropout": 1.0}, r"dropout is 1\.0: expected a probability below 1"),
         ({"epochs": 0}, "epochs is 0: expected 1"),
-        ({"frozen_blocks": 1}, "frozen_blocks is 1: without init, there are no trained weights"),
+        (
+            {"init": "none", "frozen_blocks": 1},
+            "frozen_blocks is 1: without init, there are no trained weights",
+        ),
         ({"distill_weight": 1.0}, r"distill_weight is 1\.0: without distill_from, there is no"),
         ({"init": "nin-cifar10", "size": 8}, "size is 8: expected 16 to 512"),
         ({"init": "nin-cifar10", "dropout": -1.0}, r"dropout is -1\.0: expected a probability"),

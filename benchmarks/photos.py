@@ -1,0 +1,262 @@
+"""What does a maker get for a millisecond? Fine-tuning on photos, beside the usual choice.
+
+    python -m benchmarks.photos DATA... [--seeds 5] [--photos 10 25 50 0] [--base NAME]...
+        [--plot docs/photos.png] [--teacher]
+
+Each base is fine-tuned by `nin-edge train` with its defaults, on each data set and on the given
+numbers of training photos a class (0: all of them). EfficientNet-Lite0 with ImageNet weights,
+frozen, under a new linear layer is what TFLite Model Maker does by default; it needs the packages
+of photos-requirements.txt. Latency is that of the very files that are scored: int8 (fp32 for
+EfficientNet-Lite0), full graph, one image, one thread. The test split is scored once a seed; each
+seed draws other photos and other weights. `--teacher` adds nin-photo taught by EfficientNet-Lite0.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import nin_edge
+from benchmarks._measure import WARM_UP, timed
+from benchmarks._result import answer, parser
+from nin_edge import predict
+from nin_edge.data import Dataset, locate, open_dataset
+from nin_edge.kernels import budgeted_threads
+from nin_edge.metrics import wilson_interval
+from nin_edge.training.loop import train
+from nin_edge.training.memory import keep_memory
+from nin_edge.training.request import Request
+from nin_edge.training.setup import Machine
+from nin_edge.training.start import Start
+from nin_edge_runtime import Classifier
+from nin_edge_runtime.bench import interleave
+from nin_edge_runtime.golden import golden_image
+
+BASES: Final = ("nin-photo", "nin-cifar10-half")
+LITE0: Final = "EfficientNet-Lite0, frozen"
+TAUGHT: Final = "nin-photo, taught by EfficientNet-Lite0"
+SHARE: Final = 0.1  # of the drawn photos that are held out, as `nin-edge train` does
+ROUNDS: Final = 40
+CALLS: Final = 5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network, trained once."""
+
+    correct: int
+    """Test images that its file classifies correctly."""
+    images: int
+    """Number of test images."""
+    seconds: float
+    """Time from opened data to trained weights."""
+    model: Path
+    """The file that was scored."""
+
+
+def few(dataset: Dataset, photos: int, seed: int) -> Dataset:
+    """The data set with so many photos of each class to train on, a tenth of them held out.
+
+    Args:
+        dataset: the whole data set.
+        photos: photos a class; 0 for all, with the hold-out that the data have.
+        seed: which ones.
+    """
+    if not photos:
+        return dataset
+    rng = np.random.default_rng(seed)
+    own = np.concatenate([dataset.train, dataset.holdout])
+    train, holdout = [], []
+    for label in range(len(dataset.labels)):
+        drawn = rng.permutation(own[dataset.targets[own] == label])[:photos]
+        held = max(1, round(SHARE * len(drawn)))
+        holdout.append(drawn[:held])
+        train.append(drawn[held:])
+    parts = {"train": np.sort(np.concatenate(train)), "holdout": np.sort(np.concatenate(holdout))}
+    return replace(dataset, splits=(), **parts)
+
+
+def fine_tuned(
+    base: str, data: Path, photos: int, seed: int, folder: Path, teacher: Path | None = None
+) -> Trained:
+    """Fine-tune a base by nin-edge's defaults, export it, and score its int8 file."""
+    teachers = (str(teacher),) if teacher else ()
+    request = Request(base, None, None, None, teachers, {"seed": seed})
+    start = Start.new(request)
+    size, channels = start.input_shape(None)
+    dataset = few(open_dataset(locate(data), size=size, channels=channels), photos, seed)
+    choices = start.choose(dataset, None, 1)
+    started = time.perf_counter()
+    train(
+        dataset,
+        choices.network,
+        choices.recipe,
+        choices.source,
+        folder / "run",
+        init=start.initial,
+        teachers=start.teachers,
+        machine=Machine(),
+    )
+    seconds = time.perf_counter() - started
+    exported = nin_edge.export(
+        folder / "run" / "best.safetensors", folder, eval_data=False, precisions="int8"
+    )
+    (model,) = exported.files
+    scores = predict.evaluate(predict.open_predictor(model, "cpu"), dataset, "test")
+    return Trained(round(scores.top1 * scores.count), scores.count, seconds, model)
+
+
+def milliseconds(models: Sequence[Path]) -> list[float]:
+    """Median latency of each file, of one image on one thread."""
+    runs = {}
+    for model in models:
+        classify = Classifier(model, provider="cpu", threads=1)
+        size = classify.info.preprocessing.size
+        runs[model] = timed(partial(classify, golden_image(0, size, size)), CALLS)
+    interleave(runs, lambda done: done < WARM_UP)
+    times = interleave(runs, lambda done: done < ROUNDS)
+    return [1e3 * statistics.median(times[model]) for model in models]
+
+
+def row_of(data: str, photos: int, network: str, each: Sequence[Trained]) -> dict[str, Any]:
+    """A line of the table, without the latency."""
+    correct, images = sum(one.correct for one in each), sum(one.images for one in each)
+    low, high = wilson_interval(round(correct / len(each)), round(images / len(each)))
+    return {
+        "data": data,
+        "photos_a_class": photos or "all",
+        "network": network,
+        "test_images": each[0].images,
+        "top1": correct / images,
+        "top1_low": low,
+        "top1_high": high,
+        "each_seed": [one.correct / one.images for one in each],
+        "train_seconds": statistics.median(one.seconds for one in each),
+        "bytes": each[0].model.stat().st_size,
+    }
+
+
+def lite0(data: Path, photos: int, seeds: int, folder: Path) -> Iterator[Trained]:
+    """EfficientNet-Lite0's linear layer for each seed; features are computed once."""
+    from benchmarks._efficientnet import SIZE, Features, Frozen
+
+    dataset = open_dataset(locate(data), size=SIZE)
+    features = Features.of(dataset)
+    for seed in range(seeds):
+        chosen = few(dataset, photos, seed)
+        fitted = Frozen.fit(chosen, features)
+        assert fitted.test is not None  # the data have a test split
+        model = folder / f"lite0-{photos}-{seed}.onnx"
+        fitted.write(model)
+        count = fitted.test.count
+        share = len(chosen.train) / len(dataset.images)  # of the images that were computed
+        yield Trained(
+            round(fitted.test.top1 * count), count, fitted.seconds + share * features.seconds, model
+        )
+
+
+def lite0_milliseconds(model: Path) -> float:
+    """Median latency of EfficientNet-Lite0's file in fp32, without decoding and resizing."""
+    from benchmarks._efficientnet import SIZE
+    from nin_edge_runtime.providers import create_session
+
+    session, _ = create_session(model.read_bytes(), model.name, provider="cpu", threads=1)
+    image = {"image": np.zeros((1, 3, SIZE, SIZE), np.float32)}
+    run = {0: timed(partial(session.run, None, image), CALLS)}
+    interleave(run, lambda done: done < WARM_UP)
+    return 1e3 * statistics.median(interleave(run, lambda done: done < ROUNDS)[0])
+
+
+def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the accuracy with all photos, or most of them, against the latency."""
+    from matplotlib.figure import Figure
+
+    from nin_edge.plots import COLOURS, to_png
+
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure = Figure(figsize=(3.6 * len(names), 3), dpi=120, layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        own = [row for row in rows if row["data"] == name]
+        own = [row for row in own if row["photos_a_class"] == own[-1]["photos_a_class"]]
+        for row in own:
+            top1, low, high = (100 * row[key] for key in ("top1", "top1_low", "top1_high"))
+            colour = COLOURS["ink" if row["network"] == LITE0 else "accent"]
+            error = [[top1 - low], [high - top1]]
+            axes.errorbar(row["latency_ms"], top1, yerror=error, fmt="o", color=colour)
+            axes.annotate(
+                row["network"],
+                (row["latency_ms"], top1),
+                xytext=(6, -3),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        axes.set(xscale="log", xlabel="milliseconds an image, one thread", ylabel="test top-1, %")
+        axes.set_title(f"{name}, {own[0]['photos_a_class']} photos a class", fontsize=9)
+        axes.margins(x=0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+    path.write_bytes(to_png(figure))
+
+
+def main() -> None:
+    """Train, measure, write and draw."""
+    arguments = parser(__doc__)
+    arguments.add_argument("data", nargs="+", type=Path)
+    arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--photos", nargs="+", type=int, default=[10, 25, 50, 0])
+    arguments.add_argument("--base", action="append", help=f"instead of {', '.join(BASES)}")
+    arguments.add_argument("--teacher", action="store_true")
+    arguments.add_argument("--without-lite0", action="store_true")
+    arguments.add_argument("--plot", type=Path)
+    options = arguments.parse_args()
+    logging.getLogger("nin_edge").setLevel(logging.ERROR)
+    keep_memory()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
+        folder = Path(temporary)
+        for data in options.data:
+            name = locate(data).name
+            for photos in options.photos:
+                found: dict[str, list[Trained]] = {}
+                if not options.without_lite0:
+                    found[LITE0] = list(lite0(data, photos, options.seeds, folder))
+                for seed in range(options.seeds):
+                    for base in options.base or BASES:
+                        run = folder / f"{name}-{photos}-{base}-{seed}"
+                        found.setdefault(base, []).append(fine_tuned(base, data, photos, seed, run))
+                    if options.teacher:
+                        run = folder / f"{name}-{photos}-taught-{seed}"
+                        teacher = found[LITE0][seed].model
+                        found.setdefault(TAUGHT, []).append(
+                            fine_tuned(BASES[0], data, photos, seed, run, teacher)
+                        )
+                own = [network for network in found if network != LITE0]
+                times = milliseconds([found[network][0].model for network in own])
+                latency = dict(zip(own, times, strict=True))
+                if LITE0 in found:
+                    latency[LITE0] = lite0_milliseconds(found[LITE0][0].model)
+                for network, each in found.items():
+                    line = row_of(name, photos, network, each)
+                    rows.append(line | {"latency_ms": latency[network]})
+                    print(rows[-1], flush=True)
+    answer(
+        "photos",
+        rows,
+        rounds=f"{options.seeds} seeds; latency: {ROUNDS} rounds of {CALLS} calls",
+        packages=("torch", "onnxruntime"),
+        output=options.output,
+    )
+    if options.plot:
+        plot(options.plot, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Which shape suits photos? int8 and fp32 latency against accuracy after equal training.
+
+    python -m benchmarks.shapes DATA [--images 25000] [--epochs 4] [--seeds 1] [--only NAME]...
+
+Each candidate is a Network in Network of `nin-bn`'s layers, trained by one recipe on the same
+images. What costs multiply-adds is not what costs time, so all latencies are measured: those of an
+untrained export's full graph, one image, one thread, all files in interleaved rounds, beside
+`nin-cifar10-half` at 32 x 32. DATA is anything that `nin-edge train` takes; the accuracy is that on
+its test split.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from benchmarks._measure import timed
+from benchmarks._result import Row, answer, parser
+from benchmarks.ablation import errors_of, subset
+from nin_edge.data import locate, open_dataset
+from nin_edge.network import NetworkConfig, count_parameters
+from nin_edge.training.memory import keep_memory
+from nin_edge.training.recipe import Recipe
+from nin_edge_export.latency import Untrained
+from nin_edge_runtime.bench import interleave, median_ratio
+
+ROUNDS: Final = 60
+CALLS: Final = 10
+POOLS: Final = ("max", "max", "avg")
+
+LIKE: Final = NetworkConfig.from_preset("nin-bn", size=64)
+
+
+def _shape(*blocks: tuple[int, ...], kernels: tuple[int, ...] = (5, 3, 3, 3)) -> NetworkConfig:
+    """Blocks for 64 x 64 pixels, behind a first stride of 2."""
+    pools = ("max", "max", "avg")[: len(blocks) - 1]
+    return replace(LIKE, blocks=blocks, kernels=kernels, stride=2, pools=pools)
+
+
+CANDIDATES: Final[Mapping[str, NetworkConfig]] = {
+    "three blocks": _shape((48, 32, 32), (128, 128, 96), (256, 256, 256), kernels=(5, 3, 3)),
+    "four blocks, even": replace(
+        _shape((48, 32, 32), (96, 96, 64), (192, 192, 128), (256, 256)), width=1.17
+    ),
+    "four blocks, wide at the end": _shape((48, 32, 32), (96, 96, 64), (192, 192, 192), (384, 512)),
+    "the same, first kernel 3 x 3": _shape(
+        (32, 32, 32), (96, 96, 96), (192, 192, 192), (384, 512), kernels=(3, 3, 3, 3)
+    ),
+    "one 1 x 1 convolution a block": _shape((48, 32), (128, 96), (256, 192), (384,)),
+}
+"""Shapes of about the same int8 latency."""
+
+
+def latencies(candidates: Mapping[str, NetworkConfig]) -> dict[tuple[str, str], list[float]]:
+    """Seconds of one image in each round, by name and precision."""
+    runs = {}
+    for name, config in candidates.items():
+        untrained = Untrained(config)
+        for precision in ("int8", "fp32"):
+            session = untrained.session(config, precision)
+            runs[name, precision] = timed(partial(session.run, untrained.pixels), CALLS)
+    interleave(runs, lambda done: done < 3)
+    return interleave(runs, lambda done: done < ROUNDS)
+
+
+def main() -> None:
+    """Measure, train and write."""
+    arguments = parser(__doc__)
+    arguments.add_argument("data", type=Path)
+    arguments.add_argument("--images", type=int, default=25_000, help="training images, 0 for all")
+    arguments.add_argument("--epochs", type=int, default=4)
+    arguments.add_argument("--seeds", type=int, default=1)
+    arguments.add_argument("--only", action="append", choices=CANDIDATES, metavar="NAME")
+    arguments.add_argument("--bf16", action="store_true", help="train in bfloat16")
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = arguments.parse_args()
+    keep_memory()
+    dataset = subset(open_dataset(locate(options.data), size=64, channels=3), options.images)
+    classes = len(dataset.labels)
+    candidates = {
+        name: replace(config, classes=classes)
+        for name, config in CANDIDATES.items()
+        if name in (options.only or CANDIDATES)
+    }
+    half = {"nin-cifar10-half, 32 x 32": NetworkConfig.from_preset("nin-bn", width=0.5)}
+    seconds = latencies(half | candidates)
+    base = seconds[next(iter(half)), "int8"]
+    recipe = Recipe(epochs=options.epochs, bf16=options.bf16)
+    rows: list[Row] = []
+    for name, config in {**half, **candidates}.items():
+        own = seconds[name, "int8"]
+        errors = []
+        if name not in half:
+            errors = errors_of(dataset, config, recipe, options.seeds, options.device)
+        rows.append(
+            {
+                "network": name,
+                "parameters": count_parameters(config),
+                "multiply_adds": config.multiply_adds(),
+                "int8_ms": 1e3 * statistics.median(own),
+                "int8_ratio": median_ratio(own, base),
+                "fp32_ms": 1e3 * statistics.median(seconds[name, "fp32"]),
+                "top1": 1 - statistics.mean(errors) if errors else None,
+                "each_seed": [1 - error for error in errors],
+            }
+        )
+        print(rows[-1], flush=True)
+    budget = (
+        f"{ROUNDS} rounds of {CALLS} calls; {dataset.name}: {len(dataset.train):,} training "
+        f"images, {options.epochs} epochs, {options.seeds} seeds"
+    )
+    answer("shapes", rows, rounds=budget, packages=("torch", "onnxruntime"), output=options.output)
+
+
+if __name__ == "__main__":
+    main()
