@@ -22,6 +22,7 @@ from nin_edge.cli._data import (
 )
 from nin_edge.cli._options import GroupedCommand
 from nin_edge.cli._progress import Reporter, StopOnSignal
+from nin_edge.text import accuracy
 from nin_edge.training.settings import TYPES, parse_setting
 
 if TYPE_CHECKING:
@@ -232,9 +233,11 @@ class _Display:
                 f"the hold-out in {recipe.patience}",
                 err=True,
             )
-        parts = [f"top-1 {scores.holdout.top1:.2%} on the hold-out"] if scores.holdout else []
-        if scores.test:
-            parts.append(f"{scores.test.top1:.2%} on {scores.test.images:,} test images")
+        parts = []
+        if holdout := scores.holdout:
+            parts.append(f"top-1 {accuracy(holdout.top1, holdout.interval)} on the hold-out")
+        if test := scores.test:
+            parts.append(f"{accuracy(test.top1, test.interval)} on {test.images:,} test images")
         else:
             parts.append("no test score, since there is no test split")
         parts.append(f"{time.monotonic() - self._started:.0f} s")

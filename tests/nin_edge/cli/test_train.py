@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import struct
@@ -179,7 +180,9 @@ def test_a_run_writes_its_folder_and_says_what_is_next(
     assert "3 classes, 162 " in result.stderr
     assert "epoch 1/1" in result.stderr
     assert "\r" not in result.stderr  # no redrawn bars where it is no terminal
-    assert "on 45 test images" in result.stdout
+    number = r"\d+\.\d\d%"
+    shown = rf"{number} \(95% interval {number} to {number}\)"
+    assert re.search(f"top-1 {shown} on the hold-out, {shown} on 45 test images", result.stdout)
     assert f"nin-edge export {run}\n" in result.stdout
     best = Checkpoint.load(run / "best.safetensors")
     assert (best.data.name, best.data.licence) == ("Shapes", "CC0")
