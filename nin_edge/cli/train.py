@@ -88,7 +88,8 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     type=PATH,
     multiple=True,
     metavar="WEIGHTS",
-    help="Learn the predictions of a trained network, too; if repeated, their mean.",
+    help="Learn the predictions of a trained network, too: a checkpoint, a name or an .onnx model "
+    "of any program; if repeated, their mean.",
 )
 @click.option("--epochs", type=int, help="Passes over the training images; 10 if not given.")
 @click.option(
