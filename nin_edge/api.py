@@ -151,7 +151,8 @@ def train(
         width: multiplier of the channel counts; 1, or that of `init`, if None.
         size: side of the input in pixels, 16 to 512; that of an official data set's images, of
             `init` or of the preset if None.
-        distill_from: weights of teachers, whose mean prediction is learnt, too.
+        distill_from: teachers, whose mean prediction is learnt, too: checkpoints, names, or `.onnx`
+            models of any program, each with a JSON beside it (docs/guides/training.md).
         device: `auto`, `cpu` or `cuda`.
         resume: continue the run in the folder with its own settings.
         compiled: compile the networks with torch.compile; on a GPU, in one process.

@@ -28,5 +28,12 @@ def list_some(names: Sequence[str], limit: int = 10) -> str:
     return ", ".join(_cut(name, _LONGEST_NAME) for name in names[:limit]) + more
 
 
+def accuracy(top1: float, interval: tuple[float, float] | None) -> str:
+    """An accuracy, 0 to 1, as a percentage with its 95% interval, if that is known."""
+    if interval is None:
+        return f"{top1:.2%}"
+    return f"{top1:.2%} (95% interval {interval[0]:.2%} to {interval[1]:.2%})"
+
+
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

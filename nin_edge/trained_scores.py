@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nin_edge.metrics import THRESHOLDS, Threshold
+from nin_edge.metrics import THRESHOLDS, Threshold, wilson_interval
 from nin_edge_runtime.model_file.strict_json import JsonObject, number
 
 
@@ -20,6 +20,13 @@ class SplitScores:
     """Expected calibration error at the fitted temperature, 0 to 1."""
     ece_uncalibrated: float | None = None
     """Expected calibration error at temperature 1, 0 to 1."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The accuracy's 95% interval; None if the number of images is not known."""
+        if not self.images:
+            return None
+        return wilson_interval(round(self.top1 * self.images), self.images)
 
 
 @dataclass(frozen=True)

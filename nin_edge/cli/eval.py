@@ -77,6 +77,7 @@ def command(
     from nin_edge.data import locate
     from nin_edge.files import mark_beside
     from nin_edge.predict import evaluate, open_predictor
+    from nin_edge.text import accuracy
 
     predictor = open_predictor(model, provider)
     steps = predictor.preprocessing
@@ -109,9 +110,9 @@ def command(
     else:
         top5 = "" if scores.top5 is None else f"top-5 {scores.top5:.2%}, "
         summary = (
-            f"top-1 {scores.top1:.2%}, {top5}ECE {scores.ece:.4f}, {scores.count:,} images of "
-            f"{dataset.name} ({split}), {model} ({predictor.precision}) by {predictor.engine} on "
-            f"{predictor.device}"
+            f"top-1 {accuracy(scores.top1, scores.top1_interval)}, {top5}ECE {scores.ece:.4f}, "
+            f"{scores.count:,} images of {dataset.name} ({split}), {model} ({predictor.precision}) "
+            f"by {predictor.engine} on {predictor.device}"
         )
         click.echo(printable(summary))
         for line in _tables(scores):

@@ -190,8 +190,13 @@ def _summary(model: ExportedModel) -> str:
     accuracy, images, golden = certificate.accuracy, certificate.images, certificate.golden
     parts = list[str]()
     if accuracy and images:
+        from nin_edge.metrics import wilson_interval
+        from nin_edge.text import accuracy as shown_accuracy
+
+        correct = round(accuracy.top1 * accuracy.images)
+        shown = shown_accuracy(accuracy.top1, wilson_interval(correct, accuracy.images))
         parts.append(
-            f"top-1 {accuracy.top1:.2%}, top-1 agreement with PyTorch "
+            f"top-1 {shown}, top-1 agreement with PyTorch "
             f"{images.top1_agreement:.2%} on {images.count:,} images of {images.data}"
         )
     elif golden:

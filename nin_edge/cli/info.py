@@ -30,7 +30,7 @@ def command(model: Path, as_json: bool) -> None:
 
     data, info = read_model(model)
     if as_json:
-        values = {**asdict(info), "certificate": info.certificate.to_json()}
+        values = {**asdict(info), "certificate": _certificate_json(info.certificate)}
         click.echo(json.dumps({"file": str(model), "bytes": len(data), **values}, indent=2))
         return
     rows = [*_metadata(model, len(data), info), *_certificate(info.certificate)]
@@ -82,9 +82,22 @@ def _layers(architecture: Mapping[str, Any]) -> str:
     return f"mlpconv blocks, channels {blocks}"
 
 
+def _certificate_json(certificate: Certificate) -> dict[str, Any]:
+    """The certificate, and the 95% interval of its accuracy, which a file does not store."""
+    from nin_edge.metrics import wilson_interval
+
+    parts, accuracy = certificate.to_json(), certificate.accuracy
+    # A stranger's file may have any numbers.
+    if accuracy and accuracy.images and 0 <= accuracy.top1 <= 1:
+        correct = round(accuracy.top1 * accuracy.images)
+        interval = wilson_interval(correct, accuracy.images)
+        parts["accuracy"]["top1_interval"] = list(interval)
+    return parts
+
+
 def _certificate(certificate: Certificate) -> Iterator[tuple[str, str]]:
     """Each part of the certificate on a line, each row of a table in it on one more."""
-    for name, value in certificate.to_json().items():
+    for name, value in _certificate_json(certificate).items():
         if not isinstance(value, dict):
             yield f"certificate {_words(name)}", _shown(value)
             continue
@@ -116,13 +129,15 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ").replace("top1", "top-1")
+    return key.replace("top1_interval", "95% interval").replace("_", " ").replace("top1", "top-1")
 
 
 def _shown(value: Any, key: str = "") -> str:
     """A value of the certificate as text: shares as percentages, others with four digits."""
     if isinstance(value, float):
         return f"{value:.2%}" if "top1" in key or key == "coverage" else f"{value:.4g}"
+    if key.endswith("_interval"):
+        return f"{value[0]:.2%} to {value[1]:.2%}"
     if isinstance(value, list):
         return list_some(list(map(str, value)), _MAX_ITEMS) or "none"
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

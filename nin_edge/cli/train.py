@@ -22,6 +22,7 @@ from nin_edge.cli._data import (
 )
 from nin_edge.cli._options import GroupedCommand
 from nin_edge.cli._progress import Reporter, StopOnSignal
+from nin_edge.text import accuracy
 from nin_edge.training.settings import TYPES, parse_setting
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     type=PATH,
     multiple=True,
     metavar="WEIGHTS",
-    help="Learn the predictions of a trained network, too; if repeated, their mean.",
+    help="Learn the predictions of a trained network, too: a checkpoint, a name or an .onnx model "
+    "of any program; if repeated, their mean.",
 )
 @click.option("--epochs", type=int, help="Passes over the training images; 10 if not given.")
 @click.option(
@@ -233,9 +235,11 @@ class _Display:
                 f"the hold-out in {recipe.patience}",
                 err=True,
             )
-        parts = [f"top-1 {scores.holdout.top1:.2%} on the hold-out"] if scores.holdout else []
-        if scores.test:
-            parts.append(f"{scores.test.top1:.2%} on {scores.test.images:,} test images")
+        parts = []
+        if holdout := scores.holdout:
+            parts.append(f"top-1 {accuracy(holdout.top1, holdout.interval)} on the hold-out")
+        if test := scores.test:
+            parts.append(f"{accuracy(test.top1, test.interval)} on {test.images:,} test images")
         else:
             parts.append("no test score, since there is no test split")
         parts.append(f"{time.monotonic() - self._started:.0f} s")

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nin_edge.metrics.intervals import wilson_interval
+
 BINS: Final = 15
 """Equal bins of confidence between 0 and 1 that calibration is measured in."""
 
@@ -95,6 +97,11 @@ class Scores:
         return float(np.diagonal(self.confusion).sum() / self.count)
 
     @property
+    def top1_interval(self) -> tuple[float, float]:
+        """The accuracy's 95% interval (`wilson_interval`)."""
+        return wilson_interval(int(np.diagonal(self.confusion).sum()), self.count)
+
+    @property
     def ece(self) -> float:
         """Expected calibration error, 0 to 1."""
         return self.calibration.error
@@ -126,6 +133,7 @@ class Scores:
         return {
             "images": self.count,
             "top1": self.top1,
+            "top1_interval": list(self.top1_interval),
             "top5": self.top5,
             "ece": self.ece,
             "classes": [

@@ -31,6 +31,7 @@ from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_config import Latency
 from nin_edge.training.setup import Machine, Setup
 from nin_edge.training.state import TrainingState
+from nin_edge.training.teachers import Teacher
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.model_file.strict_json import shortened
 
@@ -47,7 +48,7 @@ def train(
     *,
     location: Location | None = None,
     init: Pretrained | None = None,
-    teachers: Sequence[Pretrained] = (),
+    teachers: Sequence[Teacher] = (),
     latency: Latency | None = None,
     machine: Machine | None = None,
     report: Callable[[Progress], None] = lambda progress: None,

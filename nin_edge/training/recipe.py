@@ -40,7 +40,6 @@ RANGES: Final = {
 
 _STEPS_PER_EPOCH: Final = 20  # at least: with fewer, the epochs are over before anything is learnt
 _SMALLEST_SHARE: Final = 16  # images of a process: with fewer, batch statistics are too noisy
-_PATIENCE: Final = 3  # at least, in epochs, for fine-tuning
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Recipe:
 
         It starts from the preset's recipe. Small data sets get smaller batches, digits are not
         mirrored, and classes of unequal size are balanced. Fine-tuning on photos has its own rate
-        and augmentation, more epochs the fewer photos there are, and stops early.
+        and augmentation, and more epochs the fewer photos there are.
 
         Args:
             dataset: the data to train on.
@@ -158,10 +157,7 @@ class Recipe:
         if fine_tuning and dataset.official is None:
             epochs = round(_SHOWN / max(1, len(dataset.train)))
             suited |= _FINE_TUNING | {"epochs": min(max(epochs, _FEWEST), _MOST)}
-        recipe = replace(preset, **suited | changes)  # type: ignore[arg-type]
-        if fine_tuning and "patience" not in changes:
-            recipe = replace(recipe, patience=max(_PATIENCE, recipe.epochs // 4))
-        return recipe
+        return replace(preset, **suited | changes)  # type: ignore[arg-type]
 
 
 _FINE_TUNING: Final[dict[str, object]] = {

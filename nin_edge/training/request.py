@@ -39,7 +39,7 @@ class Request:
     size: int | None
     """Side of the network's input in pixels."""
     distill_from: tuple[str, ...]
-    """Paths or names of teachers' weights."""
+    """Paths of teachers (checkpoints, ONNX models) or names of weights."""
     settings: Settings
     """The rarer settings."""
 

@@ -34,7 +34,7 @@ class WeightsUsed:
     weights: str
     """Their path, or a name of `nin_edge.weights.WEIGHTS`."""
     sha256: str
-    """Their fingerprint (`Checkpoint.fingerprint`), in hexadecimal."""
+    """Their fingerprint (`Checkpoint.fingerprint`), or that of an ONNX teacher; hexadecimal."""
 
     @classmethod
     def from_json(cls, stored: object) -> WeightsUsed:

@@ -18,12 +18,13 @@ from nin_edge.training.batches import Batches, measure_preprocessing
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.finetune import Pretrained, freeze
 from nin_edge.training.linear_head import fit_linear_head, has_linear_head
-from nin_edge.training.objective import Objective, Teachers
+from nin_edge.training.objective import Objective
 from nin_edge.training.plan import Plan
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_config import Latency, RunConfig, WeightsUsed
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.step import Learner
+from nin_edge.training.teachers import Teacher, Teachers, teacher_fingerprint, teachers_work
 from nin_edge.training.workers import Workers
 from nin_edge_runtime.preprocessing import Preprocessing
 
@@ -58,7 +59,7 @@ class Setup:
     """Whether the folder has a state to start from."""
     init: Pretrained | None
     """Weights to start from."""
-    teachers: tuple[Pretrained, ...]
+    teachers: tuple[Teacher, ...]
     """Networks to learn from, too."""
 
     @classmethod
@@ -72,7 +73,7 @@ class Setup:
         *,
         location: Location | None,
         init: Pretrained | None,
-        teachers: Sequence[Pretrained],
+        teachers: Sequence[Teacher],
         latency: Latency | None,
         machine: Machine,
     ) -> Setup:
@@ -93,8 +94,8 @@ class Setup:
             labels=dataset.labels,
             data=replace(source, fingerprint=dataset.fingerprint),
             location=location,
-            init=_used(init) if init else None,
-            teachers=tuple(map(_used, teachers)),
+            init=WeightsUsed(init.name, init.checkpoint.fingerprint()) if init else None,
+            teachers=tuple(WeightsUsed(one.name, teacher_fingerprint(one)) for one in teachers),
             latency=latency,
         )
         # Another process may know the data by another name.
@@ -162,13 +163,7 @@ class Setup:
     @property
     def teacher_work(self) -> float:
         """Work of the teachers in a step (`Plan.work`)."""
-        taught = sum(teacher.checkpoint.config.multiply_adds() for teacher in self.teachers)
-        # They run forward only. The network's backward pass costs twice as much as its forward one.
-        return taught / (3 * self.config.network.multiply_adds())
-
-
-def _used(weights: Pretrained) -> WeightsUsed:
-    return WeightsUsed(weights.name, weights.checkpoint.fingerprint())
+        return teachers_work(self.teachers, self.config.network, self.machine.device)
 
 
 def _measured(dataset: Dataset, network: NetworkConfig, init: Pretrained | None) -> Preprocessing:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeAlias
 
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import OFFICIAL, Dataset, Location
-from nin_edge.network import NetworkConfig, count_parameters
+from nin_edge.network import NetworkConfig
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.request import Request
 from nin_edge.training.run_config import Latency, RunConfig
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.settings import Settings
+from nin_edge.training.teachers import Teacher, load_teacher, teacher_notes
 from nin_edge.training.workers import Workers
 from nin_edge.weights import PHOTO_WEIGHTS
 
@@ -48,7 +50,7 @@ class Start:
     """Configuration of the run to resume; None for a new run."""
     initial: Pretrained | None
     """Weights to start from; None to resume, since the state has them."""
-    teachers: tuple[Pretrained, ...]
+    teachers: tuple[Teacher, ...]
     """Networks to learn from, too."""
     latency: Latency | None = None
     """What the width of a new run was chosen for."""
@@ -66,7 +68,7 @@ class Start:
         if request.init and not request.from_scratch:
             initial = Pretrained.load(request.init)
         request.check_recipe(request.network(initial))
-        return cls(request, None, initial, tuple(map(Pretrained.load, request.distill_from)))
+        return cls(request, None, initial, tuple(map(load_teacher, request.distill_from)))
 
     @classmethod
     def resumed(cls, request: Request, folder: RunFolder) -> Start:
@@ -81,7 +83,7 @@ class Start:
         folder.check_resumable(stored)
         request.check_resumes(stored)
         names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
-        return cls(request, stored, None, tuple(map(Pretrained.load, names)))
+        return cls(request, stored, None, tuple(map(load_teacher, names)))
 
     def suited_to(self, location: Location) -> Start:
         """The same start, from the weights that know photos if the data are photos.
@@ -155,14 +157,14 @@ class Start:
         """
         if self.stored:
             source, network = replace(self.stored.data, fingerprint=""), self.stored.network
-            notes = self._teacher_notes(network)
+            notes = self._teacher_notes(network, dataset)
             return Choices(network, self.stored.recipe, source, notes, self.stored.latency)
         classes = len(dataset.labels)
         network = self.request.network(self.initial, native_shape, classes=classes)
         recipe = self.request.recipe(
             dataset, network, fine_tuning=self.initial is not None, processes=processes
         )
-        notes = (*self._teacher_notes(network), *self._notes(dataset, network, recipe))
+        notes = (*self._teacher_notes(network, dataset), *self._notes(dataset, network, recipe))
         return Choices(network, recipe, self.request.source(dataset), notes, self.latency)
 
     def _notes(self, dataset: Dataset, network: NetworkConfig, recipe: Recipe) -> tuple[str, ...]:
@@ -209,10 +211,6 @@ class Start:
             )
         return tuple(notes)
 
-    def _teacher_notes(self, network: NetworkConfig) -> tuple[str, ...]:
-        own = count_parameters(network)
-        return tuple(
-            f"{teacher.name}: a teacher that is smaller than its student"
-            for teacher in self.teachers
-            if own > count_parameters(teacher.checkpoint.config)
-        )
+    def _teacher_notes(self, network: NetworkConfig, dataset: Dataset) -> tuple[str, ...]:
+        notes = (teacher_notes(teacher, network, dataset.labels) for teacher in self.teachers)
+        return tuple(chain.from_iterable(notes))

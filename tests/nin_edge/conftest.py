@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -199,3 +200,60 @@ def seven_models(make_once: Callable[..., Path]) -> tuple[Path, Path]:
 
     folder = make_once("seven", fill)
     return folder / "seven.safetensors", folder / "seven.fp32.onnx"
+
+
+@pytest.fixture(scope="session")
+def write_teacher() -> Callable[..., Path]:
+    """Writes an ONNX classifier of another program, and the JSON beside it.
+
+    Its logits are a linear function of the mean colour of the normalised image.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def write(
+        path: Path,
+        weights: NDArray[np.float32],
+        described: object = None,
+        *,
+        shape: tuple[int | str, ...] = ("n", 3, 24, 24),
+        softmax: bool = False,
+        nhwc: bool = False,
+        element: int = TensorProto.FLOAT,
+        outputs: tuple[str, ...] = ("scores",),
+        external: bool = False,
+        op: tuple[str, str] = ("", "Identity"),
+    ) -> Path:
+        values = weights.astype(helper.tensor_dtype_to_np_dtype(element))
+        nodes = [helper.make_node(op[1], ["image"], ["taken"], domain=op[0])]
+        if nhwc:
+            nodes.append(helper.make_node("Transpose", ["taken"], ["nchw"], perm=[0, 3, 1, 2]))
+        last = "logits" if softmax else outputs[0]
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["nchw" if nhwc else "taken"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["colour"]),
+            helper.make_node("MatMul", ["colour", "weights"], [last]),
+        ]
+        if softmax:
+            nodes.append(helper.make_node("Softmax", ["logits"], [outputs[0]], axis=1))
+        nodes += [helper.make_node("Identity", ["colour"], [name]) for name in outputs[1:]]
+        graph = helper.make_graph(
+            nodes,
+            "classifier",
+            [helper.make_tensor_value_info("image", element, shape)],
+            [helper.make_tensor_value_info(name, element, ("n", "k")) for name in outputs],
+            [numpy_helper.from_array(values, "weights")],
+        )
+        versions = {op[0]: 1, "": 18}
+        opsets = [helper.make_opsetid(*version) for version in versions.items()]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        if external:
+            onnx.save(model, path, save_as_external_data=True, size_threshold=0, location="weights")
+        else:
+            onnx.save(model, path)
+        if described is not None:
+            text = described if isinstance(described, str) else json.dumps(described)
+            path.with_suffix(".json").write_text(text)
+        return path
+
+    return write

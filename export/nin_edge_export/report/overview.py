@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from nin_edge.metrics import BINS
+from nin_edge.text import accuracy
 from nin_edge_export.report.elements import HOW, cell, row, section, table, text
 from nin_edge_export.report.figures import FileFigures, Report
 from nin_edge_runtime.model_file import NOT_MEASURED
@@ -44,8 +45,8 @@ def _verdict(report: Report) -> str:
     if images and last.scores:
         parts.append(
             f"On {images.count:,} images {precision} has an accuracy of "
-            f"{last.scores.top1:.2%} and a top-1 agreement with PyTorch of "
-            f"{images.top1_agreement:.2%}."
+            f"{accuracy(last.scores.top1, last.scores.top1_interval)} and a top-1 agreement with "
+            f"PyTorch of {images.top1_agreement:.2%}."
         )
     else:
         parts.append(f"Accuracy was {NOT_MEASURED} for these files: {HOW}.")
@@ -77,7 +78,10 @@ def _relative(part: float, whole: float) -> str:
 
 
 def _accuracy(file: FileFigures, fp32: FileFigures | None) -> str:
-    return cell(f"{file.scores.top1:.2%}" if file.scores else None)
+    if not file.scores:
+        return cell(None)
+    low, high = file.scores.top1_interval
+    return cell(f"{file.scores.top1:.2%}<small>95% interval {low:.2%} to {high:.2%}</small>")
 
 
 def _agreement(file: FileFigures, fp32: FileFigures | None) -> str:

@@ -6,7 +6,7 @@ import base64
 
 from nin_edge import plots
 from nin_edge._version import __version__
-from nin_edge.text import printable
+from nin_edge.text import accuracy, printable
 from nin_edge_export.report.elements import (
     cell,
     figure,
@@ -208,7 +208,7 @@ def provenance(report: Report) -> str:
     )
     test, trained = report.trained.test, NOT_MEASURED
     if test and test.images:
-        trained = f"{test.top1:.2%} on {test.images:,} test images"
+        trained = f"{accuracy(test.top1, test.interval)} on {test.images:,} test images"
     rows = [
         ("Machine", f"{text(machine.cpu)} ({text(machine.processor)})"),
         ("PyTorch's accuracy after training", trained),

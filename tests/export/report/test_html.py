@@ -16,6 +16,7 @@ from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
+from nin_edge.metrics import wilson_interval
 from nin_edge_export import ExportedModel
 from nin_edge_export.report import Report, measure, to_html, to_json
 from nin_edge_runtime.model_file.certificate import Threshold, Thresholds
@@ -71,6 +72,10 @@ def test_page_has_all_parts(html: bytes) -> None:
     assert (page.count("img"), page.count("title"), page.count("caption")) == (2, 1, 2)
     for shown in ("fp32", "fp16", "int8", "four", "50.00%", "étoile 60%", "0.300", "image-4.png"):
         assert shown in page.text
+    low, high = wilson_interval(2, 4)
+    interval = f"95% interval {low:.2%} to {high:.2%}"
+    assert f"an accuracy of 50.00% ({interval})" in page.text
+    assert f"50.00%{interval}" in page.text  # in the table of files
     assert re.search(r"stages\.0\.0 stayed in float.*That costs -?\d+\.\d\d ms", page.text)
     assert "not measured" not in page.text.replace("after trainingnot measured", "")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
+from nin_edge.metrics import wilson_interval
 from nin_edge_export import ExportedModel
 from nin_edge_export.report import Report, measure, to_html, to_json
 
@@ -49,6 +50,7 @@ def test_json_is_strict_and_complete(report: Report) -> None:
     }
     assert value["files"][0]["thresholds"]["answers"][0]["coverage"] == 1.0
     scores = value["files"][-1]["scores"]
+    assert scores["top1_interval"] == list(wilson_interval(2, 4))
     assert scores["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
     assert len(scores["calibration"]) == 15
     assert scores["calibration"][0] == {"count": 0, "confidence": None, "accuracy": None}

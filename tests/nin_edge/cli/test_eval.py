@@ -20,6 +20,7 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.cli import main
 from nin_edge.cli.eval import command
 from nin_edge.data import SPLITS
+from nin_edge.metrics import wilson_interval
 from nin_edge.network import NiN
 
 GOLDEN = ("circle", "square", "étoile")  # classes of the tiny model
@@ -105,7 +106,12 @@ def test_text_has_a_summary_and_all_tables(
     answer = figures(seven_models[1], patches_folder)
     result = run(seven_models[1], patches_folder)
     summary, *rest = result.stdout.splitlines()
-    assert summary.startswith(f"top-1 {answer['top1']:.2%}, top-5 {answer['top5']:.2%}, ")
+    low, high = answer["top1_interval"]
+    assert [low, high] == list(wilson_interval(round(28 * answer["top1"]), 28))
+    assert summary.startswith(
+        f"top-1 {answer['top1']:.2%} (95% interval {low:.2%} to {high:.2%}), "
+        f"top-5 {answer['top5']:.2%}, "
+    )
     assert f"ECE {answer['ece']:.4f}, 28 images of patches (test)" in summary
     assert summary.endswith("seven.fp32.onnx (fp32) by ONNX Runtime on cpu")
     assert rest[1].split() == ["min-score", "coverage", "accuracy"]

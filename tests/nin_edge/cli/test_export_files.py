@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_export_writes_models_that_run_takes_and_compares_them_on_real_images(
     weights = run / "best.safetensors"
     result = _run("export", weights, "-o", tmp_path / "out", "--eval-data", tmp_path / "data")
     assert result.exit_code == 0
+    assert re.search(
+        r"top-1 \d+\.\d\d% \(95% interval \d+\.\d\d% to \d+\.\d\d%\), top-1 agr", result.stdout
+    )
     assert "top-1 agreement with PyTorch 100.00% on 6 images" in result.stdout
     models = {"birds.fp32.onnx", "birds.fp16.onnx", "birds.int8.onnx"}
     names = {path.name for path in (tmp_path / "out").iterdir()}

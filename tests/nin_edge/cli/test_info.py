@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from onnx import ModelProto
 
 from nin_edge.cli import main
+from nin_edge.metrics import wilson_interval
 from nin_edge_runtime import DEFAULT_MODEL, read_model
 from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
@@ -42,15 +43,18 @@ def test_info_shows_the_certificate() -> None:
     certificate = read_model(DEFAULT_MODEL)[1].certificate
     lines = _lines(_info())
     assert certificate.accuracy is not None
-    assert f"top-1 {certificate.accuracy.top1:.2%}" in lines["certificate accuracy"]
+    accuracy = certificate.accuracy
+    interval = wilson_interval(round(accuracy.top1 * accuracy.images), accuracy.images)
+    shown = f"top-1 {accuracy.top1:.2%}; 95% interval {interval[0]:.2%} to {interval[1]:.2%}"
+    assert shown in lines["certificate accuracy"]
     assert certificate.thresholds is not None
     assert "split holdout" in lines["certificate thresholds"]
     for row in certificate.thresholds.answers:
         line = lines[f"certificate min score {row.min_score:g}"]
         assert f"coverage {row.coverage:.2%}; top-1 {row.top1:.2%}" in line
-    assert json.loads(_info("--json"))["certificate"] == json.loads(
-        json.dumps(certificate.to_json())
-    )
+    expected = json.loads(json.dumps(certificate.to_json()))
+    expected["accuracy"]["top1_interval"] = list(interval)
+    assert json.loads(_info("--json"))["certificate"] == expected
 
 
 def test_info_says_what_was_not_measured(tiny_model: Path) -> None:
@@ -90,6 +94,8 @@ ROWS = [{"min_score": 0.5, "coverage": 1.0, "top1": None}] * 5_000
         {"architecture": {"preset": ESCAPE, "width": 1}},
         {"architecture": {"blocks": [[8] * 50_000]}},
         {"certificate": {"accuracy": {"data": ESCAPE * 5_000, **ACCURACY}}},
+        {"certificate": {"accuracy": {"data": "x", **ACCURACY, "images": 0}}},
+        {"certificate": {"accuracy": {"data": "x", **ACCURACY, "top1": 7.5}}},
         {"certificate": {"float_layers": [ESCAPE] * 10_000, ESCAPE: ESCAPE}},
         {
             "certificate": {

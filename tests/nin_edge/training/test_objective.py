@@ -18,9 +18,10 @@ from nin_edge.metrics import softmax
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.training.errors import TrainingError, TrainingStoppedError
 from nin_edge.training.finetune import Pretrained
-from nin_edge.training.objective import Objective, Teachers, distillation_loss
+from nin_edge.training.objective import Objective, distillation_loss
 from nin_edge.training.progress import Progress
 from nin_edge.training.recipe import Recipe
+from nin_edge.training.teachers import Teachers
 from nin_edge_runtime import ModelFileError
 from nin_edge_runtime.preprocessing import Preprocessing
 
