@@ -1,6 +1,7 @@
 """How good predictions are: accuracy, calibration, loss; NumPy alone, whatever computed them."""
 
 from nin_edge.metrics.history import DECISIVE, Epoch, best_epoch
+from nin_edge.metrics.intervals import wilson_interval
 from nin_edge.metrics.probabilities import (
     calibrated_loss,
     divergence,
@@ -38,4 +39,5 @@ __all__ = [
     "softmax",
     "top1",
     "uncalibrated",
+    "wilson_interval",
 ]
