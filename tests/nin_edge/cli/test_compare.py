@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,19 @@ from nin_edge.cli import main
 from nin_edge.comparison import comparison
 
 GREY = Path(__file__).parents[2] / "data" / "grey.fp32.onnx"
+
+
+WITHOUT_TORCH = """
+import sys
+
+for name in ("torch", "safetensors", "onnx", "matplotlib"):
+    sys.modules[name] = None
+from nin_edge.cli import main
+from nin_edge.comparison import comparison
+
+comparison.SECONDS = 0.0
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +97,24 @@ def test_broken_limits_end_with_3_after_all_figures(
     answer = json.loads(result.stdout)
     assert not answer["verdict"]["passed"]
     assert answer["verdict"]["broken"][0] in page.read_text("utf-8")
+
+
+def test_a_device_without_torch_compares_and_writes_the_page(
+    data: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "changes.html"
+    arguments = ["compare", tiny_model, GREY, data, "--json", "--html", page]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = figures("compare", tiny_model, GREY, data)
+    assert json.loads(done.stdout)["changes"] == expected["changes"]
+    assert page.read_bytes().startswith(b"<!DOCTYPE html>")
 
 
 def test_photos_without_labels_are_compared_by_agreement_alone(
