@@ -274,6 +274,19 @@ TABLES: Final[Mapping[str, Table]] = {
         ),
         explained="One image a call. Ratios are to the default.",
     ),
+    "swap": Table(
+        "swap",
+        (
+            ("load", "{phase}"),
+            ("answers", "{answers:,}"),
+            ("wrong", "{wrong}"),
+            ("lost", "{errors}"),
+            ("median", "{p50_ms:.2f} ms"),
+            ("p99", "{p99_ms:.1f} ms"),
+            ("one swap", "{swap_ms:.0f} ms"),
+        ),
+        explained="Eight threads classify without pauses, by a classifier of one thread.",
+    ),
     "draft": Table(
         "draft PHOTOS",
         (

@@ -31,6 +31,7 @@ def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
         "overhead": [],
         "cold_start": [],
         "sessions": [],
+        "swap": [],
         "throughput": [data],
         "damage": [],
         "javascript": [data],

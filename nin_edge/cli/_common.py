@@ -54,6 +54,23 @@ provider_option = click.option(
 )
 
 
+def check_file(option: str, path: Path, ending: str) -> None:
+    """Refuse before minutes of computing what would stop a file from being written after them.
+
+    Raises:
+        click.UsageError: its name has another ending.
+        NinEdgeError: it is a folder, or its folder cannot be written to.
+    """
+    from nin_edge_runtime.errors import NinEdgeError
+
+    if path.suffix.lower() != ending:
+        raise click.UsageError(f"{option} {path}: expected a name that ends in {ending}")
+    if path.is_dir():
+        raise NinEdgeError(f"{path}: a folder, expected a file to write to")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise NinEdgeError(f"{path}: {path.parent} is not a folder that can be written to")
+
+
 def on_terminal() -> bool:
     """Whether stderr is a terminal: progress is shown there, and nowhere else."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -20,6 +20,9 @@ LARGEST_TEST_SPLIT: Final = 0.9
 DATASETS: Final = ("folder", "cifar10", "cifar100", "mnist", "fashion-mnist")
 """`FOLDER` and the names in `OFFICIAL` of `nin_edge.data`, which the help must not import."""
 
+SPLIT_CHOICES: Final = ("test", "validation", "holdout", "train", "all")
+"""`SPLITS` of `nin_edge.data`, which the help must not import."""
+
 _EXAMPLES: Final = 3  # duplicates that are named
 _LEFT_OUT: Final = 10  # files left out that are named
 _LONGEST: Final = 500  # characters of such a line
@@ -74,13 +77,7 @@ def describe(dataset: Dataset) -> None:
     """Print what is in a data set, what could not be read, and what is in it twice."""
     from nin_edge.data import OFFICIAL
 
-    for name, reason in dataset.unreadable[:_LEFT_OUT]:
-        click.echo(shortened(f"left out {name}: {reason}", _LONGEST), err=True)
-    if dataset.unreadable:
-        folders = sum(name.endswith("/") for name, _ in dataset.unreadable)
-        counts = (("file", len(dataset.unreadable) - folders), ("folder", folders))
-        parts = [f"{count:,} {noun}{'s' * (count > 1)}" for noun, count in counts if count]
-        click.echo(f"{', '.join(parts)} left out", err=True)
+    show_unreadable(dataset.unreadable)
     if dataset.passed_over:
         click.echo(printable(f"passed over {dataset.passed_over}"), err=True)
     title = f"{OFFICIAL[dataset.official]}, " if dataset.official else ""
@@ -110,6 +107,34 @@ def describe(dataset: Dataset) -> None:
             f"warning: {len(dataset.contradictions):,} of {len(dataset.targets):,} images have the "
             "pixels of an image of another class, so one of the labels is wrong "
             f"({_examples(dataset.contradictions)})",
+            err=True,
+        )
+
+
+def show_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
+    """Print (path, reason) of what was left out, the first ones by name."""
+    if not unreadable:
+        return
+    for name, reason in unreadable[:_LEFT_OUT]:
+        click.echo(shortened(f"left out {name}: {reason}", _LONGEST), err=True)
+    folders = sum(name.endswith("/") for name, _ in unreadable)
+    counts = (("file", len(unreadable) - folders), ("folder", folders))
+    parts = [f"{count:,} {noun}{'s' * (count > 1)}" for noun, count in counts if count]
+    click.echo(f"{', '.join(parts)} left out", err=True)
+
+
+def explain_split(dataset: Dataset) -> None:
+    """Print which images are scored, where that may surprise."""
+    if dataset.default_split == "validation":
+        click.echo("no test split: the validation split is scored", err=True)
+    elif dataset.default_split == "holdout":
+        click.echo("no test split: the hold-out of the training split is scored", err=True)
+    elif dataset.default_split == "all":
+        click.echo("no splits in the data, and not all classes: every image is scored", err=True)
+    elif not dataset.splits:
+        click.echo(
+            "no splits in the data: the fifth that training sets aside is scored; --split all "
+            "scores every image",
             err=True,
         )
 

@@ -19,7 +19,9 @@ from nin_edge._version import __version__
 from nin_edge.cli import _signals
 from nin_edge.cli._common import EXIT_FAILED, EXIT_GATE, EXIT_PROVIDER, clear_line, printable
 
-_VERBS: Final = ("train", "eval", "export", "run", "verify", "bench", "info", "web", "doctor")
+_VERBS: Final = (
+    *("train", "eval", "export", "run", "verify", "compare", "bench", "info", "web", "doctor"),
+)
 
 # The modules that each verb imports; a light installation has only those that devices need.
 _RUNTIME: Final = ("numpy", "PIL", "onnxruntime")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from nin_edge.cli._common import PATH, printable, provider_option
+from nin_edge.cli._common import PATH, check_file, printable, provider_option
 from nin_edge.cli._data import (
+    SPLIT_CHOICES,
     dataset_option,
     download_option,
+    explain_split,
     labels_option,
     open_data,
     show_download,
@@ -24,7 +25,6 @@ from nin_edge.cli._data import (
 )
 
 if TYPE_CHECKING:
-    from nin_edge.data import Dataset
     from nin_edge.metrics import Scores
 
 _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no terminal
@@ -40,7 +40,7 @@ _LARGEST_TABLE: Final = 20  # classes; a larger confusion matrix fits no termina
 @zip_encoding_option
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation", "holdout", "train", "all"]),
+    type=click.Choice(SPLIT_CHOICES),
     help="Images to score; train is without the hold-out. If not given: the test split, else the "
     "validation split, else the hold-out; all images of data without splits that lack a class.",
 )
@@ -93,7 +93,7 @@ def command(
     dataset = open_data(location, steps.size, steps.channels, predictor.labels)
     if split is None:
         split = dataset.default_split
-        _explain_split(dataset)
+        explain_split(dataset)
     scores = evaluate(predictor, dataset, split, show_progress("evaluating images"))
     if as_json:
         about = {
@@ -123,32 +123,11 @@ def command(
         mark_beside(data, plot)
 
 
-def _explain_split(dataset: Dataset) -> None:
-    """Print which images are scored, where that may surprise."""
-    if dataset.default_split == "validation":
-        click.echo("no test split: the validation split is scored", err=True)
-    elif dataset.default_split == "holdout":
-        click.echo("no test split: the hold-out of the training split is scored", err=True)
-    elif dataset.default_split == "all":
-        click.echo("no splits in the data, and not all classes: every image is scored", err=True)
-    elif not dataset.splits:
-        click.echo(
-            "no splits in the data: the fifth that training sets aside is scored; --split all "
-            "scores every image",
-            err=True,
-        )
-
-
 def _check_plot(plot: Path) -> None:
     """Refuse before minutes of computing what would stop the plot after them."""
-    from nin_edge_runtime.errors import MissingDependencyError, NinEdgeError
+    from nin_edge_runtime.errors import MissingDependencyError
 
-    if plot.suffix.lower() != ".png":
-        raise click.UsageError(f"--plot {plot}: expected a name that ends in .png")
-    if plot.is_dir():
-        raise NinEdgeError(f"{plot}: a folder, expected a file to write the plot to")
-    if not (plot.parent.is_dir() and os.access(plot.parent, os.W_OK)):
-        raise NinEdgeError(f"{plot}: {plot.parent} is not a folder that can be written to")
+    check_file("--plot", plot, ".png")
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:

@@ -76,12 +76,19 @@ _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
     type=click.Choice(["minmax", "percentile", "entropy"]),
     help="How a range is found from values; minmax if not given. entropy needs --calibration.",
 )
+@click.option(
+    "--triton",
+    type=PATH,
+    metavar="DIR",
+    help="Write a model repository for Triton Inference Server, too, or new versions to one.",
+)
 @click.option("-o", "--output", type=PATH, default=Path(), help="Folder to write to.")
 def command(
     weights: Path,
     eval_data: Path | None,
     no_eval: bool,
     calibration: Path | None,
+    triton: Path | None,
     output: Path,
     **options: Any,
 ) -> None:
@@ -101,7 +108,10 @@ def command(
     _check_int8_options(calibration, **options)
     from nin_edge import api
     from nin_edge.cli._data import show_event
+    from nin_edge.files import require_folder
 
+    if triton is not None:
+        require_folder(triton)
     exported = api.export(
         weights,
         output,
@@ -116,6 +126,11 @@ def command(
         _warn_of_loss(model)
     figures = exported.report_json.name
     click.echo(printable(f"{exported.report_html}: all figures; as numbers in {figures}"))
+    if triton is not None:
+        from nin_edge_export.triton import write_repository
+
+        for written in write_repository(exported.models, exported.report.name, triton):
+            click.echo(printable(f"{written.folder}: model {written.name} for Triton"))
     click.echo(f"next: nin-edge run IMAGE --model {shell_quoted(exported.files[-1])}")
 
 

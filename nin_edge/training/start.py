@@ -193,8 +193,8 @@ class Start:
         initial = self.initial
         if initial and not self.request.init:
             notes.append(
-                f"starts from {initial.name}, which knows photos of {len(initial.checkpoint.labels)} "
-                "classes; --init names other weights, --init none starts from random ones"
+                f"starts from {initial.name}, which knows {len(initial.checkpoint.labels)} kinds "
+                "of photos; --init names other weights, --init none starts from random ones"
             )
         if not len(dataset.holdout):
             notes.append(

@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {"size": 16, "width": 0.01, "batch_size": 16, "device": "
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunFolder, "draw", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "draw", lambda *_, **__: None)
 
 
 # --- the names ------------------------------------------------------------------------------------

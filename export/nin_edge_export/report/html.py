@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from nin_edge.page import text, to_page
 from nin_edge_export.report import sections
-from nin_edge_export.report.elements import text
 from nin_edge_export.report.figures import Report
 from nin_edge_export.report.overview import files, head
-from nin_edge_export.report.template import PAGE, STYLE
 
 
 def to_html(report: Report) -> bytes:
@@ -21,8 +20,4 @@ def to_html(report: Report) -> bytes:
         sections.disagreements(report),
         sections.provenance(report),
     )
-    return PAGE.substitute(
-        title=f"{text(report.name)}: export report",
-        style=STYLE,
-        body="\n".join(part for part in parts if part),
-    ).encode("utf-8")
+    return to_page(f"{text(report.name)}: export report", parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -11,11 +10,11 @@ from typing import Final
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
 
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset
 from nin_edge.metrics import Scores, Tally, uncalibrated
+from nin_edge.page import png
 from nin_edge_export.export import ExportedModel
 from nin_edge_export.report.figures import (
     Disagreement,
@@ -38,7 +37,6 @@ SECONDS: Final = 2.0
 
 _CALLS: Final = 5  # one after the other: as in a camera loop, with warm caches
 _FEWEST_ROUNDS: Final = 3  # also where a run takes longer
-_PICTURE: Final = 128  # largest side of a picture in the report, in pixels
 _ALL_INT8: Final = "all int8"
 
 
@@ -154,16 +152,7 @@ def _disagreements(model: ExportedModel, dataset: Dataset) -> Disagreements:
                 file=labels[file[row]],
                 file_probability=float(model.probabilities[row, file[row]]),
                 difference=float(differences[row]),
-                png=_png(dataset.images[index]),
+                png=png(dataset.images[index]),
             )
         )
     return Disagreements(model.info.precision, len(differing), tuple(worst))
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """An image (S, S, C) as a PNG file, reduced where it is large."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((_PICTURE, _PICTURE))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

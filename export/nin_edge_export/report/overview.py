@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from nin_edge.metrics import BINS
+from nin_edge.page import cell, row, section, table, text
 from nin_edge.text import accuracy
-from nin_edge_export.report.elements import HOW, cell, row, section, table, text
 from nin_edge_export.report.figures import FileFigures, Report
+from nin_edge_export.report.missing import HOW
 from nin_edge_runtime.model_file import NOT_MEASURED
 from nin_edge_runtime.model_file.certificate import Agreement
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-
 from nin_edge import plots
 from nin_edge._version import __version__
+from nin_edge.page import cell, figure, picture, pictures, row, section, table, terms, text
 from nin_edge.text import accuracy, printable
-from nin_edge_export.report.elements import (
-    cell,
-    figure,
-    missing,
-    row,
-    section,
-    table,
-    terms,
-    text,
-)
 from nin_edge_export.report.figures import Disagreement, Report
+from nin_edge_export.report.missing import missing
 from nin_edge_runtime.model_file import NOT_MEASURED
 from nin_edge_runtime.model_file.certificate import BY_FILE, FITTED_HERE, Threshold
 
@@ -175,13 +165,11 @@ def disagreements(report: Report) -> str:
         f"<p>{precision} and PyTorch predict different classes for {count:,} "
         f"image{'s' if count > 1 else ''}{shown}. Each is shown as the network sees it, "
         "with the correct class in bold and the largest difference of a probability.</p>\n"
-        f'<ul class="pictures">\n{"".join(_picture(item, precision) for item in worst)}</ul>',
+        + pictures(_picture(item, precision) for item in worst),
     )
 
 
 def _picture(item: Disagreement, precision: str) -> str:
-    data = base64.b64encode(item.png).decode("ascii")
-
     def prediction(label: str, probability: float) -> str:
         shown = f"{text(label)} {probability:.0%}"
         return f"<strong>{shown}</strong>" if label == item.label else shown
@@ -192,10 +180,7 @@ def _picture(item: Disagreement, precision: str) -> str:
         (precision, prediction(item.file, item.file_probability)),
         ("apart", f"{item.difference:.3f}"),
     ]
-    return (
-        f'<li><img src="data:image/png;base64,{data}" alt="{text(item.label)}">'
-        f"<div>{terms(rows)}<small>{text(item.image)}</small></div></li>\n"
-    )
+    return picture(item.png, item.label, rows, item.image)
 
 
 def provenance(report: Report) -> str:

@@ -72,6 +72,21 @@ def test_export_takes_a_runs_folder_and_measures_on_its_data(
     assert "shapes: 3 classes" not in unmeasured.stderr
 
 
+def test_export_writes_a_repository_for_triton(tiny_weights: Path, tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "out", "--precision", "fp32", "--triton", tmp_path / "served")
+    result = _run("export", tiny_weights, *options)
+    assert result.exit_code == 0, result.output
+    for name in ("tiny-fp32", "tiny-fp32-python"):
+        folder = tmp_path / "served" / name / "1"
+        assert f"{folder}: model {name} for Triton" in result.stdout
+        model = (tmp_path / "out" / "tiny.fp32.onnx").read_bytes()
+        assert (folder / "model.onnx").read_bytes() == model
+    (tmp_path / "file").touch()
+    refused = _run("export", tiny_weights, "-o", tmp_path / "new", "--triton", tmp_path / "file")
+    assert "file: a file, expected a folder to write to" in _one_line(refused)
+    assert not (tmp_path / "new").exists()
+
+
 def test_export_of_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     result = _run("export", tmp_path, "-o", tmp_path / "out")
     assert result.exit_code == 1

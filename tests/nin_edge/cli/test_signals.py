@@ -128,7 +128,7 @@ def test_training_is_saved_and_then_ended(
         signal.raise_signal(number)  # `timeout` sends it to the process and to its group
 
     monkeypatch.setattr(Reporter, "__call__", report)
-    monkeypatch.setattr(RunFolder, "draw", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "draw", lambda *_, **__: None)
     run = tmp_path / "run"
     options = ["--preset", "nin", "--size", "16", "--width", "0.01", "--device", "cpu"]
     result = CliRunner().invoke(main, ["train", str(shapes_folder), *options, "-o", str(run)])

@@ -39,7 +39,7 @@ FILES = {
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take as long as a tiny network's training."""
-    monkeypatch.setattr(RunFolder, "draw", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "draw", lambda *_, **__: None)
 
 
 def invoke(*arguments: str | Path) -> Result:

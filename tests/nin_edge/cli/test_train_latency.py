@@ -25,7 +25,7 @@ def few_widths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two widths, timed for a moment; and no pictures."""
     monkeypatch.setattr(latency, "WIDTHS", WIDTHS)
     monkeypatch.setattr(latency, "SECONDS", 0.05)
-    monkeypatch.setattr(RunFolder, "draw", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "draw", lambda *_, **__: None)
 
 
 def invoke(*arguments: str | Path) -> Result:

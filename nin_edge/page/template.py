@@ -1,11 +1,12 @@
-"""The page's frame and its style sheet: no network, no script, light and dark, for any screen."""
+"""A page's frame and its style sheet: no network, no script, light and dark, for any screen."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from string import Template
 from typing import Final
 
-PAGE: Final = Template("""\
+_PAGE: Final = Template("""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -23,7 +24,7 @@ $body
 </html>
 """)
 
-STYLE: Final = """
+_STYLE: Final = """
 :root {
   --ink: #1f2328; --muted: #59636e; --line: #d1d9e0; --paper: #ffffff; --card: #f6f8fa;
   --accent: #0969da; --warm: #bc4c00;
@@ -91,3 +92,9 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem;
 }
 @media print { details { break-inside: avoid; } }
 """
+
+
+def to_page(title: str, parts: Iterable[str]) -> bytes:
+    """A page of parts, which are HTML, as is the title; empty parts are left out."""
+    body = "\n".join(part for part in parts if part)
+    return _PAGE.substitute(title=title, style=_STYLE, body=body).encode("utf-8")
