@@ -67,7 +67,8 @@ class Start:
         initial = None
         if request.init and not request.from_scratch:
             initial = Pretrained.load(request.init)
-        request.check_recipe(request.network(initial))
+        photos = None if request.from_scratch else Pretrained.load(PHOTO_WEIGHTS)
+        request.check_recipe(request.network(initial or photos))
         return cls(request, None, initial, tuple(map(load_teacher, request.distill_from)))
 
     @classmethod
@@ -92,9 +93,9 @@ class Start:
             SettingError: a setting is not that of these weights.
         """
         request = self.request
-        if self.stored or self.initial or request.from_scratch or location.official:
+        if self.stored or self.initial or request.from_scratch:
             return self
-        initial = Pretrained.load(PHOTO_WEIGHTS)
+        initial = None if location.official else Pretrained.load(PHOTO_WEIGHTS)
         request.check_recipe(request.network(initial))
         return replace(self, initial=initial)
 

@@ -149,12 +149,16 @@ def test_width_scales_all_channels_but_the_classes(width: float, channels: list[
 
 @pytest.mark.parametrize("size", [16, 17, 30, 33, 100, 512])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("preset", ["nin-bn", "nin-imagenet"])
-def test_any_size_and_channel_count_in_range_works(preset: str, size: int, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("preset", "reduced"), [("nin-bn", 4), ("nin-photo", 16), ("nin-imagenet", 32)]
+)
+def test_any_size_and_channel_count_in_range_works(
+    preset: str, reduced: int, size: int, channels: int
+) -> None:
     network = tiny(preset, size=size, channels=channels, classes=2)
     with torch.inference_mode():
         images = torch.rand(1, channels, size, size)
-        side = math.ceil(size / (32 if preset == "nin-imagenet" else 4))
+        side = math.ceil(size / reduced)
         assert network.config.map_sides()[-1] == side
         assert network.class_maps(images).shape == (1, 2, side, side)
         assert network(images).shape == (1, 2)

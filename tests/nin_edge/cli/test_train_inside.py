@@ -22,7 +22,7 @@ def test_a_run_among_its_data_is_no_data(
 ) -> None:
     photos = make_folder(tmp_path / "photos", {"circle": 12, "square": 12})
 
-    def draw(run: RunFolder, *_: object) -> None:
+    def draw(run: RunFolder, *_: object, **__: object) -> None:
         run.curves.write_bytes(encoded)
 
     monkeypatch.setattr(RunFolder, "draw", draw)

@@ -73,6 +73,9 @@ def test_classes_are_unequal_from_one_and_a_half(counts: tuple[int, int], unequa
 # --- suited to the data ---------------------------------------------------------------------------
 
 
+AUGMENTATION = {"learning_rate": 0.2, "crop": 2, "scale": 1.0, "colour": 0.0}
+
+
 def suited(dataset: Dataset, preset: str = "nin-bn", **options: Any) -> Recipe:
     network = NetworkConfig.from_preset(preset, classes=len(dataset.labels))
     return Recipe.suited_to(dataset, network, **options)
@@ -90,10 +93,17 @@ def test_unequal_classes_are_balanced(shapes: Dataset) -> None:
     assert not suited(shapes).balanced
 
 
-def test_fine_tuning_stops_early(shapes: Dataset) -> None:
-    assert suited(shapes).patience == 0
-    assert suited(shapes, fine_tuning=True).patience == 3
-    assert suited(shapes, fine_tuning=True, epochs=40).patience == 10
+def test_fine_tuning_on_photos_has_its_own_augmentation_and_epochs(shapes: Dataset) -> None:
+    tuned = suited(shapes, fine_tuning=True)
+    assert tuned.crop == 0 < tuned.colour
+    assert tuned.scale < 1
+    assert tuned.epochs == 40  # the most, for so few
+    assert replace(tuned, epochs=10, **AUGMENTATION) == suited(shapes)
+    many = replace(shapes, train=np.resize(shapes.train, 3000))
+    assert 10 < suited(many, fine_tuning=True).epochs < 40
+    assert suited(many, fine_tuning=True, epochs=3).epochs == 3
+    official = replace(shapes, official="mnist")
+    assert suited(official, fine_tuning=True) == suited(official)
 
 
 def test_what_the_caller_says_counts(shapes: Dataset) -> None:

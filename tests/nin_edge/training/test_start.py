@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nin_edge.checkpoint import Checkpoint
-from nin_edge.data import Dataset
+from nin_edge.data import Dataset, Location
 from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import SettingError
 from nin_edge.training.recipe import RECIPES
@@ -109,7 +109,7 @@ def test_fine_tuning_takes_the_weights_network_and_notes_a_new_last_layer(
 ) -> None:
     choices = choose(shapes, init=str(tiny_weights), size=32, epochs=20)
     assert replace(choices.network, size=16) == Checkpoint.load(tiny_weights).config
-    assert choices.recipe.patience == 5
+    assert choices.recipe.epochs == 20
     (note,) = choices.notes
     assert note.startswith(f"{tiny_weights}: a new last layer for 3 classes, its own 3 classes")
     same = replace(shapes, labels=Checkpoint.load(tiny_weights).labels)
@@ -171,3 +171,37 @@ def test_a_run_is_not_resumed_with_other_settings(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         Start.resumed(ask(**asked), RunFolder(trained_run))
+
+
+# --- which weights to start from ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "official", "starts_from"),
+    [
+        ({}, None, "nin-photo"),
+        ({"size": 32}, None, "nin-photo"),
+        ({"frozen_blocks": 3}, None, "nin-photo"),
+        ({}, "cifar10", None),
+        ({"init": "none"}, None, None),
+        ({"init": "nin-cifar10"}, None, "nin-cifar10"),
+        ({"init": "nin-cifar10"}, "cifar10", "nin-cifar10"),
+        ({"preset": "nin-photo"}, None, None),
+        ({"width": 0.5}, None, None),
+        ({"channels": 1}, None, None),
+        ({"latency": 1.0}, None, None),
+    ],
+    ids=str,
+)
+def test_photos_start_from_photo_weights_unless_another_network_is_asked_for(
+    asked: dict[str, Any], official: str | None, starts_from: str | None
+) -> None:
+    location = Location(Path("data"), "data", official)
+    start = Start.new(ask(**asked)).suited_to(location)
+    assert (start.initial and start.initial.name) == starts_from
+
+
+def test_the_weights_that_were_not_asked_for_are_noted(shapes: Dataset) -> None:
+    start = Start.new(ask()).suited_to(Location(Path("data"), "data", None))
+    first, *_ = start.choose(shapes, None, 1).notes
+    assert first.startswith("starts from nin-photo, which knows 200 kinds of photos; --init names")

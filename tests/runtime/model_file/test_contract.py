@@ -44,6 +44,7 @@ from nin_edge_runtime.preprocessing import Preprocessing
 SHAPES: list[dict[str, Any]] = [
     {"preset": "nin", "size": 512, "head": "fc"},
     {"preset": "nin-imagenet", "size": 512, "classes": 20, "head": "fc", "channels": 1},
+    {"preset": "nin-photo-large", "size": 16},
     {"preset": "nin-bn", "size": 16, "classes": 2, "channels": 1, "block": "linear"},
 ]
 
