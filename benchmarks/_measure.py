@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nin_edge.weights import WEIGHTS
 from nin_edge_runtime.bench import interleave, median_ratio
+
+CIFAR_WEIGHTS: Final = tuple(name for name in WEIGHTS if "cifar10" in name)
+"""The weights that ship and were trained on CIFAR-10."""
 
 WARM_UP: Final = 3
 """Rounds before those that count."""

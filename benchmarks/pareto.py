@@ -1,8 +1,8 @@
-"""Which network and precision to take? Size, test error and latency of all weights that ship.
+"""Which network and precision to take? Size, test error and latency of those for CIFAR-10.
 
     python -m benchmarks.pareto DATA [--plot docs/pareto.png]
 
-DATA is the archive that the weights were trained on (docs/reference/weights.md). Each network is
+DATA is the archive that they were trained on (docs/reference/weights.md). Each network is
 exported by `nin-edge export --eval-data DATA`, so test errors and top-1 agreement with PyTorch are
 those of the files. Latency is that of one image on one thread, all files in interleaved rounds.
 """
@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._measure import WARM_UP, timed
+from benchmarks._measure import CIFAR_WEIGHTS, WARM_UP, timed
 from benchmarks._result import Row, answer, parser
-from nin_edge.weights import WEIGHTS
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.bench import interleave, median_ratio
 from nin_edge_runtime.golden import golden_image
@@ -107,11 +106,11 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for weights in WEIGHTS:
+        for weights in CIFAR_WEIGHTS:
             export(weights, options.data, folder / weights)
         files = {
             weights: [folder / weights / f"{weights}.{name}.onnx" for name in PRECISIONS]
-            for weights in WEIGHTS
+            for weights in CIFAR_WEIGHTS
         }
         seconds = latencies([path for paths in files.values() for path in paths])
         for weights, paths in files.items():

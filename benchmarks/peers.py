@@ -8,7 +8,8 @@ in an environment of its own:
     build/peers/bin/pip install torch==2.13.0
     build/peers/bin/pip install -r benchmarks/peers-requirements.txt
 
-DATA is the archive that the weights were trained on; without WEIGHTS, all that ship are measured.
+DATA is the archive that the weights were trained on; without WEIGHTS, all that ship for CIFAR-10
+are measured.
 Engines get the same weights and the same normalised images, and return probabilities. Each has a
 process of its own for each number of threads; the processes take turns. An engine whose package is
 missing, or that cannot run the network, has a row without figures and its reason. The first run
@@ -33,6 +34,7 @@ from typing import Any, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._measure import CIFAR_WEIGHTS
 from benchmarks._peer_process import serve
 from benchmarks._peers import CALLS, OURS, PEERS, REFERENCE, Case, Peer, Run
 from benchmarks._result import Row, answer, parser
@@ -218,11 +220,9 @@ def times(seconds: Mapping[Key, Sequence[float]], peer: Peer, base: Peer) -> dic
 
 def main() -> None:
     """Measure and write."""
-    from nin_edge.weights import WEIGHTS
-
     arguments = parser(__doc__)
     arguments.add_argument("data", type=Path)
-    arguments.add_argument("weights", nargs="*", default=list(WEIGHTS))
+    arguments.add_argument("weights", nargs="*", default=list(CIFAR_WEIGHTS))
     arguments.add_argument("--rounds", type=int, default=ROUNDS)
     arguments.add_argument("--images", type=int, default=IMAGES, help="test images to score")
     options = arguments.parse_args()

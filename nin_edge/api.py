@@ -144,10 +144,9 @@ def train(
         data: a folder or archive of <class>/*, or of train/<class>/* beside validation/ or test/,
             or an official data set, by path or by name.
         output: the run's folder; `runs/NAME` if None.
-        init: weights to start from: a checkpoint, or a name such as `nin-cifar10`; `none` for
-            random ones. None: `nin-photo` for photos, unless another network is asked for.
-        preset: a network to train from random weights, a key of `nin_edge.network.PRESETS`;
-            `nin-bn` (batch normalisation, for CIFAR), or that of `init`, if None.
+        init: a checkpoint to start from, a name such as `nin-cifar10`, or `none` for random
+            weights; `nin-photo` for photos, unless another network is asked for, if None.
+        preset: a key of `nin_edge.network.PRESETS`; `nin-bn`, or that of `init`, if None.
         width: multiplier of the channel counts; 1, or that of `init`, if None.
         size: side of the input in pixels, 16 to 512; that of an official data set's images, of
             `init` or of the preset if None.

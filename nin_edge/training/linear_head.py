@@ -8,7 +8,8 @@ first keeps what the features know: with a random last layer, the first steps wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -36,7 +37,13 @@ def has_linear_head(network: NiN) -> bool:
 
 
 def fit_linear_head(
-    network: NiN, dataset: Dataset, preprocessing: Preprocessing, *, flip: bool, balanced: bool
+    network: NiN,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    flip: bool,
+    balanced: bool,
+    label_smoothing: float,
 ) -> None:
     """Set the last convolution's weights to the logistic regression on the layers before it.
 
@@ -48,6 +55,7 @@ def fit_linear_head(
         preprocessing: how they become the network's input.
         flip: whether to train on the mirrored images, too.
         balanced: whether all classes count the same.
+        label_smoothing: as in the training that follows, which then starts at its own optimum.
     """
     drawn = np.random.default_rng(0).permutation(dataset.train)[:_IMAGES]
     chosen = np.sort(drawn)
@@ -59,8 +67,10 @@ def fit_linear_head(
     classes = len(dataset.labels)
     counts = torch.bincount(targets, minlength=classes).clamp_min(1)
     importance = len(targets) / (classes * counts) if balanced else torch.ones(classes)
-    penalty = _choose_penalty(features, targets, importance, images=len(chosen), each=1 + flip)
-    weight, bias = _logistic_regression(features, targets, importance, penalty)
+    fit = partial(_logistic_regression, importance=importance, label_smoothing=label_smoothing)
+    groups = np.arange(len(chosen)).repeat(1 + flip)
+    penalty = _choose_penalty(fit, features, targets, groups)
+    weight, bias = fit(features, targets, penalty)
     last = _last_convolution(network)
     weight = weight / scale
     with torch.no_grad():
@@ -102,25 +112,33 @@ def _features(
 
 
 def _choose_penalty(
-    features: Tensor, targets: Tensor, importance: Tensor, *, images: int, each: int
+    fit: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
+    features: Tensor,
+    targets: Tensor,
+    photos: NDArray[np.int64],
 ) -> float:
-    """The penalty of the lowest loss on images left out; those of one photo stay together."""
-    fold = torch.from_numpy(np.random.default_rng(0).permutation(images) % _FOLDS)
-    fold = fold.repeat_interleave(each)
+    """The penalty of the lowest loss on what was left out; all views of a photo stay together."""
+    folds = np.random.default_rng(0).permutation(photos[-1] + 1) % _FOLDS
+    fold = torch.from_numpy(folds[photos])
     losses = []
     for penalty in _PENALTIES:
         loss = 0.0
         for left_out in range(_FOLDS):
             kept = fold != left_out
-            weight, bias = _logistic_regression(features[kept], targets[kept], importance, penalty)
+            weight, bias = fit(features[kept], targets[kept], penalty)
             logits = functional.linear(features[~kept], weight, bias)
-            loss += float(functional.cross_entropy(logits, targets[~kept], importance))
+            loss += float(functional.cross_entropy(logits, targets[~kept], reduction="sum"))
         losses.append(loss)
     return _PENALTIES[int(np.argmin(losses))]
 
 
 def _logistic_regression(
-    features: Tensor, targets: Tensor, importance: Tensor, penalty: float
+    features: Tensor,
+    targets: Tensor,
+    penalty: float,
+    *,
+    importance: Tensor,
+    label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
     """Weights (K, C) and biases (K,) of the lowest loss, by L-BFGS from zero."""
     weight = torch.zeros(len(importance), features.shape[1], requires_grad=True)
@@ -132,7 +150,9 @@ def _logistic_regression(
     def loss() -> float:
         optimizer.zero_grad()
         logits = functional.linear(features, weight, bias)
-        value = functional.cross_entropy(logits, targets, importance)
+        value = functional.cross_entropy(
+            logits, targets, importance, label_smoothing=label_smoothing
+        )
         value = value + penalty * weight.square().sum() / 2
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())

@@ -161,7 +161,6 @@ class Recipe:
 
 
 _FINE_TUNING: Final[dict[str, object]] = {
-    "learning_rate": 0.1,
     "crop": 0,
     "scale": 0.5,
     "colour": 0.2,

@@ -136,6 +136,7 @@ class Setup:
                     config.preprocessing,
                     flip=recipe.flip,
                     balanced=recipe.balanced,
+                    label_smoothing=recipe.label_smoothing,
                 )
         freeze(network, config.recipe.frozen_blocks)
         return Learner(

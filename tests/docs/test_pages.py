@@ -112,9 +112,13 @@ def test_figures_of_weights_that_ship_are_theirs(name: str, root: Path) -> None:
         row = rf"^\| `{name}`.*\| {size:,} \|.*\| {1 - top1:.2%} "
         assert re.search(row, text, re.MULTILINE), page
     card = (root / "docs" / "reference" / "weights.md").read_text("utf-8")
-    table = [[cell.strip() for cell in line.split("|")] for line in card.splitlines()]
-    column = next(row.index(f"`{name}`") for row in table if f"`{name}`" in row)
-    cells = {row[1]: row[column] for row in table if len(row) > column}
+    tables = [
+        [[cell.strip() for cell in line.split("|")] for line in part.splitlines()]
+        for part in card.split("\n\n")
+    ]
+    table = next(table for table in tables if f"`{name}`" in table[0])
+    column = table[0].index(f"`{name}`")
+    cells = {row[1]: row[column] for row in table}
     assert cells["parameters"] == f"{size:,}"
     assert cells["top-1 accuracy, test (PyTorch, fp32)"] == f"{top1:.2%}"
 

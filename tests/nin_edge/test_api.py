@@ -96,7 +96,7 @@ def test_a_stopped_training_is_resumed(shapes_folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"colour": "red"}, "unknown setting 'colour': expected one of balanced, "),
+        ({"shade": "red"}, "unknown setting 'shade': expected one of balanced, "),
         ({"epochs": 0}, "epochs is 0: expected 1 to"),
         ({"epochs": "many"}, "epochs is 'many': expected an integer"),
         ({"compiled": True}, "compiled is for one process on a GPU"),

@@ -20,6 +20,9 @@ from nin_edge_runtime.preprocessing import Preprocessing
 SIGN_DIGITS = 2062  # images in sign-digits.tar
 SIGN_DIGITS_FINGERPRINT = "058aa5b1e8ea1ef05fc22b7a85b6bfb7a2b9e99206a236d62707ba176750830a"
 CIFAR10_JPEG = "74eaa8f02e455c8452f927c7c3c92ac0e438673787bd9f9ab67e76a9209f0a8e"  # at 32 x 32
+TINY_IMAGENET_JPEG = (
+    "7fbec29a5e27cabe8559f67dfa5e7aea1aa584bcc23107006049513abbfe5a7b"  # at 64 x 64
+)
 
 
 def read(path: Path, **options: Any) -> Dataset:
@@ -127,7 +130,9 @@ def test_the_fingerprint_never_changes(tmp_path: Path, channels: int, fingerprin
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_shipped_weights_name_the_data_that_they_were_trained_on(name: str) -> None:
     source = Checkpoint.load(WEIGHTS[name]).data
-    assert (source.name, source.fingerprint) == ("CIFAR-10 (JPEG q75)", CIFAR10_JPEG)
+    photos = ("Tiny ImageNet (JPEG q75)", TINY_IMAGENET_JPEG)
+    cifar = ("CIFAR-10 (JPEG q75)", CIFAR10_JPEG)
+    assert (source.name, source.fingerprint) == (photos if name == "nin-photo" else cifar)
 
 
 def test_sign_digits_opens(data_dir: Path) -> None:

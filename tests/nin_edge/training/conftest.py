@@ -12,7 +12,6 @@ import torch
 
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.data import Dataset
-from nin_edge.metrics import history
 from nin_edge.network import NetworkConfig, NiN
 from nin_edge.training.loop import train
 from nin_edge.training.recipe import Recipe
@@ -23,12 +22,6 @@ from nin_edge.training.run_folder import RunFolder
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take as long as a tiny network's training."""
     monkeypatch.setattr(RunFolder, "draw", lambda *_, **__: None)
-
-
-@pytest.fixture
-def decisive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The small hold-outs of these tests choose the epoch, as larger ones do."""
-    monkeypatch.setattr(history, "DECISIVE", 1)
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,6 @@ def test_colours_are_changed_as_pillow_does_it(rng: np.random.Generator) -> None
             assert abs(found.astype(int) - expected).max() <= 1
     (found,) = change_colours(pixels, factors=torch.tensor([[1.0, 0.5, 1.0]])).numpy()
     assert found.std() == pytest.approx(image.std() / 2, rel=0.02)
-    assert found.mean() == pytest.approx(image.mean(), abs=0.1)
+    assert found.mean() == pytest.approx(image.mean(), abs=0.5)  # a rounding
     factors = random_factors(5000, 0.3, rng)
     assert 0.7 <= factors.min() < 0.71 < 1.29 < factors.max() <= 1.3

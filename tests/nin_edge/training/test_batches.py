@@ -90,6 +90,7 @@ def test_the_streams_have_the_numbers_that_all_results_rest_on() -> None:
     assert {stream.name: stream.value for stream in Stream} == {
         **{"SHIFT": 1, "DROPOUT": 2},
         **{"CUTOUT": 3, "CUTMIX": 4},
+        **{"SCALE": 5, "COLOUR": 6},
     }
 
 

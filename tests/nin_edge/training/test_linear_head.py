@@ -33,12 +33,12 @@ def test_the_last_layer_alone_learns_from_random_features(
 ) -> None:
     network = untrained(tiny_network)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    fit_linear_head(network, shapes, STEPS, flip=True, balanced=False)
+    fit_linear_head(network, shapes, STEPS, flip=True, balanced=False, label_smoothing=0.0)
     after = network.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == LAST
     assert accuracy(network, shapes) >= 0.8  # chance is a third
     again = untrained(tiny_network)
-    fit_linear_head(again, shapes, STEPS, flip=True, balanced=False)
+    fit_linear_head(again, shapes, STEPS, flip=True, balanced=False, label_smoothing=0.0)
     assert all(torch.equal(value, after[name]) for name, value in again.state_dict().items())
 
 
@@ -47,7 +47,7 @@ def test_logits_are_those_of_the_regression_at_the_optimum(
 ) -> None:
     # There, the mean predicted probability of each class is its frequency: the bias has no penalty.
     network = untrained(tiny_network)
-    fit_linear_head(network, shapes, STEPS, flip=False, balanced=False)
+    fit_linear_head(network, shapes, STEPS, flip=False, balanced=False, label_smoothing=0.0)
     logits = predict.logits(network, STEPS, shapes.images, shapes.train)
     predicted = torch.from_numpy(logits).softmax(1).mean(0).numpy()
     frequency = np.bincount(shapes.targets[shapes.train]) / len(shapes.train)
@@ -67,7 +67,7 @@ def test_balanced_classes_count_the_same(
     shares = []
     for balanced in (False, True):
         network = untrained(tiny_network)
-        fit_linear_head(network, unequal, STEPS, flip=False, balanced=balanced)
+        fit_linear_head(network, unequal, STEPS, flip=False, balanced=balanced, label_smoothing=0.0)
         logits = predict.logits(network, STEPS, shapes.images, shapes.test)
         shares.append(float(torch.from_numpy(logits).softmax(1)[:, 0].mean()))
     assert shares[1] < shares[0]

@@ -66,7 +66,7 @@ def test_the_run_folder_has_everything(
     rows = metrics(trained_run)
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    chosen = min(rows, key=lambda row: float(row["holdout_loss"]))
+    chosen = rows[-1]  # few images are held out
     scores = best.trained_scores
     assert scores.holdout is not None
     assert int(chosen["epoch"]) == scores.epoch

@@ -73,7 +73,7 @@ def test_classes_are_unequal_from_one_and_a_half(counts: tuple[int, int], unequa
 # --- suited to the data ---------------------------------------------------------------------------
 
 
-AUGMENTATION = {"learning_rate": 0.2, "crop": 2, "scale": 1.0, "colour": 0.0}
+AUGMENTATION = {"crop": 2, "scale": 1.0, "colour": 0.0}
 
 
 def suited(dataset: Dataset, preset: str = "nin-bn", **options: Any) -> Recipe:
