@@ -132,8 +132,8 @@ class Recipe:
         """The recipe for a network and a data set.
 
         It starts from the preset's recipe. Small data sets get smaller batches, digits are not
-        mirrored, and classes of unequal size are balanced. Fine-tuning on photos has its own rate
-        and augmentation, and more epochs the fewer photos there are.
+        mirrored, and classes of unequal size are balanced. Fine-tuning on photos has its own
+        augmentation, more epochs the fewer photos there are, and a lower rate for few.
 
         Args:
             dataset: the data to train on.
@@ -155,8 +155,10 @@ class Recipe:
             "balanced": is_unequal(dataset.targets[dataset.train]),
         }
         if fine_tuning and dataset.official is None:
-            epochs = round(_SHOWN / max(1, len(dataset.train)))
+            photos = len(dataset.train)
+            epochs = round(_SHOWN / max(1, photos))
             suited |= _FINE_TUNING | {"epochs": min(max(epochs, _FEWEST), _MOST)}
+            suited |= _OF_FEW if photos < _FEW else {}
         return replace(preset, **suited | changes)  # type: ignore[arg-type]
 
 
@@ -165,6 +167,8 @@ _FINE_TUNING: Final[dict[str, object]] = {
     "scale": 0.5,
     "colour": 0.2,
 }
+_OF_FEW: Final[dict[str, object]] = {"learning_rate": 0.05, "low_resolution": 0.0}
+_FEW: Final = 1000  # photos below which the weights are kept closer to those at the start
 _SHOWN: Final = 60_000  # photos, of all epochs: some minutes on two cores
 _FEWEST, _MOST = 10, 40  # epochs
 

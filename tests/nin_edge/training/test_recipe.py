@@ -73,6 +73,7 @@ def test_classes_are_unequal_from_one_and_a_half(counts: tuple[int, int], unequa
 # --- suited to the data ---------------------------------------------------------------------------
 
 
+OF_FEW = {"learning_rate": 0.2, "low_resolution": 0.5}
 AUGMENTATION = {"crop": 2, "scale": 1.0, "colour": 0.0}
 
 
@@ -98,9 +99,12 @@ def test_fine_tuning_on_photos_has_its_own_augmentation_and_epochs(shapes: Datas
     assert tuned.crop == 0 < tuned.colour
     assert tuned.scale < 1
     assert tuned.epochs == 40  # the most, for so few
-    assert replace(tuned, epochs=10, **AUGMENTATION) == suited(shapes)
+    assert tuned.learning_rate < suited(shapes).learning_rate
+    assert replace(tuned, epochs=10, **AUGMENTATION, **OF_FEW) == suited(shapes)
     many = replace(shapes, train=np.resize(shapes.train, 3000))
-    assert 10 < suited(many, fine_tuning=True).epochs < 40
+    tuned = suited(many, fine_tuning=True)
+    assert 10 < tuned.epochs < 40
+    assert replace(tuned, epochs=10, **AUGMENTATION) == suited(many)
     assert suited(many, fine_tuning=True, epochs=3).epochs == 3
     official = replace(shapes, official="mnist")
     assert suited(official, fine_tuning=True) == suited(official)

@@ -65,7 +65,7 @@ def report_threads():  # after all else
     print("threads of gloo at the end:", gloo_threads(), file=sys.stderr)
 
 atexit.register(report_threads)
-RunFolder.draw = lambda *_: None  # pictures take as long as this training
+RunFolder.draw = lambda *_, **__: None  # pictures take as long as this training
 data, other, run, fault, preset = map(Path, sys.argv[1:])
 if fault.name == "late":
     nin_edge.training.workers._TIMEOUT = timedelta(seconds=4.5)
