@@ -79,7 +79,7 @@ def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str
 def _engines(names: Sequence[str] | None) -> str:
     """What runs the graph as it is."""
     if names is None:
-        return "ONNX Runtime; others were not measured with such a graph"
+        return "ONNX Runtime; the file names no others"
     others = list_some(names, _MAX_ITEMS) or "no other: all failed or gave wrong probabilities"
     return f"ONNX Runtime; {others}"
 
