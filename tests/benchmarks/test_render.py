@@ -113,7 +113,7 @@ def test_an_engine_has_the_worst_of_its_graphs_in_each_precision() -> None:
     machine = _result.Environment("p", (), 1, "s", "3", {})
     result = _result.Result("c", "", False, "", machine, "once", tuple(rows))
     shown = TABLES["engines"].markdown(result)
-    assert "| Quick 9 | `none` | 5e-07 | fails | **wrong: 0.6** |" in shown
+    assert "| Quick 9 | `none` | 5e-07 | fails | **wrong: 0.56** |" in shown
 
 
 def test_blocks_are_filled_and_all_else_is_kept() -> None:
