@@ -216,10 +216,9 @@ TABLES: Final[Mapping[str, Table]] = {
         ),
         by_engine,
         "Largest difference of a golden sample's probability from PyTorch in fp32, over opsets 13 "
-        "and 18 (`full`: 18), with a free batch and a batch of one; that of int8 is its own rounding. "
-        "Wrong: further from the file's "
-        "own probabilities than `nin-edge verify` allows, and no error. Fails: an error, or the "
-        "engine's process ends.",
+        "and 18 (`full`: 18), with a free batch and a batch of one; int8's is mostly its rounding. "
+        "Wrong: further from the file's own probabilities than `nin-edge verify` allows, and no "
+        "error. Fails: an error, or the engine's process ends.",
     ),
     "web": Table(
         "web",
