@@ -36,6 +36,23 @@ def of_first_weights(lines: Sequence[Line]) -> Sequence[Line]:
     return [{**line, "size_ratio": line["bytes"] / own[0]["bytes"]} for line in own]
 
 
+def by_engine(lines: Sequence[Line]) -> Sequence[Line]:
+    """One line for all graphs of an engine and an input: in each precision, the worst of them."""
+    joined: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        key = (line["engine"], line["embedded"])
+        shown = joined.setdefault(key, {"engine": key[0], "embedded": key[1]})
+        worst = shown.get(line["precision"], (0, 0.0, ""))
+        difference = line["max_difference"]
+        rank = ("yes", "fails", "WRONG").index(line["runs"])
+        text = {0: "{:.2g}", 1: "fails", 2: "**wrong: {:.2g}**"}[rank].format(difference)
+        shown[line["precision"]] = max(worst, (rank, difference or 0.0, text))
+    return [
+        {name: value[2] if isinstance(value, tuple) else value for name, value in shown.items()}
+        for shown in joined.values()
+    ]
+
+
 @dataclass(frozen=True)
 class Table:
     """How a table is made."""
@@ -202,6 +219,21 @@ TABLES: Final[Mapping[str, Table]] = {
             ("ratio", "{ratio:.3f}"),
         ),
         explained="The bundled int8 model on one thread. Ratios are to Python.",
+    ),
+    "engines": Table(
+        "engines",
+        (
+            ("engine", "{engine}"),
+            ("`embedded`", "`{embedded}`"),
+            ("fp32", "{fp32}"),
+            ("fp16", "{fp16}"),
+            ("int8", "{int8}"),
+        ),
+        by_engine,
+        "Largest difference of a golden sample's probability from PyTorch in fp32, over opsets 13 "
+        "and 18 (`full`: 18), with a free batch and a batch of one; int8's is mostly its rounding. "
+        "Wrong: further from the file's own probabilities than `nin-edge verify` allows, and no "
+        "error. Fails: an error, or the engine's process ends.",
     ),
     "web": Table(
         "web",

@@ -13,7 +13,7 @@ class ExportSettings(TypedDict, total=False):
     embedded: str
     """Preprocessing in the graph: `full` (the default), `normalize` or `none`."""
     opset: int
-    """Version of the ONNX operators, 18 to 22."""
+    """Version of the ONNX operators, 18 (the default) to 22; from 13 if not `full`."""
     batch: int
     """Number of images per run; any if not given."""
     method: str

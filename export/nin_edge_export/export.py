@@ -20,9 +20,10 @@ from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset, DatasetError, check_labels
 from nin_edge.network import NiN
 from nin_edge_export.certify import Choices, Evaluation, certify
+from nin_edge_export.engines import engines_of
 from nin_edge_export.fp16 import to_fp16
 from nin_edge_export.golden import choose_golden
-from nin_edge_export.graph import NEWEST_OPSET, OPSET, build_graph, network_nodes
+from nin_edge_export.graph import OPSET, build_graph, check_opset, network_nodes
 from nin_edge_export.int8.activation_ranges import (
     DEFAULT_METHOD,
     METHODS,
@@ -74,8 +75,7 @@ class ExportOptions:
             for value in values:
                 if value not in allowed:
                     raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
-        if not OPSET <= self.opset <= NEWEST_OPSET:
-            raise ValueError(f"opset {self.opset}: expected {OPSET} to {NEWEST_OPSET}")
+        check_opset(self.opset, self.embedded)
         if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
             raise ValueError(f"batch {self.batch}: expected 1 to {MAX_BATCH} images")
         if self.calibration_images < 1:
@@ -174,15 +174,25 @@ class _Job:
         name = f"the {precision} model"
         return ModelSession(graph.SerializeToString(), info, name, provider="cpu")
 
+    def engines(self, precision: str, choices: Choices) -> tuple[str, ...] | None:
+        """The other engines in which such a graph was right; None if that was not measured."""
+        if precision == "int8" and choices.float_layers:
+            return None
+        options, steps = self.options, self.checkpoint.preprocessing
+        return engines_of(steps, options.embedded, precision, options.opset, options.batch)
+
     def finish(self, graph: ModelProto, precision: str, choices: Choices) -> ExportedModel:
         """Measure a graph, and seal it with its certificate."""
         session = self.session(graph, precision)
         golden, evaluation = self.info.golden, self.evaluation
         measured = certify(session, self.checkpoint, golden, choices, evaluation, self.progress)
-        data = seal(
-            graph,
-            replace(session.info, certificate=measured.certificate, golden=measured.golden),
+        info = replace(
+            session.info,
+            certificate=measured.certificate,
+            golden=measured.golden,
+            engines=self.engines(precision, choices),
         )
+        data = seal(graph, info)
         return ExportedModel(
             data=data,
             info=read_model(data)[1],

@@ -24,6 +24,9 @@ from nin_edge_runtime import ModelFileError
 OPSET: Final = 18
 """The first opset whose `Resize` is anti-aliased; ONNX Runtime has run it since 1.14."""
 
+OLDEST_OPSET: Final = 13
+"""The oldest opset of a graph without `Resize`: the first with `QuantizeLinear` by channel."""
+
 NEWEST_OPSET: Final = 22
 """The newest opset that the graph was tested with."""
 
@@ -53,20 +56,20 @@ def build_graph(
     Args:
         checkpoint: weights, preprocessing and temperature.
         embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
-        opset: version of the operators, `OPSET` to `NEWEST_OPSET`; the nodes are the same in
-            all of them.
+        opset: version of the operators. From `OPSET` to `NEWEST_OPSET` the nodes are the same.
+            Below it, down to `OLDEST_OPSET`, there is no `full`, and the global average is a
+            `GlobalAveragePool`, which compilers for such opsets know.
         batch: N, if it is to be fixed; free if None.
 
     Returns:
         Input `image`; outputs `probabilities` [N, K] and `class_maps` [N, K, h, w], both float32.
 
     Raises:
-        ValueError: the opset is out of its range.
+        ValueError: the opset is out of its range, or too old for `full`.
         ModelFileError: a run of the batch is more work than a model file may ask for.
         RuntimeError: torch's exporter gave other operators than the network's modules.
     """
-    if not OPSET <= opset <= NEWEST_OPSET:
-        raise ValueError(f"opset {opset}: expected {OPSET} to {NEWEST_OPSET}")
+    check_opset(opset, embedded)
     try:
         checkpoint.config.work().check(batch or 1)
     except ValueError as error:
@@ -74,7 +77,7 @@ def build_graph(
     image, last = build_input(checkpoint.preprocessing, embedded, batch)
     before, before_constants = build_preprocessing(checkpoint.preprocessing, embedded)
     middle, weights = _export_network(checkpoint, last)
-    after, after_constants = _build_head(checkpoint.temperature or 1.0)
+    after, after_constants = _build_head(checkpoint.temperature or 1.0, opset)
     side = 1 if checkpoint.config.head == "fc" else checkpoint.config.map_sides()[-1]
     classes = checkpoint.config.classes
     outputs = [
@@ -96,6 +99,23 @@ def build_graph(
     model.producer_name = "nin-edge"
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def check_opset(opset: int, embedded: str) -> None:
+    """Refuse an opset that a graph cannot have.
+
+    Args:
+        opset: version of the operators.
+        embedded: which preprocessing the graph does: `full`, `normalize` or `none`.
+
+    Raises:
+        ValueError: it is out of its range.
+    """
+    oldest, reason = (
+        (OPSET, " with full preprocessing") if embedded == "full" else (OLDEST_OPSET, "")
+    )
+    if not oldest <= opset <= NEWEST_OPSET:
+        raise ValueError(f"opset {opset}: expected {oldest} to {NEWEST_OPSET}{reason}")
 
 
 def network_nodes(model: ModelProto) -> list[NodeProto]:
@@ -192,14 +212,21 @@ def _torch_export(network: _Network) -> ModelProto:
     return simple
 
 
-def _build_head(temperature: float) -> tuple[list[NodeProto], list[TensorProto]]:
+def _build_head(temperature: float, opset: int) -> tuple[list[NodeProto], list[TensorProto]]:
     """Global average pooling and softmax: `class_maps` to `probabilities`."""
-    constants = [numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "map_axes")]
-    nodes = [
-        helper.make_node(
-            "ReduceMean", ["class_maps", "map_axes"], ["logits"], name="head.mean", keepdims=0
-        )
-    ]
+    constants: list[TensorProto] = []
+    if opset < OPSET:
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["class_maps"], ["averages"], name="head.mean"),
+            helper.make_node("Flatten", ["averages"], ["logits"], name="head.flatten", axis=1),
+        ]
+    else:
+        constants.append(numpy_helper.from_array(np.array([2, 3], dtype=np.int64), "map_axes"))
+        nodes = [
+            helper.make_node(
+                "ReduceMean", ["class_maps", "map_axes"], ["logits"], name="head.mean", keepdims=0
+            )
+        ]
     last = "logits"
     if temperature != 1.0:
         constants.append(

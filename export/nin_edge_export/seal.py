@@ -50,6 +50,7 @@ def describe(
         },
         certificate=Certificate(),
         golden=golden,
+        engines=None,
         sha256="",
     )
 
@@ -74,7 +75,7 @@ def seal(graph: ModelProto, info: ModelInfo) -> bytes:
 
 def _metadata(info: ModelInfo) -> dict[str, Any]:
     """The metadata as JSON can carry it, by key; `model_file.parse` reads it."""
-    return {
+    values = {
         "format_version": info.format_version,
         "labels": info.labels,
         "preprocessing": {**asdict(info.preprocessing), "embedded": info.embedded},
@@ -89,3 +90,4 @@ def _metadata(info: ModelInfo) -> dict[str, Any]:
         "golden": asdict(info.golden),
         "sha256": "0" * 64,
     }
+    return values if info.engines is None else {**values, "engines": info.engines}

@@ -36,10 +36,11 @@ _LOSS_WORTH_A_WARNING: Final = 1.0  # percentage points
 )
 @click.option(
     "--opset",
-    type=click.IntRange(18, 22),
+    type=click.IntRange(13, 22),
     default=18,
     show_default=True,
-    help="Version of the ONNX operators; 18 runs everywhere.",
+    help="Version of the ONNX operators; below 18 without --embed-preprocess full, for compilers "
+    "that want old graphs.",
 )
 @click.option(
     "--batch",
@@ -105,6 +106,10 @@ def command(
         raise click.UsageError("--no-eval and --eval-data exclude each other")
     if options["max_drop"] is not None and (no_eval or not (eval_data or weights.is_dir())):
         raise click.UsageError("--max-drop is measured on --eval-data DATA, which is missing")
+    if options["opset"] < 18 and options["embed_preprocess"] == "full":
+        raise click.UsageError(
+            "--opset below 18 has no anti-aliased resize: --embed-preprocess normalize or none"
+        )
     _check_int8_options(calibration, **options)
     from nin_edge import api
     from nin_edge.cli._data import show_event

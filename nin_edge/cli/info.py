@@ -63,6 +63,7 @@ def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str
         "layers": f"{_layers(architecture)} at width 1, "
         f"kernels {architecture.get('kernels')}, "
         f"{'with' if architecture.get('batch_norm') else 'without'} batch normalisation",
+        "engines": _engines(info.engines),
         "temperature": f"{info.temperature:.4g}",
         "golden samples": f"{len(info.golden.images)}, formula {info.golden.formula}; "
         "`nin-edge verify` replays them",
@@ -73,6 +74,14 @@ def _metadata(path: Path, size: int, info: ModelInfo) -> Iterator[tuple[str, str
         "sha256": f"{info.sha256} (checked)",
     }
     yield from rows.items()
+
+
+def _engines(names: Sequence[str] | None) -> str:
+    """What runs the graph as it is."""
+    if names is None:
+        return "ONNX Runtime; the file names no others"
+    others = list_some(names, _MAX_ITEMS) or "no other: all failed or gave wrong probabilities"
+    return f"ONNX Runtime; {others}"
 
 
 def _layers(architecture: Mapping[str, Any]) -> str:

@@ -95,6 +95,27 @@ def test_a_value_that_was_not_measured_leaves_its_cell_empty() -> None:
     assert "| memory | 15.3 MB | 0.5 |  |" in TABLES["sessions"].markdown(result)
 
 
+def test_an_engine_has_the_worst_of_its_graphs_in_each_precision() -> None:
+    rows = [
+        {
+            "engine": "Quick 9",
+            "embedded": "none",
+            "precision": precision,
+            "max_difference": difference,
+            "runs": runs,
+        }
+        for precision, difference, runs in (
+            *(("fp32", 2e-7, "yes"), ("fp32", 5e-7, "yes")),
+            *(("fp16", None, "fails"), ("fp16", 1e-3, "yes")),
+            *(("int8", 0.56, "WRONG"), ("int8", None, "fails")),
+        )
+    ]
+    machine = _result.Environment("p", (), 1, "s", "3", {})
+    result = _result.Result("c", "", False, "", machine, "once", tuple(rows))
+    shown = TABLES["engines"].markdown(result)
+    assert "| Quick 9 | `none` | 5e-07 | fails | **wrong: 0.56** |" in shown
+
+
 def test_blocks_are_filled_and_all_else_is_kept() -> None:
     page = (
         "# T\n<!-- rendered: a -->\nold\n<!-- end -->\ntext\n<!-- rendered: b -->\n<!-- end -->\n"

@@ -204,6 +204,7 @@ function parse(values) {
     versions: record(string)(values.versions, "versions"),
     certificate: certificate(values.certificate, "certificate"),
     golden: golden(values.golden, classes.length, steps.size),
+    engines: absent(list(string))(values.engines, "engines"),
     sha256: string(values.sha256, "sha256"),
   };
 }

@@ -50,7 +50,7 @@ from nin_edge_runtime.model_file.schema import (
     VALUE,
 )
 
-_MIN_OPSET: Final = 18
+_MIN_OPSET: Final = {"full": 18, "normalize": 13, "none": 13}  # `Resize` is anti-aliased from 18 on
 _MAX_RANK: Final = 4
 _MAX_UNSIZED: Final = 8  # tensors before the resize, at the size of the image
 _FLOAT, _UINT8, _INT64 = 1, 2, 7  # element types
@@ -75,7 +75,7 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     if data[4:8] == b"ORTM":  # ONNX Runtime looks at these bytes, whatever field they belong to
         raise ValueError("it is marked as ONNX Runtime's own format, expected an ONNX model")
     model = message(data, (0, len(data)), MODEL, "the model", MAX_FIELDS)
-    _check_opset(data, model.get("opset_import", ()))
+    _check_opset(data, model.get("opset_import", ()), _MIN_OPSET[embedded])
     graph = message(data, model["graph"], GRAPH, "the graph", MAX_FIELDS)
     inputs, outputs = (_declared(data, graph.get(end, ())) for end in ("input", "output"))
     batch = inputs.get("image", (0, (None,)))[1][0]
@@ -108,14 +108,14 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
             )
 
 
-def _check_opset(data: bytes, spans: Iterable[Span]) -> None:
+def _check_opset(data: bytes, spans: Iterable[Span], oldest: int) -> None:
     imports = [message(data, span, OPSET, "an operator set") for span in spans]
     opsets = [
         (text(data, opset.get("domain", (0, 0))), opset.get("version", 0)) for opset in imports
     ]
-    if len(opsets) != 1 or opsets[0][0] not in ("", "ai.onnx") or opsets[0][1] < _MIN_OPSET:
+    if len(opsets) != 1 or opsets[0][0] not in ("", "ai.onnx") or opsets[0][1] < oldest:
         raise ValueError(
-            f"operator sets {str(opsets)[:200]}, expected only ONNX's own, {_MIN_OPSET} or newer"
+            f"operator sets {str(opsets)[:200]}, expected only ONNX's own, {oldest} or newer"
         )
 
 

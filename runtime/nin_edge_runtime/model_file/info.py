@@ -67,5 +67,8 @@ class ModelInfo:
     """What was measured of the file."""
     golden: GoldenSamples
     """Samples that `nin-edge verify` replays."""
+    engines: tuple[str, ...] | None
+    """Names and versions of the engines beside ONNX Runtime that run graphs of this form correctly;
+    None if no such graph was measured."""
     sha256: str
     """SHA-256 of the whole file, with these 64 digits as zeros; empty before the file is sealed."""

@@ -120,6 +120,15 @@ def _reduced(inputs: Inputs, attributes: Attributes) -> Tensor:
     return Tensor(shape, unsized=first.unsized)
 
 
+def _averaged(inputs: Inputs, attributes: Attributes) -> Tensor:
+    return Tensor((*_maps(inputs).shape[:2], 1, 1))
+
+
+def _flattened(inputs: Inputs, attributes: Attributes) -> Tensor:
+    maps = _maps(inputs)
+    return Tensor((maps.shape[0], math.prod(maps.shape[1:])))
+
+
 def _sides(inputs: Inputs, attributes: Attributes) -> Tensor:
     return Tensor((2,))  # height and width
 
@@ -218,6 +227,8 @@ OPERATORS: Final[Mapping[bytes, Operator]] = {
     b"Conv": Operator((2, 3), _convolved, {**_WINDOW, "group": (1,)}, nodes=(0, 1)),
     b"DequantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 5)),
     b"Div": Operator((2, 2), _combined, nodes=(3, 0)),
+    b"Flatten": Operator((1, 1), _flattened, {"axis": (1,)}),
+    b"GlobalAveragePool": Operator((1, 1), _averaged),
     b"MaxPool": Operator((1, 1), _pooled, {**_POOL, "storage_order": (0,)}, nodes=(0, 1)),
     b"Mul": Operator((2, 2), _combined, nodes=(2, 0)),
     b"QuantizeLinear": Operator((2, 3), _scaled, _AXIS, nodes=(1, 3)),

@@ -71,6 +71,7 @@ def parse_info(values: Mapping[str, Any]) -> ModelInfo:
         golden=_parse_golden(
             JsonObject("golden samples", values["golden"]), len(labels), preprocessing.size
         ),
+        engines=_parse_engines(values["engines"]) if "engines" in values else None,
         sha256=values["sha256"],
     )
 
@@ -90,6 +91,10 @@ def _parse_labels(value: object) -> tuple[str, ...]:
             f"expected at most {MAX_CLASSES:,} of at most {MAX_LABEL:,}"
         )
     return labels
+
+
+def _parse_engines(value: object) -> tuple[str, ...]:
+    return tuple(map(string, array(value)))
 
 
 def _parse_preprocessing(value: object) -> tuple[Preprocessing, str]:

@@ -27,6 +27,7 @@ _MAX_METADATA: Final = 16_000_000  # bytes: a thousand classes take 200,000
 _KEYS: Final = (
     *("format_version", "sha256", "labels", "preprocessing", "precision", "temperature"),
     *("architecture", "parameters", "multiply_adds", "data", "versions", "certificate", "golden"),
+    "engines",
 )
 
 # Fields of ONNX's ModelProto and StringStringEntryProto (onnx.proto).

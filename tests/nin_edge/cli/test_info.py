@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import ModelProto
 
 from nin_edge.cli import main
 from nin_edge.metrics import wilson_interval
+from nin_edge_export.seal import seal
 from nin_edge_runtime import DEFAULT_MODEL, read_model
 from nin_edge_runtime.model_file.read import file_sha256, find_sha256
 
@@ -55,6 +58,26 @@ def test_info_shows_the_certificate() -> None:
     expected = json.loads(json.dumps(certificate.to_json()))
     expected["accuracy"]["top1_interval"] = list(interval)
     assert json.loads(_info("--json"))["certificate"] == expected
+
+
+@pytest.mark.parametrize(
+    ("engines", "words"),
+    [
+        (("OpenVINO 1.0", "tract\x1b[2J"), "ONNX Runtime; OpenVINO 1.0, tract\\x1b[2J"),
+        ((), "ONNX Runtime; no other: all failed or gave wrong probabilities"),
+        (None, "ONNX Runtime; the file names no others"),
+    ],
+)
+def test_info_names_the_engines(
+    engines: tuple[str, ...] | None, words: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    graph = onnx.load(tiny_model)
+    del graph.metadata_props[:]
+    info = replace(read_model(tiny_model)[1], engines=engines)
+    (tmp_path / "own.onnx").write_bytes(seal(graph, info))
+    assert words in _lines(_info(model=tmp_path / "own.onnx"))["engines"]
+    values = json.loads(_info("--json", model=tmp_path / "own.onnx"))
+    assert values["engines"] == (None if engines is None else list(engines))
 
 
 def test_info_says_what_was_not_measured(tiny_model: Path) -> None:

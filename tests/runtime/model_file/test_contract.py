@@ -68,7 +68,7 @@ def untrained(config: NetworkConfig) -> Checkpoint:
 class TestOwnFiles:
     @pytest.mark.parametrize(
         ("embedded", "opset", "batch"),
-        [("full", 18, None), ("normalize", 22, 3), ("none", 20, 4096)],
+        [("full", 18, None), ("normalize", 22, 3), ("none", 20, 4096), ("none", 13, 1)],
     )
     def test_what_export_writes_is_taken(
         self,

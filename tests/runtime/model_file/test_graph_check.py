@@ -257,6 +257,8 @@ SENSELESS: dict[str, tuple[Change, str]] = {
     "int8 weights against int8 weights": (dequantized_broadcast, "only in convolutions"),
     # Operators that the network has no use for.
     "ConstantOfShape": (lambda model: add_node(model, "ConstantOfShape"), "ConstantOfShape"),
+    "Flatten axis": (lambda model: add_node(model, "Flatten", axis=0), "attribute 'axis' is 0"),
+    "GlobalAveragePool p": (lambda model: add_node(model, "GlobalAveragePool", p=1), "'p' is 1"),
     "Expand": (lambda model: add_node(model, "Expand"), "Expand"),
     "Loop": (loop, "Loop"),
     "no operator": (lambda model: add_node(model, ""), "operator ''"),
