@@ -193,8 +193,8 @@ TABLES: Final[Mapping[str, Table]] = {
             ("file", "{bytes_k:,.0f} kB"),
             ("training", "{train_seconds:,.0f} s"),
         ),
-        explained="Mean accuracy of the seeds on {test_images:,} test images, with the 95% interval "
-        "of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: fp32, "
+        explained="Mean accuracy of the seeds on {test_images:,} test images, with the 95% "
+        "interval of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: fp32, "
         "without resizing), one thread.",
     ),
     "c_library": Table(
