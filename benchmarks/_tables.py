@@ -194,8 +194,8 @@ TABLES: Final[Mapping[str, Table]] = {
             ("training", "{train_seconds:,.0f} s"),
         ),
         explained="Mean accuracy of the seeds on {test_images:,} test images, with the 95% "
-        "interval of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: fp32, "
-        "without resizing), one thread.",
+        "interval of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: "
+        "fp32, without resizing), one thread.",
     ),
     "c_library": Table(
         "c_library DATA",
