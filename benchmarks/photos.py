@@ -191,7 +191,7 @@ def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             top1, low, high = (100 * row[key] for key in ("top1", "top1_low", "top1_high"))
             colour = COLOURS["ink" if row["network"] == LITE0 else "accent"]
             error = [[top1 - low], [high - top1]]
-            axes.errorbar(row["latency_ms"], top1, yerror=error, fmt="o", color=colour)
+            axes.errorbar(row["latency_ms"], top1, yerr=error, fmt="o", color=colour)
             axes.annotate(
                 row["network"],
                 (row["latency_ms"], top1),
@@ -200,7 +200,9 @@ def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
                 fontsize=7,
             )
         axes.set(xscale="log", xlabel="milliseconds an image, one thread", ylabel="test top-1, %")
-        axes.set_title(f"{name}, {own[0]['photos_a_class']} photos a class", fontsize=9)
+        photos = own[0]["photos_a_class"]
+        shown = "all photos" if photos == "all" else f"{photos} photos a class"
+        axes.set_title(f"{name}, {shown}", fontsize=9)
         axes.margins(x=0.4)
         axes.spines[["top", "right"]].set_visible(False)
     path.write_bytes(to_png(figure))
