@@ -13,7 +13,8 @@ SINGLE_PRECISION = 1e-6  # what its files keep
 
 
 def progress(epoch: int, top1: float | None = None, loss: float | None = None) -> Progress:
-    return Progress(epoch, 3, epoch / 3, 1 / epoch, 100.0, 1.0, top1, loss)
+    ended = top1 is not None
+    return Progress(epoch, 3, epoch / 3, 1 / epoch, 100.0, 1.0, top1, loss, epoch_ended=ended)
 
 
 def test_each_epoch_is_a_point_that_tensorboard_reads(tmp_path: Path) -> None:
