@@ -144,12 +144,10 @@ def train(
         data: a folder or archive of <class>/*, or of train/<class>/* beside validation/ or test/,
             or an official data set, by path or by name.
         output: the run's folder; `runs/NAME` if None.
-        init: a checkpoint to start from, a name such as `nin-cifar10`, or `none` for random
-            weights; `nin-photo` for photos, unless another network is asked for, if None.
+        init: a checkpoint, a name such as `nin-cifar10` or `none`; `nin-photo` for photos if None.
         preset: a key of `nin_edge.network.PRESETS`; `nin-bn`, or that of `init`, if None.
         width: multiplier of the channel counts; 1, or that of `init`, if None.
-        size: side of the input in pixels, 16 to 512; that of an official data set's images, of
-            `init` or of the preset if None.
+        size: side of the input in pixels, 16 to 512; that of the data, `init` or preset if None.
         distill_from: teachers, whose mean prediction is learnt, too: checkpoints, names, or `.onnx`
             models of any program, each with a JSON beside it (docs/guides/training.md).
         device: `auto`, `cpu` or `cuda`.
@@ -394,7 +392,9 @@ def _own_dataset(
     except (DatasetError, OSError) as error:
         _logger.warning("exported without the run's data: %s", error)
         return None
-    if dataset.fingerprint != checkpoint.data.fingerprint:
-        _logger.warning("exported without the run's data: %s was changed", run.data.path)
+    changed = dataset.fingerprint != checkpoint.data.fingerprint
+    if changed or not len(dataset.holdout):
+        fault = "was changed" if changed else "has no images to hold out"
+        _logger.warning("exported without the run's data: %s %s", run.data.path, fault)
         return None
     return dataset

@@ -20,7 +20,7 @@ from nin_edge.training.errors import SettingError, TrainingStoppedError
 from nin_edge.training.progress import Event, Loading, Opened, Progress, Started
 from nin_edge.training.run_folder import RunFolder
 from nin_edge_export import ExportOptions
-from nin_edge_runtime import ModelFileError, NinEdgeError
+from nin_edge_runtime import Classifier, ModelFileError, NinEdgeError
 
 NAMES = {
     *("train", "export", "evaluate", "open_dataset"),
@@ -153,6 +153,18 @@ def test_a_run_is_exported_and_measured_on_its_own_data(trained_run: Path, tmp_p
     assert "fp32 on the test images" in {
         event.task for event in events if isinstance(event, Loading)
     }
+
+
+def test_a_run_without_held_out_images_is_exported_without_its_data(
+    make_folder: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_folder(tmp_path / "few", {"circle": 2, "square": 2})
+    run = nin_edge.train(folder, tmp_path / "run", epochs=1, **TINY)
+    assert run.scores.holdout is None
+    assert run.scores.test is not None
+    (model,) = run.export(tmp_path / "out", precisions="int8").files
+    assert "few has no images to hold out" in caplog.text
+    assert Classifier(model).info.certificate.images is None
 
 
 def test_the_settings_of_an_export_are_its_options() -> None:
