@@ -209,50 +209,44 @@ def count_parameters(config: NetworkConfig) -> int:
         return sum(parameter.numel() for parameter in NiN(config).parameters())
 
 
+# With batch normalisation, dropout does not improve short runs. A linear last layer trains faster
+# and makes the maps true class activation maps.
+_NIN_BN: Final = NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0)
+
+# For photos on small processors. Large maps cost more time than their multiply-adds say, so the
+# first stride is 2 and most channels come last (`python -m benchmarks.shapes`).
+_NIN_PHOTO: Final = replace(
+    _NIN_BN,
+    preset="nin-photo",
+    classes=200,
+    size=64,
+    blocks=((32, 32, 32), (96, 96, 96), (192, 192, 192), (320, 512)),
+    kernels=(3, 3, 3, 3),
+    stride=2,
+    pools=("max", "max", "avg"),
+)
+
 PRESETS: Final = {
     # The paper's CIFAR network (its figure 2 and the authors' published configuration).
     "nin": NetworkConfig("nin", classes=10),
-    # With batch normalisation, dropout does not improve short runs. A linear last layer trains
-    # faster and makes the maps true class activation maps.
-    "nin-bn": NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0),
-    # For photos on small processors. Large maps cost more time than their multiply-adds say, so the
-    # first stride is 2 and most channels come last (`python -m benchmarks.shapes`).
-    "nin-photo": NetworkConfig(
-        "nin-photo",
-        classes=200,
-        size=64,
-        blocks=((32, 32, 32), (96, 96, 96), (192, 192, 192), (320, 512)),
-        kernels=(3, 3, 3, 3),
-        stride=2,
-        pools=("max", "max", "avg"),
-        batch_norm=True,
-        last_relu=False,
-        dropout=0.0,
-    ),
-    "nin-photo-large": NetworkConfig(
-        "nin-photo-large",
-        classes=200,
+    "nin-bn": _NIN_BN,
+    "nin-photo": _NIN_PHOTO,
+    "nin-photo-large": replace(
+        _NIN_PHOTO,
+        preset="nin-photo-large",
         size=80,
         blocks=((48, 48, 48), (144, 144, 144), (288, 288, 288), (480, 768)),
-        kernels=(3, 3, 3, 3),
-        stride=2,
-        pools=("max", "max", "avg"),
-        batch_norm=True,
-        last_relu=False,
-        dropout=0.0,
     ),
     # The authors' published ImageNet network, with the normalisation and the last layer of nin-bn.
-    "nin-imagenet": NetworkConfig(
-        "nin-imagenet",
+    "nin-imagenet": replace(
+        _NIN_BN,
+        preset="nin-imagenet",
         classes=1000,
         size=224,
         blocks=((96, 96, 96), (256, 256, 256), (384, 384, 384), (1024, 1024)),
         kernels=(11, 5, 3, 3),
         stride=4,
         pools=("max", "max", "max"),
-        batch_norm=True,
-        last_relu=False,
-        dropout=0.0,
     ),
 }
 """The networks that `--preset` names."""

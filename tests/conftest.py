@@ -49,6 +49,30 @@ def tiny_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
+def float_layer_model(
+    tiny_model: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """`tiny_model` in int8, with one convolution in float."""
+    from nin_edge.checkpoint import Checkpoint
+    from nin_edge_export.graph import build_graph
+    from nin_edge_export.int8.activation_ranges import recorded_ranges
+    from nin_edge_export.int8.quantize import quantize
+    from nin_edge_export.seal import describe, seal
+    from nin_edge_runtime import read_model
+
+    checkpoint = Checkpoint.load(tiny_weights)
+    graph = build_graph(checkpoint, "full")
+    ranges = recorded_ranges(checkpoint, graph, "minmax")
+    mixed = quantize(checkpoint, graph, ranges, ["stages.0.3"])
+    # The golden samples are those of fp32, within int8's tolerance.
+    golden = read_model(tiny_model)[1].golden
+    info = describe(checkpoint, precision="int8", embedded="full", golden=golden)
+    model = tmp_path_factory.mktemp("mixed") / "mixed.int8.onnx"
+    model.write_bytes(seal(mixed, info))
+    return model
+
+
+@pytest.fixture(scope="session")
 def photo() -> Path:
     """The demo photo."""
     return Path(__file__).parent.parent / "examples" / "cat.jpg"

@@ -92,12 +92,16 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     help="Learn the predictions of a trained network, too: a checkpoint, a name or an .onnx model "
     "of any program; if repeated, their mean.",
 )
-@click.option("--epochs", type=int, help="Passes over the training images; 10 if not given.")
+@click.option(
+    "--epochs",
+    type=int,
+    help="Passes over the training images; 10, or 10 to 40 on photos, if not given.",
+)
 @click.option(
     "--lr",
     "learning_rate",
     type=float,
-    help="Peak learning rate; 0.2, or 0.02 for nin, if not given.",
+    help="Peak learning rate; 0.2, 0.02 for nin or 0.05 for few photos, if not given.",
 )
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation; 0 if not given.")
 @click.option(

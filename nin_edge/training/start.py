@@ -67,8 +67,8 @@ class Start:
         initial = None
         if request.init and not request.from_scratch:
             initial = Pretrained.load(request.init)
-        photos = None if request.from_scratch else Pretrained.load(PHOTO_WEIGHTS)
-        request.check_recipe(request.network(initial or photos))
+        known = initial or (None if request.from_scratch else Pretrained.load(PHOTO_WEIGHTS))
+        request.check_recipe(request.network(known))
         return cls(request, None, initial, tuple(map(load_teacher, request.distill_from)))
 
     @classmethod
@@ -199,8 +199,8 @@ class Start:
             )
         if not len(dataset.holdout):
             notes.append(
-                "no images are held out, since no class has two: all train, and nothing is measured"
-                + (" before the test" if len(dataset.test) else "")
+                "no images are held out, since no class has two to train on: all train, and "
+                "nothing is measured" + (" before the test" if len(dataset.test) else "")
             )
         if initial and not initial.keeps_head(network, dataset.labels):
             own = initial.checkpoint.labels

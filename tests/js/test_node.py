@@ -17,11 +17,7 @@ from PIL import Image
 from benchmarks import _node
 from nin_edge.checkpoint import Checkpoint
 from nin_edge_export import ExportOptions, export_models
-from nin_edge_export.graph import build_graph
-from nin_edge_export.int8.activation_ranges import recorded_ranges
-from nin_edge_export.int8.quantize import quantize
-from nin_edge_export.seal import describe, seal
-from nin_edge_runtime import DEFAULT_MODEL, Classifier, read_model
+from nin_edge_runtime import DEFAULT_MODEL, Classifier
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.image import load_image
 
@@ -113,20 +109,12 @@ def checkpoint(tiny_weights: Path) -> Checkpoint:
     return Checkpoint.load(tiny_weights)
 
 
-def test_a_convolution_that_int8_left_in_float_stays_in_float(
-    checkpoint: Checkpoint, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_convolution_that_int8_left_in_float_stays_in_float(float_layer_model: Path) -> None:
     """ONNX Runtime by itself would quantise it again (WeightBiasQuantization)."""
-    graph = build_graph(checkpoint, "full")
-    ranges = recorded_ranges(checkpoint, graph, "minmax")
-    mixed = quantize(checkpoint, graph, ranges, ["stages.0.3"])
-    golden = read_model(tiny_model)[1].golden
-    info = describe(checkpoint, precision="int8", embedded="full", golden=golden)
-    (model := tmp_path / "mixed.int8.onnx").write_bytes(seal(mixed, info))
     images = [golden_image(seed, 16, 16) for seed in range(20)]
-    found = _node.classify(model, images)
-    assert np.array_equal(found.probabilities, python_outputs(model, images)[0])
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    found = _node.classify(float_layer_model, images)
+    assert np.array_equal(found.probabilities, python_outputs(float_layer_model, images)[0])
+    session = onnxruntime.InferenceSession(float_layer_model, providers=["CPUExecutionProvider"])
     by_itself = session.run(["probabilities"], {"image": np.stack(images)})[0]
     assert np.abs(found.probabilities - by_itself).max() > REQUANTISED
 
