@@ -10,15 +10,15 @@ This made the weights that ship from those of commit cdf16c8.
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from dataclasses import replace
 from pathlib import Path
 
+from benchmarks._rounding import trained
+from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import open_dataset
 from nin_edge.kernels import budgeted_threads
-from nin_edge.network import NiN
 from nin_edge.training.completion import complete
-from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
+from nin_edge.weights import find_weights
 
 
 def main() -> None:
@@ -28,16 +28,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    start = Pretrained.load(options.weights)
-    old = start.checkpoint
-    data = open_dataset(options.data, size=old.config.size, channels=old.config.channels)
-    network = NiN(old.config)
-    start.copy_to(network, data.labels)
-    new = replace(
-        old, weights=network.state_dict(), preprocessing=start.preprocessing(old.config.size)
-    )
+    config = Checkpoint.load(find_weights(options.weights)).config
+    data = open_dataset(options.data, size=config.size, channels=config.channels)
     with budgeted_threads():
-        done = complete(new, data, Recipe()).checkpoint
+        done = complete(trained(options.weights, data), data, Recipe()).checkpoint
     done.save(options.output)
     for split in ("holdout", "test"):
         if scores := getattr(done.trained_scores, split):

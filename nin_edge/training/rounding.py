@@ -16,9 +16,9 @@ differ by the rounding of activations alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -37,14 +37,20 @@ _LARGEST: Final = 8192  # inputs of a convolution, from which second moments tak
 _DAMPING: Final = 0.01  # added to the second moments, relative to their mean
 _ON_GRID: Final = 1e-3  # of a step; float32 is a thousand times as exact
 
+Rounding: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Rounds weights in steps, float64 (K, D), for the second moments of D inputs, (D, D)."""
+
 
 @torch.no_grad()
-def round_checkpoint(checkpoint: Checkpoint, images: Sequence[Tensor]) -> Checkpoint:
+def round_checkpoint(
+    checkpoint: Checkpoint, images: Sequence[Tensor], rounding: Rounding | None = None
+) -> Checkpoint:
     """The checkpoint with rounded weights; the same one if they are rounded already.
 
     Args:
         checkpoint: trained weights.
         images: batches of normalised training images, float32 (N, C, S, S).
+        rounding: how to round; `round_in_turn` if None (`benchmarks/rounding.py` compares others).
     """
     exact = checkpoint.network()
     fold_batch_norm(exact)
@@ -59,7 +65,7 @@ def round_checkpoint(checkpoint: Checkpoint, images: Sequence[Tensor]) -> Checkp
         if isinstance(layer, nn.Conv2d):
             rounded = copy.deepcopy(layer)
             assert rounded.bias is not None  # folding gave it one
-            _round(rounded, inputs)
+            _round(rounded, inputs, rounding or round_in_turn)
             exact_inputs = [layer(values) for values in exact_inputs]
             inputs = [rounded(values) for values in inputs]
             moved = _means(exact_inputs) - _means(inputs)
@@ -109,7 +115,7 @@ def _equalise(layers: Sequence[nn.Module], images: Sequence[Tensor]) -> None:
             size = flat.topk(beyond, dim=1).values[:, -1]
 
 
-def _round(convolution: nn.Conv2d, inputs: Sequence[Tensor]) -> None:
+def _round(convolution: nn.Conv2d, inputs: Sequence[Tensor], rounding: Rounding) -> None:
     """Round a convolution's weights in place, for inputs (N, C, h, w) like those given."""
     weight = convolution.weight.contiguous()
     scales = weight_scales(weight)
@@ -117,7 +123,7 @@ def _round(convolution: nn.Conv2d, inputs: Sequence[Tensor]) -> None:
     if flat.shape[1] > _LARGEST:
         steps = round_weights(weight, scales).flatten(1).double()
     else:
-        steps = _round_in_turn(flat / scales.double()[:, None], _moments(convolution, inputs))
+        steps = rounding(flat / scales.double()[:, None], _moments(convolution, inputs))
     convolution.weight.copy_((steps * scales.double()[:, None]).view_as(weight))
 
 
@@ -137,7 +143,7 @@ def _moments(convolution: nn.Conv2d, inputs: Sequence[Tensor]) -> Tensor:
     return total.double()
 
 
-def _round_in_turn(weight: Tensor, moments: Tensor) -> Tensor:
+def round_in_turn(weight: Tensor, moments: Tensor) -> Tensor:
     """Round columns in turn; those that are left take over each error, as far as they can.
 
     The largest weight of a row stays what it is: the scale follows from it.

@@ -129,7 +129,7 @@ def test_second_moments_round_better_than_one_by_one() -> None:
     def error(steps: Tensor) -> float:
         return float(((steps - weight) @ inputs.T).square().mean())
 
-    in_turn = rounding._round_in_turn(weight, moments)
+    in_turn = rounding.round_in_turn(weight, moments)
     assert torch.equal(in_turn, in_turn.round())
     assert error(in_turn) < 0.3 * error(weight.round())
 
