@@ -35,7 +35,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _logger = logging.getLogger(__name__)
 
-_VERSION: Final = 5  # of the cache's layout, and of which images are in which split
+_VERSION: Final = 6  # of the cache's layout, and of which images are in which split
 _PIXELS: Final = "images.u8"
 _INDEX: Final = "index.json"
 _BLOCK: Final = 1 << 22  # bytes that are hashed at a time: a mapped file need not fit memory
@@ -61,6 +61,8 @@ class Index:
     """(path, path) of each test image and a training image with the same pixels."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(path, path) of images with the same pixels in different classes."""
+    enlarged: int = 0
+    """How many images had fewer pixels than S on a side."""
     fingerprint: str = ""
     """SHA-256 of labels, names, splits, targets and pixels, in hexadecimal."""
 
@@ -91,6 +93,7 @@ class Index:
             shape=tuple(values["shape"]),
             duplicates=tuple((test, train) for test, train in values["duplicates"]),
             contradictions=tuple((one, other) for one, other in values["contradictions"]),
+            enlarged=values["enlarged"],
             fingerprint=values["fingerprint"],
         )
         index.check()
@@ -107,7 +110,7 @@ class Index:
             len(self.shape) == 4
             and all(type(side) is int and side > 0 for side in self.shape)
             and self.shape[0] == count == len(self.splits) == len(self.targets)
-            and all(type(target) is int for target in self.targets)
+            and all(type(number) is int for number in (*self.targets, self.enlarged))
             and 0 <= min(self.targets) <= max(self.targets) < len(self.labels)
             and all(isinstance(text, str) for text in texts)
         ):
@@ -212,7 +215,7 @@ def build_cache(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as temporary:
         part = Path(temporary)
         with (part / _PIXELS).open("wb+") as file:
-            failures = _decode_into(file, members, contents, decoder, progress)
+            failures, enlarged = _decode_into(file, members, contents, decoder, progress)
             kept = [place for place in range(len(members)) if place not in failures]
             _close_gaps(file, kept, decoder.row)
             file.flush()
@@ -222,6 +225,7 @@ def build_cache(
         _check(path, contents, readable, unreadable)
         shape = (len(readable), decoder.size, decoder.size, decoder.channels)
         index = _index(_mapped(part / _PIXELS, shape), contents, readable, unreadable, test_share)
+        index = replace(index, enlarged=len(enlarged.difference(failures)))
         (part / _INDEX).write_text(index.to_json(), "utf-8")
         if folder.is_symlink():
             folder.unlink()
@@ -236,24 +240,31 @@ def _decode_into(
     contents: Contents,
     decoder: Decoder,
     progress: Progress | None,
-) -> dict[int, str]:
-    """Write each image's pixels at its index; returns the reason of each failure by index."""
+) -> tuple[dict[int, str], set[int]]:
+    """Write each image's pixels at its index.
+
+    Returns:
+        The reason of each failure by index, and the indices of images that were enlarged.
+    """
     done = 0
     places = {member.name: place for place, member in enumerate(members)}
     failures: dict[int, str] = {}
+    enlarged: set[int] = set()
     for names, decoded in decoder(contents.read(), total=len(members)):
-        for name, pixels in zip(names, decoded, strict=True):
-            if isinstance(pixels, str):
-                failures[places[name]] = pixels
-            else:
-                file.seek(places[name] * decoder.row)
-                file.write(pixels)
-                failures.pop(places[name], None)  # of two copies in a tar the last one counts
+        for name, image in zip(names, decoded, strict=True):
+            place = places[name]
+            if isinstance(image, str):
+                failures[place] = image
+                continue
+            file.seek(place * decoder.row)
+            file.write(image.pixels)
+            failures.pop(place, None)  # of two copies in a tar the last one counts
+            (enlarged.add if image.enlarged else enlarged.discard)(place)
         done += len(names)
         if progress:
             progress(done, len(members))
     file.truncate(len(members) * decoder.row)
-    return failures
+    return failures, enlarged
 
 
 def _close_gaps(file: BinaryIO, kept: Sequence[int], row: int) -> None:

@@ -72,6 +72,8 @@ class Dataset:
     """(path, path) of each test image and a training image that has the same pixels."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(path, path) of images with the same pixels in different classes."""
+    enlarged: int = 0
+    """How many images had fewer than S pixels on a side."""
     splits: tuple[str, ...] = ()
     """The splits that the data name: some of `train`, `validation`, `test`, or none."""
     passed_over: str = ""
@@ -192,6 +194,7 @@ def open_dataset(
         official=location.official,
         duplicates=index.duplicates,
         contradictions=index.contradictions,
+        enlarged=index.enlarged,
         splits=tuple(name for name in SPLIT_NAMES if name in index.splits),
         passed_over="" if location.official else listing.passed_over(),
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children, get_context
 from types import ModuleType
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,17 @@ from nin_edge_runtime.preprocessing import Preprocessing
 ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
 """An image as the bytes of a file, or as pixels (H, W, 3) or (H, W, 1)."""
 
-_Result: TypeAlias = "tuple[list[bytes | str], list[tuple[int, str]]]"
+
+class Decoded(NamedTuple):
+    """A decoded image."""
+
+    pixels: bytes
+    """Of (S, S, C)."""
+    enlarged: bool
+    """Whether its shorter side had fewer pixels than S."""
+
+
+_Result: TypeAlias = "tuple[list[Decoded | str], list[tuple[int, str]]]"
 """Images of a chunk, and (depth, message) of each warning."""
 
 _logger = logging.getLogger("nin_edge_runtime.samples")  # of the warnings of dark images
@@ -58,7 +68,7 @@ class Decoder:
 
     def __call__(
         self, images: Iterable[tuple[str, ImageData]], total: int
-    ) -> Iterator[tuple[list[str], list[bytes | str]]]:
+    ) -> Iterator[tuple[list[str], list[Decoded | str]]]:
         """Decode named images in their order, with few of them in memory at a time.
 
         Args:
@@ -66,7 +76,7 @@ class Decoder:
             total: how many they are.
 
         Yields:
-            Some names, and for each its pixels (S, S, C) as bytes, or why it has none.
+            Some names, and for each the image, or why there is none.
 
         Raises:
             DatasetError: a process that decodes was killed.
@@ -110,17 +120,18 @@ class Decoder:
 
 def _decode_chunk(
     chunk: list[tuple[str, ImageData]], *, size: int, channels: int
-) -> list[bytes | str]:
-    """Each image's pixels (S, S, C) as bytes, or why it has none. Runs in a worker process."""
+) -> list[Decoded | str]:
+    """Each image, or why there is none. Runs in a worker process."""
     preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
-    decoded: list[bytes | str] = []
+    decoded: list[Decoded | str] = []
     for name, image in chunk:
         file: ImageData | io.BytesIO = image
         if isinstance(image, bytes) and image:
             file = io.BytesIO(image)
             file.name = name  # for messages
         try:
-            decoded.append(preprocessing.load(file)[0].tobytes())
+            pixels, shape = preprocessing.load(file)
+            decoded.append(Decoded(pixels.tobytes(), enlarged=min(shape) < size))
         except ImageError as error:
             decoded.append(str(error).removeprefix(f"{name}: "))
     return decoded
@@ -147,7 +158,7 @@ class _Kept(logging.Handler):
         self.warnings.append((getattr(record, "depth", 0), record.getMessage()))
 
 
-def _warned_once(result: _Result, warned: set[int]) -> list[bytes | str]:
+def _warned_once(result: _Result, warned: set[int]) -> list[Decoded | str]:
     """Log the first warning of each depth of several processes; gives the images."""
     decoded, records = result
     for depth, message in records:

@@ -191,6 +191,12 @@ class Start:
                 "classes differ much in size, so all are seen equally often; balanced=false shows "
                 "each image once an epoch"
             )
+        if dataset.enlarged:
+            notes.append(
+                f"{dataset.enlarged:,} of {len(dataset.targets):,} images have fewer pixels than "
+                f"the network's {network.size} x {network.size}, and are enlarged; --size chooses "
+                "another size"
+            )
         initial = self.initial
         if initial and not self.request.init:
             notes.append(

@@ -105,6 +105,14 @@ def test_unreadable_images_are_reported_and_left_out(pair: Path, encoded: bytes)
     np.testing.assert_array_equal(whole.images, clean.images)
 
 
+def test_images_with_fewer_pixels_than_the_network_are_counted(pair: Path, encoded: bytes) -> None:
+    before = read(pair).enlarged
+    Image.new("RGB", (200, 5)).save(pair / "circle" / "low.png")
+    (pair / "circle" / "torn.png").write_bytes(encoded[: len(encoded) // 2])
+    assert read(pair).enlarged == before + 1
+    assert read(pair).enlarged == before + 1  # from the cache too
+
+
 # --- identity -------------------------------------------------------------------------------------
 
 

@@ -71,11 +71,19 @@ def test_images_are_decoded_as_they_come() -> None:
             yield f"{index}", buffer.getvalue()
 
     decoded = Decoder(size=16, channels=3, workers=1)(images(), total=1000)
-    names, pixels = next(decoded)
-    assert taken == len(names) == len(pixels) < 200
-    first = pixels[0]
-    assert isinstance(first, bytes)
-    assert np.all(np.frombuffer(first, np.uint8).reshape(16, 16, 3) == (0, 128, 128))
+    names, parts = next(decoded)
+    assert taken == len(names) == len(parts) < 200
+    first = parts[0]
+    assert isinstance(first, decode.Decoded)
+    assert np.all(np.frombuffer(first.pixels, np.uint8).reshape(16, 16, 3) == (0, 128, 128))
+
+
+def test_images_with_fewer_pixels_than_asked_for_are_marked() -> None:
+    shapes = ((16, 16), (200, 16), (15, 200), (200, 15))
+    images = [(str(shape), np.zeros((*shape, 3), np.uint8)) for shape in shapes]
+    ((_, decoded),) = Decoder(size=16, channels=3, workers=1)(images, total=len(images))
+    enlarged = [not isinstance(image, str) and image.enlarged for image in decoded]
+    assert enlarged == [False, False, True, True]
 
 
 @pytest.mark.parametrize("side", [16, 512])
@@ -121,6 +129,6 @@ def test_dark_images_are_warned_of_once_by_name(
         for names, images in Decoder(16, 3, workers)(files, 6)
         for pair in zip(names, images, strict=True)
     )
-    assert decoded == {name: b"\3" * (16 * 16 * 3) for name, _ in files}
+    assert decoded == {name: (b"\3" * (16 * 16 * 3), True) for name, _ in files}
     (record,) = caplog.records
     assert re.match(r"cat/\d.png: its largest sample is 1023 of 65535", record.getMessage())

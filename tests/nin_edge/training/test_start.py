@@ -104,6 +104,13 @@ def test_unequal_classes_are_balanced_with_a_note(shapes: Dataset) -> None:
         assert choices.notes == ()
 
 
+def test_images_smaller_than_the_network_are_noted(shapes: Dataset) -> None:
+    (note,) = choose(replace(shapes, enlarged=4)).notes
+    count = len(shapes.targets)
+    assert note.startswith(f"4 of {count} images have fewer pixels than the network's 32 x 32")
+    assert "--size" in note
+
+
 def test_fine_tuning_takes_the_weights_network_and_notes_a_new_last_layer(
     shapes: Dataset, tiny_weights: Path
 ) -> None:
