@@ -197,6 +197,49 @@ TABLES: Final[Mapping[str, Table]] = {
         "interval of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: "
         "fp32, without resizing), one thread.",
     ),
+    "shapes": Table(
+        "shapes DATA",
+        (
+            ("network", "{network}"),
+            ("parameters", "{parameters:,}"),
+            ("multiply-adds", "{multiply_adds_m:.1f} million"),
+            ("int8", "{int8_ms:.2f} ms"),
+            ("ratio", "{int8_ratio:.2f}"),
+            ("fp32", "{fp32_ms:.2f} ms"),
+            ("top-1", "{top1:.1%}"),
+        ),
+        explained="Latency of one image on one thread; the ratio is that of int8 to the first row. "
+        "Top-1 on 10,000 images that are held out.",
+    ),
+    "default_model": Table(
+        "default_model FOLDER",
+        (
+            ("photo", "{photo}"),
+            ("shows", "{shows}"),
+            ("from, licence", "{source}"),
+            ("`nin-cifar10-half`", "{nin-cifar10-half}"),
+            ("", "{nin-cifar10-half is}"),
+            ("`nin-photo`", "{nin-photo}"),
+            ("", "{nin-photo is}"),
+        ),
+        explained="Each int8 file's first label with its probability.",
+    ),
+    "rounding": Table(
+        "rounding DATA WEIGHTS...",
+        (
+            ("weights", "`{weights}`"),
+            ("rounding", "{rounding}"),
+            ("top-1, fp32", "{fp32_top1:.1%}"),
+            ("int8", "{int8_top1:.1%}"),
+            ("agreement of int8 with fp32", "{int8_agreement:.1%}"),
+            ("with the trained network", "{agreement:.1%}"),
+            ("divergence", "{divergence_mnat:.2f}"),
+            ("time", "{seconds:,.0f} s"),
+        ),
+        explained="fp32 and int8 are files of the rounded weights. Divergence: mean "
+        "Kullback-Leibler divergence of int8's probabilities from the trained network's, in "
+        "thousandths of a nat.",
+    ),
     "c_library": Table(
         "c_library DATA",
         (
