@@ -1,7 +1,7 @@
 """What does a maker get for a millisecond? Fine-tuning on photos, beside the usual choice.
 
     python -m benchmarks.photos DATA... [--seeds 5] [--photos 10 25 50 0] [--base NAME]...
-        [--plot docs/photos.png] [--teacher]
+        [--plot docs/photos.png] [--teacher] [--left-out] [--set NAME=VALUE]...
 
 Each base is fine-tuned by `nin-edge train` with its defaults, on each data set and on the given
 numbers of training photos a class (0: all of them). EfficientNet-Lite0 with ImageNet weights,
@@ -9,6 +9,8 @@ frozen, under a new linear layer is what TFLite Model Maker does by default; it 
 of photos-requirements.txt. Latency is that of the very files that are scored: int8 (fp32 for
 EfficientNet-Lite0), full graph, one image, one thread. The test split is scored once a seed; each
 seed draws other photos and other weights. `--teacher` adds nin-photo taught by EfficientNet-Lite0.
+To choose the defaults, `--left-out` scores on the training photos that were not drawn, in place of
+the test split, and `--set` tries another value of the recipe.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from nin_edge.metrics import wilson_interval
 from nin_edge.training.loop import train
 from nin_edge.training.memory import keep_memory
 from nin_edge.training.request import Request
+from nin_edge.training.settings import parse_setting
 from nin_edge.training.setup import Machine
 from nin_edge.training.start import Start
 from nin_edge_runtime import Classifier
@@ -63,13 +66,14 @@ class Trained:
     """The file that was scored."""
 
 
-def few(dataset: Dataset, photos: int, seed: int) -> Dataset:
+def few(dataset: Dataset, photos: int, seed: int, *, left_out: bool = False) -> Dataset:
     """The data set with so many photos of each class to train on, a tenth of them held out.
 
     Args:
         dataset: the whole data set.
         photos: photos a class; 0 for all, with the hold-out that the data have.
         seed: which ones.
+        left_out: whether the other training photos take the place of the test split.
     """
     if not photos:
         return dataset
@@ -82,18 +86,29 @@ def few(dataset: Dataset, photos: int, seed: int) -> Dataset:
         holdout.append(drawn[:held])
         train.append(drawn[held:])
     parts = {"train": np.sort(np.concatenate(train)), "holdout": np.sort(np.concatenate(holdout))}
+    if left_out:
+        parts["test"] = np.setdiff1d(own, np.concatenate(list(parts.values())))
     return replace(dataset, splits=(), **parts)
 
 
 def fine_tuned(
-    base: str, data: Path, photos: int, seed: int, folder: Path, teacher: Path | None = None
+    base: str,
+    data: Path,
+    photos: int,
+    seed: int,
+    folder: Path,
+    *,
+    teacher: Path | None = None,
+    left_out: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Fine-tune a base by nin-edge's defaults, export it, and score its int8 file."""
     teachers = (str(teacher),) if teacher else ()
-    request = Request(base, None, None, None, teachers, {"seed": seed})
+    request = Request(base, None, None, None, teachers, {"seed": seed, **(settings or {})})
     start = Start.new(request)
     size, channels = start.input_shape(None)
-    dataset = few(open_dataset(locate(data), size=size, channels=channels), photos, seed)
+    dataset = open_dataset(locate(data), size=size, channels=channels)
+    dataset = few(dataset, photos, seed, left_out=left_out)
     choices = start.choose(dataset, None, 1)
     started = time.perf_counter()
     train(
@@ -217,10 +232,14 @@ def main() -> None:
     arguments.add_argument("--base", action="append", help=f"instead of {', '.join(BASES)}")
     arguments.add_argument("--teacher", action="store_true")
     arguments.add_argument("--without-lite0", action="store_true")
+    arguments.add_argument("--left-out", action="store_true")
+    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments.add_argument("--plot", type=Path)
     options = arguments.parse_args()
     logging.getLogger("nin_edge").setLevel(logging.ERROR)
     keep_memory()
+    settings = dict(map(parse_setting, options.set))
+    tune = partial(fine_tuned, left_out=options.left_out, settings=settings)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
         folder = Path(temporary)
@@ -228,17 +247,17 @@ def main() -> None:
             name = locate(data).name
             for photos in options.photos:
                 found: dict[str, list[Trained]] = {}
-                if not options.without_lite0:
+                if not (options.without_lite0 or options.left_out):
                     found[LITE0] = list(lite0(data, photos, options.seeds, folder))
                 for seed in range(options.seeds):
                     for base in options.base or BASES:
                         run = folder / f"{name}-{photos}-{base}-{seed}"
-                        found.setdefault(base, []).append(fine_tuned(base, data, photos, seed, run))
+                        found.setdefault(base, []).append(tune(base, data, photos, seed, run))
                     if options.teacher:
                         run = folder / f"{name}-{photos}-taught-{seed}"
                         teacher = found[LITE0][seed].model
                         found.setdefault(TAUGHT, []).append(
-                            fine_tuned(BASES[0], data, photos, seed, run, teacher)
+                            tune(BASES[0], data, photos, seed, run, teacher=teacher)
                         )
                 own = [network for network in found if network != LITE0]
                 times = milliseconds([found[network][0].model for network in own])

@@ -101,7 +101,7 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     "--lr",
     "learning_rate",
     type=float,
-    help="Peak learning rate; 0.2, 0.02 for nin or 0.05 for few photos, if not given.",
+    help="Peak learning rate; 0.2, 0.02 for nin or 0.1 for few photos, if not given.",
 )
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation; 0 if not given.")
 @click.option(
