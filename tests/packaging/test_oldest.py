@@ -15,6 +15,7 @@ import pytest
 from nin_edge.checkpoint import Checkpoint
 from nin_edge_export import PRECISIONS, export_models
 from nin_edge_runtime import Classifier
+from nin_edge_runtime.doctor.fixes import ILLEGAL_RELEASE
 from nin_edge_runtime.golden import golden_image
 from nin_edge_runtime.verify import TOLERANCES
 
@@ -92,9 +93,14 @@ def test_every_precision_agrees_on_the_oldest_onnx_runtime(
 
 
 def test_declared_range_starts_no_earlier_than_what_is_tested() -> None:
-    project = tomllib.loads((ROOT / "runtime" / "pyproject.toml").read_text("utf-8"))["project"]
-    (declared,) = project["optional-dependencies"]["cpu"]
-    release = re.fullmatch(r"onnxruntime>=([\d.]+)", declared)
+    declared = {
+        tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"][
+            "optional-dependencies"
+        ]["cpu"][0]
+        for folder in (ROOT, ROOT / "runtime")
+    }
+    assert len(declared) == 1
+    release = re.fullmatch(rf"onnxruntime>=([\d.]+),!={ILLEGAL_RELEASE}", declared.pop())
     assert release
 
     def numbers(text: str) -> list[int]:

@@ -104,7 +104,9 @@ def diagnose() -> Diagnosis:
         "nin-edge-runtime": nin_edge_runtime.__version__,
         "numpy": _version("numpy"),
         "Pillow": _version("pillow"),
-        "ONNX Runtime": cpu.version or next(iter(packages.values()), None),
+        "ONNX Runtime": cpu.version
+        or next(iter(packages.values()), None)
+        or _version("onnxruntime"),
         "OpenCV": _opencv_version(),
     }
     variables = {

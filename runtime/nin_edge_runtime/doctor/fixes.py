@@ -15,6 +15,9 @@ from nin_edge_runtime.providers import PROVIDERS, release
 OLDEST_RELEASE: Final = (1, 15)
 """The oldest supported ONNX Runtime."""
 
+ILLEGAL_RELEASE: Final = "1.21.0"
+"""The ONNX Runtime that dies on 64-bit Arm without dot products: microsoft/onnxruntime 23957."""
+
 GPU_PACKAGE: Final = "onnxruntime-gpu[cuda,cudnn]"
 """What pip installs for CUDA."""
 
@@ -51,7 +54,7 @@ def package_problems(
     Args:
         packages: versions of the packages that provide `onnxruntime`, by name.
         cpu: the probe of the provider `cpu`.
-        versions: by name, at least of `nin-edge`, `nin-edge-runtime` and `numpy`.
+        versions: by name, at least of `nin-edge`, `nin-edge-runtime`, `numpy` and `ONNX Runtime`.
     """
     wanted = GPU_PACKAGE if cpu.driver else "onnxruntime"
     conflict = len(packages) > 1
@@ -61,7 +64,13 @@ def package_problems(
             f"{names} are both installed: they put different files into one folder",
             reinstall(packages, wanted),
         )
-    if cpu.error is not None and not conflict:
+    if _has_illegal_instructions(packages, versions):
+        yield Problem(
+            f"ONNX Runtime {ILLEGAL_RELEASE} ends with an illegal instruction on Cortex-A53 and "
+            "A72 (Raspberry Pi 3 and 4)",
+            _pip("install", "--upgrade", f"onnxruntime!={ILLEGAL_RELEASE}"),
+        )
+    elif cpu.error is not None and not conflict:
         yield _cpu_problem(packages, cpu, versions, wanted)
     elif cpu.version is not None and release(cpu.version) < OLDEST_RELEASE:
         yield Problem(
@@ -143,6 +152,17 @@ def _cpu_problem(
     ours = packages.keys() <= {"onnxruntime", "onnxruntime-gpu"}  # else another vendor's build
     fix = reinstall(packages, wanted if ours else next(iter(packages)))
     return Problem(f"provider cpu: {cpu.error}", fix)
+
+
+def _has_illegal_instructions(
+    packages: Mapping[str, str], versions: Mapping[str, str | None]
+) -> bool:
+    names = (ILLEGAL_RELEASE, ILLEGAL_RELEASE.removesuffix(".0"))  # Debian's has the second
+    return (
+        platform.machine() == "aarch64"
+        and packages.keys() <= {"onnxruntime"}  # Debian's lists no files, so it is not in them
+        and versions["ONNX Runtime"] in names
+    )
 
 
 def _built_for_numpy_1(packages: Mapping[str, str], numpy: str | None) -> str | None:

@@ -11,7 +11,12 @@ from nin_edge_runtime.doctor import Probe
 from nin_edge_runtime.doctor.fixes import cuda_problems, package_problems, variable_problems
 
 PIP = shlex.join([sys.executable, "-m", "pip"])
-VERSIONS = {"nin-edge": "0.1.0", "nin-edge-runtime": "0.1.0", "numpy": "2.4.6"}
+VERSIONS = {
+    "nin-edge": "0.1.0",
+    "nin-edge-runtime": "0.1.0",
+    "numpy": "2.4.6",
+    "ONNX Runtime": "1.32.0",
+}
 LIBRARY = "libcudnn.so.9: cannot open shared object file: No such file or directory"
 
 
@@ -55,6 +60,42 @@ def test_an_old_release_is_upgraded() -> None:
     (problem,) = package_problems({"onnxruntime": "1.14.1"}, cpu, VERSIONS)
     assert "1.14.1 is older than 1.15" in problem.what
     assert problem.fix == f"{PIP} install --upgrade onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("packages", "version", "cpu"),
+    [
+        ({"onnxruntime": "1.21.0"}, "1.21.0", Probe(error="ONNX Runtime ended its process")),
+        ({"onnxruntime": "1.21.0"}, "1.21.0", Probe(version="1.21.0", samples=8)),
+        ({}, "1.21", Probe(error="ONNX Runtime ended its process")),
+    ],
+    ids=["Cortex-A72", "Cortex-A76", "Debian's package"],
+)
+def test_a_release_with_illegal_instructions_is_named_on_arm(
+    packages: dict[str, str], version: str, cpu: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    (problem,) = package_problems(packages, cpu, {**VERSIONS, "ONNX Runtime": version})
+    assert "1.21.0 ends with an illegal instruction on Cortex-A53 and A72" in problem.what
+    assert problem.fix == f"{PIP} install --upgrade 'onnxruntime!=1.21.0'"
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "machine"),
+    [
+        ("onnxruntime", "1.21.0", "x86_64"),
+        ("onnxruntime", "1.21.0", "armv7l"),
+        ("onnxruntime", "1.21.1", "aarch64"),
+        ("onnxruntime-gpu", "1.21.0", "aarch64"),
+    ],
+)
+def test_other_releases_and_processors_have_no_illegal_instructions(
+    package: str, version: str, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    cpu = Probe(version=version, samples=8)
+    versions = {**VERSIONS, "ONNX Runtime": version}
+    assert not list(package_problems({package: version}, cpu, versions))
 
 
 def test_a_package_of_a_third_party_is_kept() -> None:
