@@ -83,15 +83,18 @@ def sent(image: NDArray[np.uint8]) -> bytes:
     return np.array(image.shape[1::-1], np.int32).tobytes() + image.tobytes()
 
 
-def classify(model: Path, images: Sequence[NDArray[np.uint8]]) -> Outputs:
+def classify(
+    model: Path | str, images: Sequence[NDArray[np.uint8]], probe: Sequence[str] = ()
+) -> Outputs:
     """Classify images in one process of `runtime/c/test/probe.c`.
 
     Args:
         model: an `.onnx` file.
         images: RGB, uint8 (H, W, 3).
+        probe: the command of that program; built for this machine if empty.
     """
     done = subprocess.run(
-        [build() / "probe", "classify", model],
+        [*(probe or (str(build() / "probe"),)), "classify", str(model)],
         input=b"".join(map(sent, images)),
         capture_output=True,
         check=False,

@@ -123,11 +123,12 @@ def read(path: Path) -> Result:
 
 
 def _command(name: str, arguments: Sequence[str]) -> str:
-    """The command line; a path outside the repository is shown as its last part."""
+    """The command line without places to write to; of a path elsewhere, the last part."""
     shown = [Path(text).name if Path(text).is_absolute() else text for text in arguments]
-    if "--output" in shown:
-        place = shown.index("--output")
-        del shown[place : place + 2]
+    for option in ("--output", "--root"):
+        if option in shown:
+            place = shown.index(option)
+            del shown[place : place + 2]
     return shlex.join(["python", "-m", f"benchmarks.{name}", *shown])
 
 

@@ -40,6 +40,13 @@ def by_engine(lines: Sequence[Line]) -> Sequence[Line]:
     ]
 
 
+def by_core(lines: Sequence[Line]) -> Sequence[Line]:
+    """The rows, with what `nin-edge run` gave, or why it ended."""
+    return [
+        {**line, "run": line["failure"] or "{label} {score:.1%}".format_map(line)} for line in lines
+    ]
+
+
 _NETWORKS: Final = (
     "Test error on {test_images:,} images of {data}, measured with the files. Latency of one image "
     "on one thread."
@@ -171,6 +178,33 @@ TABLES: Final[Mapping[str, Table]] = {
         ),
         explained="Differences of the C library from the Python runtime on the same machine; both "
         "get the same pixels. Golden samples are compared with the file's own probabilities.",
+    ),
+    "arm_images": Table(
+        "arm_images DATA",
+        (
+            ("precision", "{precision}"),
+            ("library", "{library}"),
+            ("processor", "{processor}"),
+            ("equal labels", "{equal_labels} of {count}"),
+            ("largest difference of a probability", "{max_difference:.1g}"),
+            ("of a class map", "{max_map_difference:.1g}"),
+        ),
+        explained="Test images. Differences from Python on x86-64; all get the same pixels. The "
+        "Cortex-A72 (Raspberry Pi 4) is emulated.",
+    ),
+    "arm": Table(
+        "arm",
+        (
+            ("core", "{core}, {architecture}"),
+            ("ONNX Runtime", "{onnxruntime}"),
+            ("fp32", "{fp32_difference:.1g}"),
+            ("fp16", "{fp16_difference:.1g}"),
+            ("int8", "{int8_difference:.1g}"),
+            ("`nin-edge run`", "{run}"),
+        ),
+        by_core,
+        "Largest difference of a golden sample's probability from the file's own, by `nin-edge "
+        "verify`. `nin-edge run` labels `examples/cat.jpg` with the bundled int8 model.",
     ),
     "c_speed": Table(
         "c_speed",

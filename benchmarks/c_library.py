@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks import _c
 from benchmarks._result import Row, answer, parser
-from benchmarks.javascript import IMAGES, SIZES, exported
-from nin_edge.data import open_dataset
+from benchmarks.javascript import SIZES, exported, test_images
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.golden import golden_image
 
@@ -31,9 +30,7 @@ def main() -> None:
     options = arguments.parse_args()
     if (reason := _c.missing()) is not None:
         raise SystemExit(f"benchmarks.c_library: {reason}")
-    dataset = open_dataset(options.data, size=32)
-    tests = dataset.indices("test")
-    photos = [dataset.images[index] for index in tests[:: len(tests) // IMAGES][:IMAGES]]
+    photos = test_images(options.data)
     drawn = [golden_image(seed, *size) for seed, size in enumerate(SIZES)]
     largest = " x ".join(map(str, SIZES[-1]))
     rows: list[Row] = []

@@ -37,9 +37,7 @@ def main() -> None:
     options = arguments.parse_args()
     if (reason := _browser.missing()) is not None:
         raise SystemExit(f"benchmarks.javascript: {reason}")
-    dataset = open_dataset(options.data, size=32)
-    tests = dataset.indices("test")
-    photos = [dataset.images[index] for index in tests[:: len(tests) // IMAGES][:IMAGES]]
+    photos = test_images(options.data)
     drawn = [golden_image(seed, *size) for seed, size in enumerate(SIZES)]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -59,12 +57,19 @@ def main() -> None:
     )
 
 
-def exported(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of the default weights, by precision."""
+def test_images(archive: Path) -> list[NDArray[np.uint8]]:
+    """100 test images of an archive, uint8 (32, 32, 3)."""
+    dataset = open_dataset(archive, size=32)
+    tests = dataset.indices("test")
+    return [dataset.images[index] for index in tests[:: len(tests) // IMAGES][:IMAGES]]
+
+
+def exported(folder: Path, weights: Path = DEFAULT_WEIGHTS) -> Iterator[tuple[str, Path]]:
+    """The files of weights, by precision."""
     from nin_edge.checkpoint import Checkpoint
     from nin_edge_export import export_models
 
-    for model in export_models(Checkpoint.load(DEFAULT_WEIGHTS)):
+    for model in export_models(Checkpoint.load(weights)):
         (path := folder / f"{model.info.precision}.onnx").write_bytes(model.data)
         yield model.info.precision, path
 

@@ -199,7 +199,11 @@ def test_an_answer_is_written_and_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "made" / "x.json"
-    monkeypatch.setattr(sys, "argv", ["x", "/home/me/data.tar", "--output", str(output), "-n", "3"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["x", "/home/me/data.tar", "--output", str(output), "--root", "/home/me", "-n", "3"],
+    )
     rows = [{"call": "a", "ms": 1.25, "each": [1.0, 2.0]}, {"call": "b", "ms": None, "each": []}]
     _result.answer(
         "x", rows, rounds="3 rounds", packages=("numpy",), notes=["Fast."], output=output
