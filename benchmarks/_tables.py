@@ -2,50 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-from benchmarks._table import Line, Table
-
-
-def by_weights(lines: Sequence[Line]) -> Sequence[Line]:
-    """One line for all precisions of a network; names of values begin with the precision."""
-    joined: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        network = joined.setdefault(line["weights"], dict(line))
-        network |= {f"{line['precision']}_{name}": value for name, value in line.items()}
-    return list(joined.values())
-
-
-def of_first_weights(lines: Sequence[Line]) -> Sequence[Line]:
-    """The rows of the first network, with each file's size over that of the first (fp32)."""
-    own = [line for line in lines if line["weights"] == lines[0]["weights"]]
-    return [{**line, "size_ratio": line["bytes"] / own[0]["bytes"]} for line in own]
-
-
-def by_engine(lines: Sequence[Line]) -> Sequence[Line]:
-    """One line for all graphs of an engine and an input: in each precision, the worst of them."""
-    joined: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in lines:
-        key = (line["engine"], line["embedded"])
-        shown = joined.setdefault(key, {"engine": key[0], "embedded": key[1]})
-        worst = shown.get(line["precision"], (0, 0.0, ""))
-        difference = line["max_difference"]
-        rank = ("yes", "fails", "WRONG").index(line["runs"])
-        text = {0: "{:.2g}", 1: "fails", 2: "**wrong: {:.2g}**"}[rank].format(difference)
-        shown[line["precision"]] = max(worst, (rank, difference or 0.0, text))
-    return [
-        {name: value[2] if isinstance(value, tuple) else value for name, value in shown.items()}
-        for shown in joined.values()
-    ]
-
-
-def by_core(lines: Sequence[Line]) -> Sequence[Line]:
-    """The rows, with what `nin-edge run` gave, or why it ended."""
-    return [
-        {**line, "run": line["failure"] or "{label} {score:.1%}".format_map(line)} for line in lines
-    ]
-
+from benchmarks._lines import by_core, by_engine, by_number_of_cores, by_weights, of_first_weights
+from benchmarks._table import Table
 
 _NETWORKS: Final = (
     "Test error on {test_images:,} images of {data}, measured with the files. Latency of one image "
@@ -329,6 +290,31 @@ TABLES: Final[Mapping[str, Table]] = {
             ("one swap", "{swap_ms:.0f} ms"),
         ),
         explained="Eight threads classify without pauses, by a classifier of one thread.",
+    ),
+    "score": Table(
+        "score IMAGES",
+        (
+            ("engine", "`{engine}`"),
+            ("input", "{input}"),
+            ("images/s", "{images_per_second:,.0f}"),
+            ("beside `stream`", "{ratio:.2f}"),
+            ("CPU time of an image", "{cpu_ms:.2f} ms"),
+            ("start", "{start_s:.1f} s"),
+        ),
+        explained="Steady rates, after each worker has written a file; the start is what the run "
+        "took beside that. CPU time is that of all processes. Images have {image_bytes:,.0f} bytes "
+        "on average. All runs gave the same labels.",
+    ),
+    "score-plan": Table(
+        "score IMAGES",
+        (
+            ("input", "{input}"),
+            ("cores", "{cores}"),
+            ("10^8 images", "{hours:.1f} h"),
+            ("reads", "{megabytes_per_second:,.0f} MB/s"),
+        ),
+        by_number_of_cores,
+        "10^8 images, divided by the steady rate of one of Ray's workers times the cores.",
     ),
     "draft": Table(
         "draft PHOTOS",

@@ -20,13 +20,15 @@ from nin_edge.cli import _signals
 from nin_edge.cli._common import EXIT_FAILED, EXIT_GATE, EXIT_PROVIDER, clear_line, printable
 
 _VERBS: Final = (
-    *("train", "eval", "export", "run", "verify", "compare", "bench", "info", "web", "doctor"),
+    *("train", "eval", "export", "run", "score", "verify", "compare", "bench", "info", "web"),
+    "doctor",
 )
 
 # The modules that each verb imports; a light installation has only those that devices need.
 _RUNTIME: Final = ("numpy", "PIL", "onnxruntime")
 _TRAIN: Final = ("torch", "safetensors", "numpy", "PIL")
 _IMPORTS: Final = {
+    "score": (*_RUNTIME, "pyarrow"),
     "train": (*_TRAIN, "matplotlib"),
     "eval": _TRAIN,
     "export": (*_TRAIN, "onnx", "onnxscript", "onnxsim", "onnxruntime", "matplotlib"),

@@ -142,6 +142,20 @@ class TarArchive(_Archive):
                     self._check_size(member.name, member.size)
                     yield member.name, file.read()
 
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each image by its name, in the archive's order, in one reading of it.
+
+        Raises:
+            DatasetError: it is damaged from here on, or refused.
+        """
+        with self.members() as members:
+            for member, tar in members:
+                visible = not PurePosixPath(member.name).name.startswith(".")
+                file = tar.extractfile(member) if has_image_suffix(member.name) else None
+                if file is not None and visible:
+                    self._check_size(member.name, member.size)
+                    yield member.name, file.read()
+
     def check_start(self) -> None:
         """Check that this is a tar, by its first header.
 

@@ -36,7 +36,7 @@ def test_every_table_has_a_script_that_all_runs_or_names() -> None:
     assert made <= set(SCRIPTS)
     # Hours, a memory limit, other data, an environment of its own, an emulator.
     by_hand = {
-        *("ablation", "larger_than_memory", "peers", "engines", "photos"),
+        *("ablation", "larger_than_memory", "peers", "engines", "photos", "score"),
         *("default_model", "rounding", "shapes", "arm", "arm_images"),
     }
     assert made - by_hand == set(all_benchmarks.commands("DATA", ["PHOTOS"]))

@@ -17,6 +17,7 @@ import click
 
 import nin_edge
 from nin_edge.cli import main
+from nin_edge.score import score
 from nin_edge_runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def test_python_blocks_of_every_page_run_in_their_order(
     (tmp_path / "photos").mkdir()
     shutil.copy(photo, tmp_path / "photos" / "cat.jpg")
     shutil.copy(DEFAULT_MODEL, tmp_path / "model.onnx")
+    score(tmp_path / "photos", tmp_path / "scores")
     programs = {}
     for page in (*pages, wheel_page):
         blocks = [block for block in page.python() if block.run]
