@@ -12,6 +12,7 @@ from nin_edge.score.job import Job
 from nin_edge.score.output import Summary, open_output, shard_file, summarise
 from nin_edge.score.shards import Shard
 from nin_edge_runtime import DEFAULT_MODEL, read_model
+from nin_edge_runtime.arguments import probability, whole_number
 from nin_edge_runtime.threads import usable_threads
 
 ENGINES: Final = ("local", "ray")
@@ -54,9 +55,15 @@ def score(
             shows its own.
 
     Raises:
+        ValueError: there is no such engine, or `top_k`, `min_score` or `rows` is out of its range.
         NinEdgeError: the model, the input or the output is none, or Ray failed.
         OSError: the output cannot be written; the files that are complete stay.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}: expected one of {', '.join(ENGINES)}")
+    top_k, rows = whole_number("top_k", top_k, 1), whole_number("rows", rows, 1)
+    if min_score is not None:
+        min_score = probability("min_score", min_score)
     data, info = read_model(DEFAULT_MODEL if model is None else model)
     found = open_input(Path(source), column=column, rows=rows)
     if on_input is not None and found.passed_over:

@@ -279,6 +279,27 @@ def test_what_is_no_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "spark"}, "engine is 'spark': expected one of local, ray"),
+        ({"rows": 0}, "rows is 0: expected a whole number, at least 1"),
+        ({"top_k": 0.5}, "top_k is 0.5: expected a whole number"),
+        ({"min_score": 2}, "min_score is 2: expected a probability"),
+    ],
+)
+def test_arguments_out_of_their_range_are_refused(
+    options: dict[str, Any],
+    message: str,
+    folder: Path,
+    run: Callable[..., Summary],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(folder, **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_of_any_bytes_and_files_that_cannot_be_read_are_rows(
     images: Sequence[Path], run: Callable[..., Summary], read_rows: Reader, tmp_path: Path
 ) -> None:
