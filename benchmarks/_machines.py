@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,10 @@ from types import TracebackType
 from typing import Final, Self
 
 _KILL_SECONDS: Final = 5.0
-RENDEZVOUS_PORT: Final = 29400
+_RENDEZVOUS_PORT: Final = 29400
+
+ENVIRONMENT: Final = {"GLOO_SOCKET_IFNAME": "eth0", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""What torchrun needs on these machines: the cable's interface, and a store for each restart."""
 
 
 def refusal() -> str | None:
@@ -69,18 +73,20 @@ class Machines:
         """The command of `plug`; processes of the machines may run it, too."""
         return ["ip", "-n", self._switch, "link", "set", f"port{number}", state]
 
-    def torchrun(self, number: int, *arguments: str) -> list[str]:
+    def torchrun(self, number: int, count: int, *arguments: str) -> list[str]:
         """The command that starts one process of a training on a machine.
 
         Args:
             number: the machine.
+            count: the first so many machines train together.
             arguments: further options of torchrun, then the script and its arguments.
         """
         return [
-            *("ip", "netns", "exec", self.names[number], "torchrun"),
-            *("--nnodes", str(len(self.names)), "--nproc-per-node", "1", "--rdzv-id", "training"),
-            *("--rdzv-backend", "c10d"),
-            *("--rdzv-endpoint", f"{self.addresses[0]}:{RENDEZVOUS_PORT}"),
+            *("ip", "netns", "exec", self.names[number]),
+            *(sys.executable, "-m", "torch.distributed.run"),
+            *("--nnodes", str(count), "--nproc-per-node", "1"),
+            *("--rdzv-backend", "c10d", "--rdzv-id", "training"),
+            *("--rdzv-endpoint", f"{self.addresses[0]}:{_RENDEZVOUS_PORT}"),
             # Hosts of their own would know this by their names.
             *("--rdzv-conf", f"is_host={int(number == 0)}"),
             *("--local-addr", self.addresses[number]),

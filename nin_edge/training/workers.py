@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -164,11 +165,13 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
 
     Raises:
         ProviderError: the machine has fewer GPUs than processes.
-        WorkersError: another process ended or did not answer in time while this one waited for it.
+        WorkersError: another process ended or did not answer in time while this one waited for it;
+            or torchrun could not restart the processes.
     """
     if not launched():
         yield Workers(), device
         return
+    _check_restarts()
     if device.type == "cuda":
         device = _own_gpu()
     # DistributedDataParallel imports this module, whose functions have group=group.WORLD as a
@@ -199,11 +202,24 @@ def _fate(error: RuntimeError) -> str | None:
         return None
     if waited := re.search(r"(?i)timed out.*?(\d+) ?ms", text):
         return f"has not answered for {float(waited[1]) / 1000:g} seconds"
-    if "timeout" in text.lower():
-        return f"has not answered in time ({shortened(text)})"
-    # Without gloo's source line before, and its advice after.
-    reason = re.sub(r"^\[.*?\] ", "", text).partition(". This is typically")[0]
-    return f"ended ({shortened(reason)})"
+    # Without gloo's source lines, and its advice.
+    reason = re.sub(r"\[/.*?\] ", "", text).partition(". This is typically")[0]
+    timed_out = re.search("(?i)timed out|timeout", reason)
+    return f"{'has not answered in time' if timed_out else 'ended'} ({shortened(reason)})"
+
+
+def _check_restarts() -> None:
+    """Refuse restarts where the processes would find the addresses of those before them.
+
+    All rounds share one store of torch's agents, in which addresses stay.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise WorkersError(
+            "torchrun cannot restart processes with the store that it shares with them: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, on every machine, or leave out "
+            "--max-restarts"
+        )
 
 
 def _own_gpu() -> torch.device:
@@ -228,6 +244,8 @@ def _end_threads(groups: list[Any]) -> None:
     wait for the threads, which may be waiting for it. So networks, and what refers to them, go
     first.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # torchrun's, after another process's error
+        signal.signal(number, signal.SIG_IGN)
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         setattr(sys, name, None)  # an uncaught exception, with its frames
     gc.collect()

@@ -20,6 +20,7 @@ import torch
 import nin_edge
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.tensorfile import read_tensors, write_tensors
+from nin_edge.training.errors import WorkersError
 from nin_edge.training.workers import Workers, joined, launched
 from nin_edge_runtime import ProviderError
 
@@ -256,6 +257,19 @@ def test_fewer_gpus_than_processes_are_refused_by_all(monkeypatch: pytest.Monkey
     with (
         pytest.raises(ProviderError, match=r"4 processes .* has 3 GPUs: .* --nproc-per-node 3"),
         joined(torch.device("cuda")),
+    ):
+        pass
+
+
+def test_restarts_with_the_addresses_of_ended_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with (
+        pytest.raises(WorkersError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"),
+        joined(torch.device("cpu")),
     ):
         pass
 
