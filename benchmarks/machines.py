@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -151,6 +152,7 @@ def main() -> None:
         return
     if reason := refusal():
         raise SystemExit(reason)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no namespace stays
     with TemporaryDirectory() as folder, Machines(2) as machines:
         make_images(Path(folder) / "data")
         run = partial(measure, machines, Path(folder) / "data", options.seconds)
