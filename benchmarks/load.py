@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -26,7 +26,7 @@ from nin_edge_export import ExportedModel, ExportOptions, export_models
 from nin_edge_runtime import Classifier
 
 SECONDS: Final = {1: 10.0, 8: 10.0, 32: 60.0}
-"""How long each number of clients asks."""
+"""How long each number of clients asks a server; the runtime as long as the first."""
 
 SERVERS: Final = {"MLServer": mlserver, "Triton": triton}
 # MLServer has no binary extension over HTTP, Triton no bytes in JSON.
@@ -42,15 +42,9 @@ def rows_of(server: str, model: ExportedModel, image: bytes, label: str) -> Iter
         TemporaryDirectory() as folder,
         SERVERS[server](program, model, Path(folder) / "server") as (port, path),
     ):
-        yield from measured(server, REQUESTS[server](port, path, image).connected, label)
-
-
-def measured(
-    name: str, connected: Callable[[], AbstractContextManager[Ask]], label: str
-) -> Iterator[Row]:
-    """The rows of one way to ask: for each number of clients."""
-    for clients, seconds in SECONDS.items():
-        yield {"classified_by": name, **load(connected, label, clients, seconds)}
+        connected = REQUESTS[server](port, path, image).connected
+        for clients, seconds in SECONDS.items():
+            yield {"classified_by": server, **load(connected, label, clients, seconds)}
 
 
 def main() -> None:
@@ -70,13 +64,16 @@ def main() -> None:
     def inside() -> Iterator[Ask]:
         yield lambda: classify(image).label
 
-    rows = list(measured("the runtime, in threads", inside, label))
+    name = "the runtime, in threads"
+    rows: list[Row] = [
+        {"classified_by": name, **load(inside, label, n, SECONDS[1])} for n in SECONDS
+    ]
     for server in SERVERS:
         rows += rows_of(server, model, image, label)
     answer(
         "load",
         rows,
-        rounds=f"{', '.join(f'{number} clients {s:g} s' for number, s in SECONDS.items())}",
+        rounds=", ".join(f"{seconds:g} s for {n} clients" for n, seconds in SECONDS.items()),
         packages=("onnxruntime", "numpy"),
         output=options.output,
     )

@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -27,6 +28,7 @@ from benchmarks._machines import ENVIRONMENT, Machines, refusal
 from benchmarks._result import Row, answer, parser
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import open_dataset
+from nin_edge.files import write_atomically
 from nin_edge.network import NetworkConfig
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.setup import Machine, Setup
@@ -35,28 +37,24 @@ from nin_edge_runtime.bench import interleave, median_ratio
 
 ROUNDS: Final = 5
 SECONDS: Final = 10.0
-WARM_UP: Final = 3  # steps
 BATCH: Final = 16
 SIDE: Final = 128
 IMAGES: Final = 64  # of each class
-PATIENCE: Final = 300.0  # seconds for processes to start, on a busy machine
+PATIENCE: Final = 300.0  # seconds to wait for a process, on a busy machine
 
-NAMES: Final = {
-    "alone": "one process",
-    "apart": "two, each by itself",
-    "together": "two, one training",
-}
+ALONE, APART, TOGETHER = "one process", "two, each by itself", "two, one training"
+NAMES: Final = {ALONE: 1, APART: 2, TOGETHER: 2}
+"""The trainings, and how many processes each has."""
 
 
-def step(folder: Path, processor: int, processes: int, seconds: float) -> None:
-    """One process of a training: writes its images/s, or the images/s of all that train together.
-
-    It says when it is ready, and begins when all are.
-    """
+def step(folder: Path, name: str, processor: int, rounds: int, seconds: float) -> None:
+    """One process of a training: in each of its turns, it writes the images/s of the training."""
     os.sched_setaffinity(0, {processor})
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as (workers, device):
-        dataset = open_dataset(folder / "data", size=SIDE, cache=folder / f"cache{processor}")
+        dataset = open_dataset(
+            folder / "data", size=SIDE, cache=folder / f"cache-{name}{processor}"
+        )
         setup = Setup.of(
             dataset,
             NetworkConfig.from_preset("nin-photo", classes=len(dataset.labels), size=SIDE),
@@ -71,56 +69,59 @@ def step(folder: Path, processor: int, processes: int, seconds: float) -> None:
         )
         learner, batches = setup.make_learner(), setup.make_batches()
         learner.train_mode()
-        for number in range(WARM_UP):
-            learner.step(number, *batches.get(number))
-        (folder / f"ready{processor}").touch()
-        while len(list(folder.glob("ready*"))) < processes:
-            time.sleep(0.01)
-        started, number, ended = time.monotonic(), WARM_UP, False
-        while not ended:
-            learner.step(number, *batches.get(number))
-            number += 1
-            (ended,) = workers.any(time.monotonic() - started > seconds)
-        rate = (number - WARM_UP) * BATCH * workers.size / (time.monotonic() - started)
-    (folder / f"rate{processor}").write_text(json.dumps(rate))
+        number = 0
+        for turn in range(-1, rounds):  # the first one warms up
+            until((folder / f"{name} {turn}").exists)
+            started, first, ended = time.monotonic(), number, False
+            while not ended:
+                learner.step(number, *batches.get(number))
+                number += 1
+                (ended,) = workers.any(turn < 0 or time.monotonic() - started > seconds)
+            rate = (number - first) * BATCH * workers.size / (time.monotonic() - started)
+            write_atomically(folder / f"{name} {turn} {processor}", json.dumps(rate).encode())
 
 
-def measure(machines: Machines, data: Path, seconds: float, name: str) -> float:
-    """Images/s of all processes.
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError("a process of the benchmark has not answered")
+        time.sleep(0.02)
 
-    Args:
-        machines: two machines.
-        data: the images.
-        seconds: how long.
-        name: a key of `NAMES`.
-    """
-    processes = 1 if name == "alone" else 2
-    with TemporaryDirectory() as parent:
-        folder = Path(parent)
-        (folder / "data").symlink_to(data)
-        running = []
+
+def start(machines: Machines, folder: Path, rounds: int, seconds: float) -> None:
+    """Start all processes, which then wait for their turns; they end with the machines."""
+    for name, processes in NAMES.items():
         for number in range(processes):
-            script = ("-m", "benchmarks.machines", "--step", str(folder), str(number))
-            arguments = [*script, str(processes), "--seconds", str(seconds)]
+            script = ("-m", "benchmarks.machines", "--step", str(folder), name, str(number))
+            arguments = [*script, "--rounds", str(rounds), "--seconds", str(seconds)]
             command = ["ip", "netns", "exec", machines.names[number], sys.executable, *arguments]
-            if name == "together":
-                command = machines.torchrun(number, 2, *arguments)
+            if name == TOGETHER:
+                command = machines.torchrun(number, processes, *arguments)
             environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
-            running.append(subprocess.Popen(command, env=environment))
-        if codes := [process.wait(PATIENCE) for process in running if process.wait(PATIENCE)]:
-            raise RuntimeError(f"{NAMES[name]}: exit codes {codes}")
-        rates = [json.loads((folder / f"rate{number}").read_text()) for number in range(processes)]
-    return float(rates[0] if name == "together" else sum(rates))
+            with (folder / "log").open("ab") as log:
+                subprocess.Popen(command, env=environment, stderr=log)
+
+
+def turn(folder: Path, name: str, numbers: Iterator[int]) -> float:
+    """Images/s of all processes of a training in its next turn, while the others wait."""
+    own = f"{name} {next(numbers)}"
+    (folder / own).touch()
+    answers = [folder / f"{own} {number}" for number in range(NAMES[name])]
+    until(lambda: all(path.exists() for path in answers))
+    rates = [float(json.loads(path.read_bytes())) for path in answers]
+    return rates[0] if name == TOGETHER else sum(rates)
 
 
 def rows(values: Mapping[str, Sequence[float]]) -> list[Row]:
     """The table: throughput of each candidate, and its ratio to one process and to the ceiling."""
     return [
         {
-            "training": NAMES[name],
+            "training": name,
             "images_per_second": sorted(own)[len(own) // 2],
-            "ratio": median_ratio(own, values["alone"]),
-            "ceiling_ratio": None if name == "alone" else median_ratio(own, values["apart"]),
+            "ratio": median_ratio(own, values[ALONE]),
+            "ceiling_ratio": None if name == ALONE else median_ratio(own, values[APART]),
         }
         for name, own in values.items()
     ]
@@ -147,17 +148,22 @@ def main() -> None:
     arguments.add_argument("--step", nargs=3, help="used by the script itself")
     options = arguments.parse_args()
     if options.step:
-        folder, processor, processes = options.step
-        step(Path(folder), int(processor), int(processes), options.seconds)
+        folder, name, processor = options.step
+        step(Path(folder), name, int(processor), options.rounds, options.seconds)
         return
     if reason := refusal():
         raise SystemExit(reason)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no namespace stays
-    with TemporaryDirectory() as folder, Machines(2) as machines:
-        make_images(Path(folder) / "data")
-        run = partial(measure, machines, Path(folder) / "data", options.seconds)
-        candidates = {name: partial(run, name) for name in NAMES}
-        values = interleave(candidates, lambda done: done < options.rounds)
+    with TemporaryDirectory() as parent, Machines(2) as machines:
+        folder = Path(parent)
+        make_images(folder / "data")
+        start(machines, folder, options.rounds, options.seconds)
+        turns = {name: partial(turn, folder, name, count(-1)) for name in NAMES}
+        try:
+            interleave(turns, lambda done: done < 1)  # warms up
+            values = interleave(turns, lambda done: done < options.rounds)
+        except TimeoutError as error:
+            raise SystemExit(f"{error}\n{(folder / 'log').read_text()[-3000:]}") from error
     answer(
         "machines",
         rows(values),
