@@ -25,7 +25,7 @@ from nin_edge.weights import DEFAULT_WEIGHTS, find_weights
 from nin_edge_export import ExportedModel, ExportOptions, export_models
 from nin_edge_runtime import Classifier
 
-SECONDS: Final = {1: 10.0, 8: 10.0, 32: 60.0}
+SECONDS: Final = {1: 5.0, 8: 5.0, 32: 60.0}
 """How long each number of clients asks a server; the runtime as long as the first."""
 
 SERVERS: Final = {"MLServer": mlserver, "Triton": triton}
