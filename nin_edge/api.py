@@ -184,13 +184,9 @@ def train(
         if compiled and (own_device.type != "cuda" or workers.size > 1):
             raise SettingError("compiled is for one process on a GPU, device cuda")
         report = on_progress if on_progress and workers.is_main else _ignore
-        notes: tuple[str, ...] = ()
-        if resume and folder.is_unused:
-            resume, notes = False, (f"{folder.path}: no run to resume, a new one starts",)
-        workers.check_same({f"run to resume in {folder.path}": resume})
+        resume, notes = folder.to_resume(resume, workers)
         start = Start.resumed(request, folder) if resume else Start.new(request)
-        searched = "latency" in settings and not resume
-        if searched:  # here, so that packages are missed before the data are read
+        if "latency" in settings and not resume:  # packages are missed before data are read
             from nin_edge_export.latency import choose_width
 
             search = partial(choose_width, progress=lambda *done: report(Loading(*done)))
@@ -200,10 +196,9 @@ def train(
             location = _locate(data, start.data_settings(), report)
             start = start.suited_to(location)
             size, channels = start.input_shape(location.native_shape)
-            # A resumed run compares the fingerprint of what it reads.
-            skip = resume or settings.get("skip_unreadable", False)
+            skip = resume or settings.get("skip_unreadable", False)  # fingerprints are compared
             dataset = _open(location, size, channels, report, skip_unreadable=skip)
-        if searched:
+        if "latency" in settings and not resume:
             start = start.fit_width(search, dataset, location.native_shape, workers)
         choices = start.choose(dataset, location.native_shape, workers.size)
         report(Started(choices.network, choices.recipe, notes + choices.notes))

@@ -22,6 +22,7 @@ from nin_edge.text import printable
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.run_config import RunConfig
 from nin_edge.training.state import TrainingState
+from nin_edge.training.workers import Workers
 from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.folders import MARKER
 from nin_edge_runtime.model_file.strict_json import shortened
@@ -89,6 +90,17 @@ class RunFolder:
         """Whether there is nothing in the folder."""
         ours = (LOCK_NAME, MARKER)
         return not self.path.exists() or all(entry.name in ours for entry in self.path.iterdir())
+
+    def to_resume(self, asked: bool, workers: Workers) -> tuple[bool, tuple[str, ...]]:
+        """Whether there is a run to resume, if that is asked for, and a note if there is none.
+
+        Raises:
+            WorkersError: one process finds a run, another none.
+        """
+        resume = asked and not self.is_unused
+        workers.check_same({f"run to resume in {self.path}": resume})
+        none = asked and not resume
+        return resume, (f"{self.path}: no run to resume, a new one starts",) if none else ()
 
     def reserved(self) -> AbstractContextManager[None]:
         """Context in which no other process trains into the folder.
