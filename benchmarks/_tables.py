@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from benchmarks._lines import by_core, by_engine, by_number_of_cores, by_weights, of_first_weights
+from benchmarks._machine_tables import MACHINES
 from benchmarks._table import Table
 
 _NETWORKS: Final = (
@@ -316,6 +317,7 @@ TABLES: Final[Mapping[str, Table]] = {
         by_number_of_cores,
         "10^8 images, divided by the steady rate of one of Ray's workers times the cores.",
     ),
+    **MACHINES,
     "draft": Table(
         "draft PHOTOS",
         (

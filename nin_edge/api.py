@@ -151,7 +151,7 @@ def train(
         distill_from: teachers, whose mean prediction is learnt, too: checkpoints, names, or `.onnx`
             models of any program, each with a JSON beside it (docs/guides/training.md).
         device: `auto`, `cpu` or `cuda`.
-        resume: continue the run in the folder with its own settings.
+        resume: continue the run in the folder with its own settings; a new run if there is none.
         compiled: compile the networks with torch.compile; on a GPU, in one process.
         on_progress: called with the events of `nin_edge.training.progress`.
         should_stop: called after each step; True saves the state and stops.
@@ -179,13 +179,14 @@ def train(
     with (
         budgeted_threads(),
         joined(torch.device(torch_device(device, "device"))) as (workers, own_device),
-        folder.reserved(resume=resume) if workers.is_main else nullcontext(),
+        folder.reserved() if workers.is_main else nullcontext(),
     ):
         if compiled and (own_device.type != "cuda" or workers.size > 1):
             raise SettingError("compiled is for one process on a GPU, device cuda")
         report = on_progress if on_progress and workers.is_main else _ignore
+        resume, notes = folder.to_resume(resume, workers)
         start = Start.resumed(request, folder) if resume else Start.new(request)
-        if "latency" in settings:  # here, so that packages are missed before the data are read
+        if "latency" in settings and not resume:  # packages are missed before data are read
             from nin_edge_export.latency import choose_width
 
             search = partial(choose_width, progress=lambda *done: report(Loading(*done)))
@@ -195,13 +196,12 @@ def train(
             location = _locate(data, start.data_settings(), report)
             start = start.suited_to(location)
             size, channels = start.input_shape(location.native_shape)
-            # A resumed run compares the fingerprint of what it reads.
-            skip = resume or settings.get("skip_unreadable", False)
+            skip = resume or settings.get("skip_unreadable", False)  # fingerprints are compared
             dataset = _open(location, size, channels, report, skip_unreadable=skip)
-        if "latency" in settings:
+        if "latency" in settings and not resume:
             start = start.fit_width(search, dataset, location.native_shape, workers)
         choices = start.choose(dataset, location.native_shape, workers.size)
-        report(Started(choices.network, choices.recipe, choices.notes))
+        report(Started(choices.network, choices.recipe, notes + choices.notes))
         keep_memory()
         loop.train(
             dataset,

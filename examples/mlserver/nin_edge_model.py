@@ -1,7 +1,7 @@
 """Serve a model file by KServe's V2 protocol: `mlserver start examples/mlserver`.
 
-Input `image`: BYTES (N), encoded images, in base64 or by the protocol's binary extension. Outputs:
-`label`, `score` and `probabilities`. `uri` in model-settings.json names the model file.
+Input `image`: BYTES (N), encoded images in base64. Outputs: `label`, `score` and `probabilities`.
+`uri` in model-settings.json names the model file.
 """
 
 from __future__ import annotations
@@ -31,11 +31,8 @@ class NinEdgeModel(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Answer a request, or refuse it with one line."""
-        image = payload.inputs[0]
-        if image.datatype != "BYTES":
-            raise InferenceError(f"{image.name} is {image.datatype}, expected images as BYTES")
         try:
-            images = Base64Codec.decode_input(image)
+            images = _images(payload)
             found = await asyncio.to_thread(self._classify.batch, images)  # others are served, too
         except ImageError as error:
             raise InferenceError(str(error)) from error
@@ -48,3 +45,16 @@ class NinEdgeModel(MLModel):
                 NumpyCodec.encode_output("probabilities", probabilities),
             ],
         )
+
+
+def _images(payload: InferenceRequest) -> list[bytes]:
+    """The encoded images of a request."""
+    if len(payload.inputs) != 1:
+        raise InferenceError(f"the request has {len(payload.inputs)} inputs, expected one: image")
+    (image,) = payload.inputs
+    if image.datatype != "BYTES":
+        raise InferenceError(f"{image.name} is {image.datatype}, expected images as BYTES")
+    data = image.data.root
+    if not data or not all(isinstance(item, str | bytes) for item in data):
+        raise InferenceError(f"{image.name} has no images, expected base64 texts as data")
+    return list(Base64Codec.decode_input(image))

@@ -125,7 +125,10 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
     help="On a GPU, compile the network first: takes about a minute, worthwhile for long runs.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the run in the output folder with its own settings."
+    "--resume",
+    is_flag=True,
+    help="Continue the run in the output folder with its own settings; start a new run if the "
+    "folder has none.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files to RUN/tensorboard.")
 @click.option(

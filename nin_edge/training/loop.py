@@ -167,6 +167,7 @@ class _Loop:
                 ) from error
             self.state = state
         if self.workers.is_main:
+            folder.write_metrics(self.state.history)  # if it ended before it could
             folder.write_config(config)  # again if the run is resumed: the data may have moved
             if config.init and not self.setup.resumes:
                 self._save_state()  # so that the weights it starts from are not needed to resume
@@ -254,7 +255,6 @@ class _Loop:
             if metrics.best_epoch(history, held_out) == len(history) - 1:
                 checkpoint.save(self.folder.best)
             checkpoint.save(self.folder.last)
-            self.folder.write_metrics(history)
         return replace(progress, holdout_top1=top1, holdout_loss=loss, epoch_ended=True)
 
     def _score(self) -> tuple[float, float]:

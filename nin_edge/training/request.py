@@ -144,11 +144,6 @@ class Request:
         Raises:
             SettingError: a setting is another one; the message has both.
         """
-        if "latency" in self.settings:
-            raise SettingError(
-                f"latency is {self.settings['latency']}: the run to resume has its width, "
-                f"{stored.network.width}"
-            )
         location = stored.location
         own = {
             **({"test_split": location.test_split} if location else {}),
@@ -157,6 +152,7 @@ class Request:
             "data_name": stored.data.name,
             "data_licence": stored.data.licence,
             "init": stored.init and stored.init.weights,
+            "latency": stored.latency and stored.latency.target_ms,
         }
         named = {
             "init": None if self.init == FROM_SCRATCH and not stored.init else self.init,

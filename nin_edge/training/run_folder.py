@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from nin_edge.text import printable
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.run_config import RunConfig
 from nin_edge.training.state import TrainingState
+from nin_edge.training.workers import Workers
 from nin_edge_runtime import ModelFileError, NinEdgeError
 from nin_edge_runtime.folders import MARKER
 from nin_edge_runtime.model_file.strict_json import shortened
@@ -84,17 +85,29 @@ class RunFolder:
         """Picture of the confusion matrix."""
         return self.path / "confusion.png"
 
-    def reserved(self, *, resume: bool) -> AbstractContextManager[None]:
-        """Context in which no other process trains into the folder.
+    @property
+    def is_unused(self) -> bool:
+        """Whether there is nothing in the folder."""
+        ours = (LOCK_NAME, MARKER)
+        return not self.path.exists() or all(entry.name in ours for entry in self.path.iterdir())
 
-        Args:
-            resume: a folder that is missing stays missing.
+    def to_resume(self, asked: bool, workers: Workers) -> tuple[bool, tuple[str, ...]]:
+        """Whether there is a run to resume, if that is asked for, and a note if there is none.
+
+        Raises:
+            WorkersError: one process finds a run, another none.
+        """
+        resume = asked and not self.is_unused
+        workers.check_same({f"run to resume in {self.path}": resume})
+        none = asked and not resume
+        return resume, (f"{self.path}: no run to resume, a new one starts",) if none else ()
+
+    def reserved(self) -> AbstractContextManager[None]:
+        """Context in which no other process trains into the folder.
 
         Raises:
             NinEdgeError: another process does.
         """
-        if resume and not self.path.is_dir():
-            return nullcontext()
         return reserved(
             self.path,
             LOCK_NAME,
@@ -107,8 +120,7 @@ class RunFolder:
         Raises:
             NinEdgeError: there is.
         """
-        ours = (LOCK_NAME, MARKER)
-        if self.path.exists() and any(entry.name not in ours for entry in self.path.iterdir()):
+        if not self.is_unused:
             raise NinEdgeError(
                 f"{self.path}: already used; continue its run with --resume, or name another "
                 "folder with -o"
@@ -128,16 +140,13 @@ class RunFolder:
         mark_written(self.path)  # it may lie among the photos
         write_atomically(self.config, json.dumps(config.to_json(), indent=2).encode())
 
-    def check_resumable(self, config: RunConfig) -> None:
-        """Check that the run can be resumed: from its state, or from step 0 if nothing is lost.
-
-        Args:
-            config: the run's configuration.
+    def check_resumable(self) -> None:
+        """Check that the run can be resumed: from its state, or from step 0 if it has had none.
 
         Raises:
-            TrainingError: the state is missing.
+            TrainingError: the state is missing, but there are epochs.
         """
-        if not self.state.exists() and (config.init or self.metrics.exists()):
+        if self.metrics.exists() and not self.state.exists():
             raise TrainingError(f"{self.path}: cannot be resumed, its {self.state.name} is missing")
 
     def read_state(self, config: RunConfig) -> tuple[TrainingState, dict[str, Tensor]]:
@@ -166,12 +175,15 @@ class RunFolder:
     def write_state(
         self, config: RunConfig, state: TrainingState, tensors: Mapping[str, Tensor]
     ) -> None:
-        """Write all that `read_state` needs."""
+        """Write all that `read_state` needs, and then the table of the epochs."""
         header = {"config_sha256": config.digest(), "state": state.to_json()}
         write_tensors(self.state, "training state", tensors, header)
+        self.write_metrics(state.history)
 
     def write_metrics(self, history: Sequence[Epoch]) -> None:
-        """Write the table of the epochs, at least one."""
+        """Write the table of the epochs; none before the first."""
+        if not history:
+            return
         text = io.StringIO()
         rows = csv.DictWriter(text, fieldnames=list(asdict(history[-1])))
         rows.writeheader()

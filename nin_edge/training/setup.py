@@ -101,7 +101,7 @@ class Setup:
         # Another process may know the data by another name.
         same = {**config.fixed(), "data": dataset.fingerprint}
         machine.workers.check_same(
-            {**same, "device": machine.device.type, "state to resume": resumes}
+            {"state to resume": resumes, **same, "device": machine.device.type}
         )
         if stored:
             stored.check_resumes(config, folder.config)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import OFFICIAL, Dataset, Location
 from nin_edge.network import NetworkConfig
+from nin_edge.training.errors import TrainingError
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.request import Request
@@ -49,7 +50,7 @@ class Start:
     stored: RunConfig | None
     """Configuration of the run to resume; None for a new run."""
     initial: Pretrained | None
-    """Weights to start from; None to resume, since the state has them."""
+    """Weights to start from; None where the state to resume has them."""
     teachers: tuple[Teacher, ...]
     """Networks to learn from, too."""
     latency: Latency | None = None
@@ -81,10 +82,18 @@ class Start:
             TrainingError: the run cannot be resumed.
         """
         stored = RunFolder.open(folder.path).read_config()
-        folder.check_resumable(stored)
+        folder.check_resumable()
         request.check_resumes(stored)
+        initial = None
+        if stored.init and not folder.state.exists():
+            initial = Pretrained.load(stored.init.weights)
+            if initial.checkpoint.fingerprint() != stored.init.sha256:
+                raise TrainingError(
+                    f"{folder.path}: cannot be resumed, it has no {folder.state.name} yet, and the "
+                    f"weights that it starts from, {initial.name}, are others by now"
+                )
         names = request.distill_from or tuple(teacher.weights for teacher in stored.teachers)
-        return cls(request, stored, None, tuple(map(load_teacher, names)))
+        return cls(request, stored, initial, tuple(map(load_teacher, names)))
 
     def suited_to(self, location: Location) -> Start:
         """The same start, from the weights that know photos if the data are photos.

@@ -12,8 +12,11 @@ import gc
 import hashlib
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,8 +28,11 @@ from torch import Tensor, distributed, nn
 
 from nin_edge.training.errors import WorkersError
 from nin_edge_runtime import NinEdgeError, ProviderError
+from nin_edge_runtime.model_file.strict_json import shortened
 
-_TIMEOUT: Final = timedelta(hours=2)  # the others wait while one decodes the images
+# A lost machine closes no connection: only a timeout ends the wait for it.
+_TIMEOUT: Final = timedelta(minutes=10)  # between two exchanges of a step; torch's own for NCCL
+_WORK_TIMEOUT: Final = timedelta(hours=2)  # while one process decodes, searches or scores for all
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Workers:
     """Number of this process, from 0."""
     size: int = 1
     """Number of processes."""
+    groups: Sequence[Any] = ()
+    """Process groups: for steps, and to wait in while one process works for all."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -55,8 +63,9 @@ class Workers:
         if self.size == 1:
             return network
         # With broadcast buffers, each step would replace the others' batch statistics by process
-        # 0's.
-        return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+        # 0's. The newest releases of torch have another name for the option, and say so.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
 
     def gradient_sync(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """Context for one micro-batch; gradients are averaged in the last one of a step.
@@ -92,11 +101,11 @@ class Workers:
         return tuple(map(bool, raised.tolist()))
 
     def broadcast(self, value: float) -> float:
-        """The value of process 0."""
+        """The value of process 0, which may work for hours before it has it."""
         if self.size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64)
-        distributed.broadcast(tensor, 0)
+        distributed.broadcast(tensor, 0, self.groups[1])
         return tensor.item()
 
     def check_same(self, values: Mapping[str, Any]) -> None:
@@ -129,10 +138,14 @@ class Workers:
         """Let one process of each machine enter before the others, which find its files."""
         first = self.size == 1 or os.environ["LOCAL_RANK"] == "0"
         if not first:
-            self.any(True)  # a barrier, but on the CPU
+            self._wait()
         yield
         if first:
-            self.any(True)
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.size > 1:
+            distributed.barrier(self.groups[1])
 
 
 def launched() -> bool:
@@ -152,11 +165,13 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
 
     Raises:
         ProviderError: the machine has fewer GPUs than processes.
-        WorkersError: another process ended or did not answer in time while this one waited for it.
+        WorkersError: another process ended or did not answer in time while this one waited for it;
+            or torchrun could not restart the processes.
     """
     if not launched():
         yield Workers(), device
         return
+    _check_restarts()
     if device.type == "cuda":
         device = _own_gpu()
     # DistributedDataParallel imports this module, whose functions have group=group.WORLD as a
@@ -164,21 +179,47 @@ def joined(device: torch.device) -> Iterator[tuple[Workers, torch.device]]:
     import_module("torch.distributed.nn")
     # Flags and digests lie in the CPU's memory, weights on the device.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_TIMEOUT)
-    group = [distributed.group.WORLD]
+    groups: list[Any] = []
     try:
-        yield Workers(distributed.get_rank(), distributed.get_world_size()), device
+        distributed.init_process_group(backend, timeout=_TIMEOUT)
+        groups.append(distributed.group.WORLD)
+        groups.append(distributed.new_group(backend="gloo", timeout=_WORK_TIMEOUT))
+        yield Workers(distributed.get_rank(), distributed.get_world_size(), groups), device
     except RuntimeError as error:
-        text = str(error).lower()
-        if isinstance(error, NinEdgeError) or not ("gloo" in text or "nccl" in text):
+        if isinstance(error, NinEdgeError) or not (fate := _fate(error)):
             raise
-        timed_out = "timed out" in text or "timeout" in text
-        hours = _TIMEOUT.total_seconds() / 3600
-        fate = f"has not answered for {hours:g} hours" if timed_out else "ended"
-        raise WorkersError(f"another process of the training {fate} ({error})") from error
+        raise WorkersError(f"another process of the training {fate}") from error
     finally:
-        distributed.destroy_process_group()
-        atexit.register(_end_threads, group)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        atexit.register(_end_threads, groups)
+
+
+def _fate(error: RuntimeError) -> str | None:
+    """What an error says of another process; None if it is of another kind."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, distributed.DistError) and not re.search("(?i)gloo|nccl", text):
+        return None
+    if waited := re.search(r"(?i)timed out.*?(\d+) ?ms", text):
+        return f"has not answered for {float(waited[1]) / 1000:g} seconds"
+    # Without gloo's source lines, and its advice.
+    reason = re.sub(r"\[/.*?\] ", "", text).partition(". This is typically")[0]
+    timed_out = re.search("(?i)timed out|timeout", reason)
+    return f"{'has not answered in time' if timed_out else 'ended'} ({shortened(reason)})"
+
+
+def _check_restarts() -> None:
+    """Refuse restarts where the processes would find the addresses of those before them.
+
+    All rounds share one store of torch's agents, in which addresses stay.
+    """
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise WorkersError(
+            "torchrun cannot restart processes with the store that it shares with them: set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, on every machine, or leave out "
+            "--max-restarts"
+        )
 
 
 def _own_gpu() -> torch.device:
@@ -194,16 +235,18 @@ def _own_gpu() -> torch.device:
     return device
 
 
-def _end_threads(group: list[Any]) -> None:
-    """Release the process group, and with it gloo's threads.
+def _end_threads(groups: list[Any]) -> None:
+    """Release the process groups, and with them gloo's threads.
 
     A thread that frees a tensor while Python shuts down aborts the process, so they have to end
-    before. They end with the last reference to the group. That must be the one in this list, which
+    before. They end with the last reference to a group. That must be the one in this list, which
     Python drops without holding the group's lock. DistributedDataParallel would hold the lock and
     wait for the threads, which may be waiting for it. So networks, and what refers to them, go
     first.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # torchrun's, after another process's error
+        signal.signal(number, signal.SIG_IGN)
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         setattr(sys, name, None)  # an uncaught exception, with its frames
     gc.collect()
-    group.clear()
+    groups.clear()

@@ -34,9 +34,10 @@ def test_a_script_starts_with_its_question_and_its_command(
 def test_every_table_has_a_script_that_all_runs_or_names() -> None:
     made = {table.name for table in TABLES.values()}
     assert made <= set(SCRIPTS)
-    # Hours, a memory limit, other data, an environment of its own, an emulator.
+    # Hours, a memory limit, other data, an environment of its own, an emulator, root.
     by_hand = {
-        *("ablation", "larger_than_memory", "peers", "engines", "photos", "score"),
+        *("ablation", "larger_than_memory", "peers", "engines", "photos"),
+        *("load", "machines", "score"),
         *("default_model", "rounding", "shapes", "arm", "arm_images"),
     }
     assert made - by_hand == set(all_benchmarks.commands("DATA", ["PHOTOS"]))

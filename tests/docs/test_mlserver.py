@@ -119,10 +119,19 @@ def test_answers_are_those_of_the_runtime(
 
 def test_bad_requests_are_one_line_and_the_server_goes_on(post: Post, encoded: str) -> None:
     nothing = base64.b64encode(b"no image").decode()
-    floats = {"inputs": [{"name": "image", "shape": [1], "datatype": "FP32", "data": [0.5]}]}
+    entry = {"name": "image", "shape": [1], "datatype": "BYTES"}
     for body, reason in (
         (_images(encoded, nothing), "image 1: image of 8 bytes: not an image"),
-        (floats, "image is FP32, expected images as BYTES"),
+        (_images("not base64"), "image 0: image of 10 bytes: not an image"),
+        (_images("A" * 100_000_000), "image 0: image of 75000000 bytes: not an image"),
+        (
+            {"inputs": [entry | {"datatype": "FP32", "data": [0.5]}]},
+            "image is FP32, expected images as BYTES",
+        ),
+        ({"inputs": [entry | {"data": [0.5]}]}, "image has no images, expected base64"),
+        ({"inputs": [entry | {"data": [["a"]]}]}, "image has no images, expected base64"),
+        ({"inputs": [entry | {"data": []}]}, "image has no images, expected base64"),
+        ({"inputs": []}, "the request has 0 inputs, expected one"),
     ):
         status, answer = post("/v2/models/photos/infer", body)
         assert status == 400, answer

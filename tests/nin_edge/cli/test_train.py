@@ -157,15 +157,34 @@ def test_a_file_as_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "config", [None, "{", "[]", "{}", '{"format_version": 1, "network": {"blocks": 1}}']
 )
-def test_there_must_be_something_to_resume(
+def test_what_is_no_run_is_not_resumed(
     shapes_folder: Path, tmp_path: Path, config: str | None
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
+    (run / "note.txt").write_text("mine")
     if config is not None:
         (run / "config.json").write_text(config)
     words = "not a run's folder" if config is None else "not a run's configuration"
     failed(invoke(shapes_folder, "-o", run, "--resume"), 1, str(run), words)
+
+
+@pytest.mark.parametrize("found", ["nothing", "an empty folder", "a run without a state"])
+def test_resume_starts_where_there_is_no_state_yet(
+    shapes_folder: Path, tmp_path: Path, found: str
+) -> None:
+    run, options = tmp_path / "run", (*TINY, "--epochs", "1")
+    if found == "an empty folder":
+        run.mkdir()
+    elif found == "a run without a state":  # its process was killed before
+        assert invoke(shapes_folder, *options, "-o", run).exit_code == 0
+        for name in ("state.safetensors", "metrics.csv"):
+            (run / name).unlink()
+    result = invoke(shapes_folder, *options, "-o", run, "--resume")
+    assert result.exit_code == 0, result.output
+    noted = f"{run}: no run to resume, a new one starts" in result.stderr
+    assert noted is (found != "a run without a state")
+    assert {file.name for file in run.iterdir()} == FILES - PICTURES
 
 
 def test_a_run_writes_its_folder_and_says_what_is_next(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks._machines import Machines
 from nin_edge.checkpoint import Checkpoint, DataSource
 from nin_edge.data import Dataset
 from nin_edge.network import NetworkConfig, NiN
@@ -156,3 +164,158 @@ def targets_seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
     monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", spy)
     return seen
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+# Importing torch takes most of a short training's time: one process does it and forks the others,
+# which are then as if started afresh. Like torchrun, it ends all of a machine when one has failed.
+LAUNCHER = """
+import ctypes
+import gc
+import json
+import os
+import runpy
+import signal
+import sys
+import torch._dynamo  # which torch's optimizers import
+import torch.distributed.nn
+import nin_edge.api
+import nin_edge.cli.train
+
+def become(process):
+    log = os.open(process["log"], os.O_CREAT | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if process["namespace"]:
+        network = os.open("/run/netns/" + process["namespace"], os.O_RDONLY)
+        assert ctypes.CDLL(None).setns(network, 0) == 0
+    os.environ.update(process["env"])
+    os.chdir(process["cwd"])
+    sys.argv = process["argv"]
+
+def ended(children, apart):
+    codes = {}
+    while len(codes) < len(children):
+        child, status = os.wait()
+        codes[child] = os.waitstatus_to_exitcode(status)
+        if codes[child] and not apart:
+            for other in set(children) - codes.keys():
+                os.kill(other, signal.SIGTERM)
+    return [codes[child] for child in children]
+
+gc.freeze()  # or every fork would visit, and so copy, all of torch's objects when it ends
+script = None
+for line in sys.stdin:
+    children, processes = [], json.loads(line)
+    for process in processes:
+        child = os.fork()
+        if not child:
+            become(process)
+            script = process["script"]
+            break
+        children.append(child)
+    if script:
+        break
+    print(json.dumps(ended(children, processes[0]["namespace"])), flush=True)
+if script:
+    runpy.run_path(script, run_name="__main__")
+"""
+
+
+def plain_environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How processes ended."""
+
+    codes: list[int]
+    """Exit code of each."""
+    logs: list[str]
+    """What each printed."""
+
+
+Launch = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment of a process with one thread that finds the same packages."""
+    return plain_environment()
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    path = tmp_path_factory.mktemp("launcher") / "launcher.py"
+    path.write_text(LAUNCHER)
+    with subprocess.Popen(
+        [sys.executable, path],
+        env=plain_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def launch_script(launcher: subprocess.Popen[str], tmp_path: Path, shared_cache: Path) -> Launch:
+    """Runs a script in several processes, with the environment that torchrun gives them.
+
+    They share a folder and a cache, or have their own (`apart`), or a network (`Machines`).
+    """
+
+    def run(
+        script: Path,
+        *arguments: str | Path,
+        processes: int = 2,
+        apart: bool = False,
+        network: Machines | None = None,
+    ) -> Ended:
+        orders = []
+        port = free_port()
+        for rank in range(processes):
+            folder = tmp_path / f"machine{rank}" if apart else tmp_path
+            folder.mkdir(exist_ok=True)
+            local = {"RANK": "0", "WORLD_SIZE": "1"} if apart or network else {}
+            ranks = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
+            env = {f"LOCAL_{name}": value for name, value in (ranks | local).items()} | ranks
+            env |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}
+            env |= {"MASTER_PORT": str(port)}
+            if network:
+                env |= {"MASTER_ADDR": network.addresses[0], "GLOO_SOCKET_IFNAME": "eth0"}
+            cache = folder / "cache" if apart else shared_cache
+            orders.append(
+                {
+                    "script": str(script),
+                    "namespace": network.names[rank] if network else "",
+                    "argv": [str(script), *map(str, arguments)],
+                    "cwd": str(folder),
+                    "log": str(folder / f"log{rank}-{port}-{time.monotonic_ns()}"),
+                    "env": {"XDG_CACHE_HOME": str(cache), **(env if processes > 1 else {})},
+                }
+            )
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        launcher.stdin.write(json.dumps(orders) + "\n")
+        launcher.stdin.flush()
+        codes = json.loads(launcher.stdout.readline())
+        return Ended(codes, [Path(order["log"]).read_text() for order in orders])
+
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+    return port

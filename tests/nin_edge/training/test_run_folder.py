@@ -151,16 +151,18 @@ def test_the_table_has_a_row_an_epoch(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_without_its_state_is_started_over_only_if_that_gives_the_same(
-    tmp_path: Path,
-) -> None:
-    folder, plain = RunFolder(tmp_path), replace(CONFIG, init=None)
-    folder.check_resumable(plain)  # stopped before its first state
+def test_a_run_that_has_lost_its_state_is_not_started_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_resumable()  # stopped before its first state
+    folder.write_state(CONFIG, TrainingState(), {})
+    assert not folder.metrics.exists()
+    history = [Epoch(1, 0.5, 0.25, 0.125, 10.0, 2.0)]
+    folder.write_state(CONFIG, TrainingState(history=history), {})
+    assert folder.metrics.exists()
+    folder.check_resumable()
+    folder.state.unlink()
     with pytest.raises(TrainingError, match=r"resumed, its state\.safetensors is missing"):
-        folder.check_resumable(CONFIG)  # the initial weights may be others by now
-    folder.metrics.write_text("epoch\n")
-    with pytest.raises(TrainingError, match=r"resumed, its state\.safetensors is missing"):
-        folder.check_resumable(plain)
+        folder.check_resumable()
 
 
 def test_config_json_is_plain_json(tmp_path: Path) -> None:

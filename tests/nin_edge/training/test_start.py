@@ -9,12 +9,13 @@ import pytest
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.data import Dataset, Location
 from nin_edge.network import NetworkConfig
-from nin_edge.training.errors import SettingError
+from nin_edge.training.errors import SettingError, TrainingError
 from nin_edge.training.recipe import RECIPES
 from nin_edge.training.request import Request
-from nin_edge.training.run_config import Latency
+from nin_edge.training.run_config import Latency, WeightsUsed
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.start import Choices, Start
+from nin_edge.training.state import TrainingState
 from nin_edge.training.workers import Workers
 from nin_edge_runtime import ModelFileError
 
@@ -161,10 +162,30 @@ def test_the_width_for_a_latency_is_searched_for_the_datas_network(shapes: Datas
     assert choices.notes[0].endswith("takes 0.875 ms (target 1 ms)")
 
 
+def test_a_run_without_a_state_starts_from_its_first_weights_if_these_are_the_same(
+    tmp_path: Path, tiny_weights: Path, trained_run: Path
+) -> None:
+    folder, weights = RunFolder(tmp_path / "run"), tmp_path / "weights.safetensors"
+    weights.write_bytes(tiny_weights.read_bytes())
+    checkpoint = Checkpoint.load(weights)
+    used = WeightsUsed(str(weights), checkpoint.fingerprint())
+    config = replace(RunFolder(trained_run).read_config(), init=used, latency=Latency(1.0, 0.9))
+    folder.write_config(config)
+    start = Start.resumed(ask(init=str(weights), latency=1.0), folder)  # the same command again
+    assert start.initial
+    assert start.initial.checkpoint.fingerprint() == used.sha256
+    folder.write_state(config, TrainingState(), {})
+    assert Start.resumed(ask(), folder).initial is None  # the state has them
+    folder.state.unlink()
+    replace(checkpoint, weights={key: x + 1 for key, x in checkpoint.weights.items()}).save(weights)
+    with pytest.raises(TrainingError, match=r"no state\.safetensors yet, .* are others by now"):
+        Start.resumed(ask(), folder)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"latency": 1.0}, r"latency is 1\.0: the run to resume has its width, 0\.05"),
+        ({"latency": 1.0}, r"latency is 1\.0: the run to resume was started with None"),
         ({"epochs": 2}, "epochs is 2: the run to resume was started with 6"),
         ({"width": 1.0}, r"width is 1\.0: the run to resume was started with 0\.05"),
         ({"init": "other"}, "init is other: the run to resume was started with None"),

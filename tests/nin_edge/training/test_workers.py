@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +20,7 @@ import torch
 import nin_edge
 from nin_edge.checkpoint import Checkpoint
 from nin_edge.tensorfile import read_tensors, write_tensors
+from nin_edge.training.errors import WorkersError
 from nin_edge.training.workers import Workers, joined, launched
 from nin_edge_runtime import ProviderError
 
@@ -98,139 +97,16 @@ with joined(torch.device("cpu")) as (workers, device):
         last.save(run / "rank1.safetensors")
 """
 
-# Importing torch takes most of a short training's time: one process does it and forks the others,
-# which are then as if started afresh. Like torchrun, it ends all when one has failed.
-LAUNCHER = """
-import gc
-import json
-import os
-import runpy
-import signal
-import sys
-import torch._dynamo  # which torch's optimizers import
-import torch.distributed.nn
-import nin_edge.api
-import nin_edge.cli.train
 
-def become(process):
-    log = os.open(process["log"], os.O_CREAT | os.O_WRONLY)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.environ.update(process["env"])
-    os.chdir(process["cwd"])
-    sys.argv = process["argv"]
-
-def ended(children):
-    codes = {}
-    while len(codes) < len(children):
-        child, status = os.wait()
-        codes[child] = os.waitstatus_to_exitcode(status)
-        if codes[child]:
-            for other in set(children) - codes.keys():
-                os.kill(other, signal.SIGTERM)
-    return [codes[child] for child in children]
-
-gc.freeze()  # or every fork would visit, and so copy, all of torch's objects when it ends
-script = None
-for line in sys.stdin:
-    children = []
-    for process in json.loads(line):
-        child = os.fork()
-        if not child:
-            become(process)
-            script = process["script"]
-            break
-        children.append(child)
-    if script:
-        break
-    print(json.dumps(ended(children)), flush=True)
-if script:
-    runpy.run_path(script, run_name="__main__")
-"""
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How processes ended."""
-
-    codes: list[int]
-    """Exit code of each."""
-    logs: list[str]
-    """What each printed."""
-
-
-Launch = Callable[..., Ended]
-
-
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    path = tmp_path_factory.mktemp("launcher") / "launcher.py"
-    path.write_text(LAUNCHER)
-    with subprocess.Popen(
-        [sys.executable, path],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+Launch = Callable[..., Any]
 
 
 @pytest.fixture
-def launch(launcher: subprocess.Popen[str], tmp_path: Path, shared_cache: Path) -> Launch:
-    """Runs a script in several processes, with the environment that torchrun gives them."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-
-    def run(
-        *arguments: str | Path, processes: int = 2, script: Path = script, machines: bool = False
-    ) -> Ended:
-        orders = []
-        port = free_port()
-        for rank in range(processes):
-            folder = tmp_path / f"machine{rank}" if machines else tmp_path
-            folder.mkdir(exist_ok=True)
-            local = {"RANK": "0", "WORLD_SIZE": "1"} if machines else {}
-            ranks = {"RANK": str(rank), "WORLD_SIZE": str(processes)}
-            env = {f"LOCAL_{name}": value for name, value in (ranks | local).items()} | ranks
-            env |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost"}
-            env |= {"MASTER_PORT": str(port)}
-            cache = folder / "cache" if machines else shared_cache
-            orders.append(
-                {
-                    "script": str(script),
-                    "argv": [str(script), *map(str, arguments)],
-                    "cwd": str(folder),
-                    "log": str(folder / f"log{time.monotonic_ns()}"),
-                    "env": {"XDG_CACHE_HOME": str(cache), **(env if processes > 1 else {})},
-                }
-            )
-        assert launcher.stdin is not None
-        assert launcher.stdout is not None
-        launcher.stdin.write(json.dumps(orders) + "\n")
-        launcher.stdin.flush()
-        codes = json.loads(launcher.stdout.readline())
-        return Ended(codes, [Path(order["log"]).read_text() for order in orders])
-
-    return run
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port: int = free.getsockname()[1]
-    return port
+def launch(launch_script: Launch, tmp_path: Path) -> Launch:
+    """Runs the script above in several processes."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return lambda *arguments, script=path, **options: launch_script(script, *arguments, **options)
 
 
 def weights(run: Path, name: str) -> Mapping[str, torch.Tensor]:
@@ -260,7 +136,7 @@ def test_two_processes_take_the_steps_of_one(
 def test_two_processes_agree_on_normalised_networks_and_resume_after_a_stop(
     shapes_folder: Path, tmp_path: Path, launch: Launch
 ) -> None:
-    def run(folder: str, fault: str) -> Ended:
+    def run(folder: str, fault: str) -> Any:
         return launch(shapes_folder, shapes_folder, tmp_path / folder, fault, "nin-bn")
 
     assert run("whole", "parts").codes == [0, 0]
@@ -282,7 +158,7 @@ def test_two_machines_train_one_network(
 ) -> None:
     options = ["--preset", "nin", "--size", "16", "--width", "0.05", "--epochs", "2", "-o", "run"]
     arguments = ("train", shapes_folder, *options, "--device", "cpu")
-    ended = launch(*arguments, script=MAIN, machines=True)
+    ended = launch(*arguments, script=MAIN, apart=True)
     assert ended.codes == [0, 0], ended.logs
     # Each has decoded the images, but process 0 writes and speaks for both.
     assert [(tmp_path / f"machine{rank}" / "cache").exists() for rank in (0, 1)] == [True, True]
@@ -297,7 +173,7 @@ def test_two_machines_train_one_network(
     ("fault", "message"),
     [
         ("fail", "the disk of process 1 is on fire"),
-        ("late", r"another process of the training has not answered for 0\.00125 hours"),
+        ("late", "another process of the training has not answered for 4.5 seconds"),
         ("data", "process 1 has other data than process 0"),
         ("classes", "process 1 has other labels than process 0"),
     ],
@@ -339,7 +215,7 @@ def test_processes_that_resume_from_different_states_are_refused(
 
 
 def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
-    shapes_folder: Path, tmp_path: Path, launch: Launch
+    shapes_folder: Path, tmp_path: Path, launch: Launch, environment: dict[str, str]
 ) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     two = ["--standalone", "--nproc-per-node", "2"]  # on a free port
@@ -348,7 +224,7 @@ def test_ctrl_c_saves_and_the_command_it_prints_completes_the_run(
     child = subprocess.Popen(
         [*torchrun, *two, "-m", "nin_edge", "train", str(shapes_folder), *long],
         cwd=tmp_path,
-        env=environment(),
+        env=environment,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -381,6 +257,19 @@ def test_fewer_gpus_than_processes_are_refused_by_all(monkeypatch: pytest.Monkey
     with (
         pytest.raises(ProviderError, match=r"4 processes .* has 3 GPUs: .* --nproc-per-node 3"),
         joined(torch.device("cuda")),
+    ):
+        pass
+
+
+def test_restarts_with_the_addresses_of_ended_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with (
+        pytest.raises(WorkersError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"),
+        joined(torch.device("cpu")),
     ):
         pass
 
