@@ -15,15 +15,13 @@ JS := runtime/js
 .PHONY: demo test js c lint format wheel model figures
 
 # Export the default weights in all precisions, compare the files, label a photo, and draw what the
-# label is based on (demo/cat.png); label it by the weights that know photos, too.
+# label is based on (demo/cat.png).
 demo: $(INSTALLED)
 	$(BIN)/nin-edge export --output demo
 	$(BIN)/nin-edge verify demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge bench --threads 1 --batch 1 --rounds 60 demo/nin-cifar10.fp32.onnx \
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
-	$(BIN)/nin-edge export nin-photo --precision int8 --output demo
-	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-photo.int8.onnx --top-k 5
 	@echo "in the browser: $(BIN)/nin-edge web demo/nin-cifar10.int8.onnx --output demo/page --download"
 
 # One process per core, with one thread each: more threads than cores would halve the speed.

@@ -53,7 +53,7 @@ def rounded(
     learnt = partial(adaptive, iterations=iterations)
     yield f"AdaRound, {iterations:,} iterations", round_checkpoint(exact, images, learnt)
     tuned = train_rounded(exact, images, data, epochs=epochs, rate=rate)
-    yield f"trained rounded, {epochs} epochs", tuned
+    yield "trained rounded", tuned
 
 
 def main() -> None:
