@@ -157,18 +157,18 @@ class ModelSession:
     def _check_probabilities(self, probabilities: NDArray[np.float32]) -> None:
         """Refuse what is no probability distribution; every run pays for it, so it is short.
 
-        The ufuncs' own `reduce` takes half the time of the methods. A NaN makes the smallest value
-        NaN, an infinity the sum of its row.
+        Of ten classes, Python's own sum takes a quarter of NumPy's time. It is NaN where a value
+        is, and infinite where one is.
         """
-        smallest = np.minimum.reduce(probabilities, axis=None)
-        sums = np.add.reduce(probabilities, axis=1).tolist()
-        if smallest >= 0 and min(sums) >= _LOW and max(sums) <= _HIGH:
+        rows = probabilities.tolist()
+        if all(min(row) >= 0 and _LOW <= sum(row) <= _HIGH for row in rows):
             return
-        if np.isnan(smallest):
+        if np.isnan(probabilities).any():
             raise ModelFileError(f"{self.name}: outputs NaN; its weights are broken")
+        sums = list(map(sum, rows))
         raise ModelFileError(
-            f"{self.name}: outputs {smallest:.3g} as the smallest probability and sums of "
-            f"{min(sums):.3g} to {max(sums):.3g}, expected at least 0 and sums of 1"
+            f"{self.name}: outputs {probabilities.min():.3g} as the smallest probability and sums "
+            f"of {min(sums):.3g} to {max(sums):.3g}, expected at least 0 and sums of 1"
         )
 
     def _feed(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
