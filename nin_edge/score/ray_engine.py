@@ -80,7 +80,6 @@ def run_on_ray(job: Job, work: list[tuple[Shard, Path]]) -> None:
     """Score shards in a Ray of this process's own, which ends with it.
 
     Raises:
-        MissingDependencyError: Ray is not installed.
         NinEdgeError: a file cannot be written, or processes died again and again; all other files
             are there in this last case.
     """
@@ -111,9 +110,12 @@ def run_on_ray(job: Job, work: list[tuple[Shard, Path]]) -> None:
         raise NinEdgeError(f"{died[0]}{more}")
 
 
-@contextmanager
-def ray_on_loopback(cpus: int) -> Iterator[Any]:
-    """Ray on this machine, without a dashboard; its files are in a folder that is removed."""
+def import_ray() -> Any:
+    """Ray, which reads its settings when it is imported.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     os.environ.update(_SETTINGS)
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once
     try:
@@ -123,6 +125,13 @@ def ray_on_loopback(cpus: int) -> Iterator[Any]:
         raise MissingDependencyError(
             "--engine ray needs Ray, which is not installed: pip install 'ray[data]' tqdm"
         ) from error
+    return ray
+
+
+@contextmanager
+def ray_on_loopback(cpus: int) -> Iterator[Any]:
+    """Ray on this machine, without a dashboard; its files are in a folder that is removed."""
+    ray = import_ray()
     ending = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.getsignal(number) for number in ending}
     # As Ray itself chooses: names of sockets in deeper folders would be too long.

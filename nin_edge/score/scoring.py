@@ -77,8 +77,12 @@ def score(
         min_score=min_score,
         workers=1 if on_ray else usable_threads(),
     )
-    if not on_ray:
-        job.classify  # noqa: B018  # a provider that is not active ends here, before any file
+    if on_ray:  # what is missing ends here, before any file
+        from nin_edge.score.ray_engine import import_ray, run_on_ray
+
+        import_ray()
+    else:
+        job.classify  # noqa: B018
     about = {
         "model": {"sha256": info.sha256},
         "input": found.to_json(),
@@ -94,8 +98,6 @@ def score(
             if not file.exists()
         ]
         if on_ray and work:
-            from nin_edge.score.ray_engine import run_on_ray
-
             run_on_ray(job, work)
         else:
             _run_here(job, work, len(files), progress)

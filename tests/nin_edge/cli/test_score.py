@@ -118,6 +118,7 @@ def test_missing_packages_are_named_with_their_command(folder: Path, tmp_path: P
     assert (done.returncode, done.stdout) == (1, "")
     expected = "--engine ray needs Ray, which is not installed: pip install 'ray[data]' tqdm"
     assert done.stderr == f"Error: {expected}\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_engines_of_the_help_are_the_librarys() -> None:
