@@ -121,6 +121,7 @@ def test_a_used_folder_and_a_file_are_refused(shapes_folder: Path, tmp_path: Pat
 
 
 def test_what_is_not_a_run_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()  # with nothing in it, training would start a new run
     for call in (
         lambda: api.Run.open(tmp_path),
         lambda: nin_edge.export(tmp_path, tmp_path),

@@ -81,12 +81,13 @@ def test_the_width_is_chosen_and_export_says_what_it_became(
     checkpoint = Checkpoint.load(run / "best.safetensors")
     assert (checkpoint.config.width, checkpoint.latency_target_ms) == (0.1, 500)
 
-    resumed = invoke("train", shapes_folder, "-o", run, "--resume", "--device", "cpu")
-    assert resumed.exit_code == 0, resumed.output
-    assert json.loads((run / "config.json").read_text()) == stored
-    refused = invoke("train", shapes_folder, "-o", run, "--resume", "--latency", "500")
+    for again in ((), ("--latency", "500")):
+        resumed = invoke("train", shapes_folder, "-o", run, "--resume", "--device", "cpu", *again)
+        assert resumed.exit_code == 0, resumed.output
+        assert json.loads((run / "config.json").read_text()) == stored
+    refused = invoke("train", shapes_folder, "-o", run, "--resume", "--latency", "400")
     assert refused.exit_code == 2
-    assert "latency is 500.0: the run to resume has its width, 0.1" in refused.stderr
+    assert "latency is 400.0: the run to resume was started with 500.0" in refused.stderr
 
     options = ("--no-eval", "--precision", "int8", "--precision", "fp32")
     exported = invoke("export", run, *options, "-o", tmp_path / "files")
