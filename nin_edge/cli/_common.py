@@ -52,6 +52,9 @@ provider_option = click.option(
     show_default=True,
     help="Execution provider; auto takes CUDA if it really starts.",
 )
+min_score_option = click.option(
+    "--min-score", type=NumberRange(0, 1), help="Probability below which a label is unknown."
+)
 
 
 def check_file(option: str, path: Path, ending: str) -> None:

@@ -14,8 +14,8 @@ import click
 from nin_edge.cli._common import (
     EXIT_FAILED,
     PATH,
-    NumberRange,
     clear_line,
+    min_score_option,
     model_option,
     printable,
     provider_option,
@@ -39,9 +39,7 @@ _BATCH: Final = 8  # images of one inference, if there are several
     show_default=True,
     help="Classes to print for an image.",
 )
-@click.option(
-    "--min-score", type=NumberRange(0, 1), help="Probability below which a label is unknown."
-)
+@min_score_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
     "--heatmap",

@@ -11,8 +11,8 @@ import click
 from nin_edge.cli._common import (
     EXIT_FAILED,
     PATH,
-    NumberRange,
     clear_line,
+    min_score_option,
     model_option,
     printable,
     provider_option,
@@ -45,9 +45,7 @@ _ENGINES: Final = ("local", "ray")  # those of `nin_edge.score`, which the help 
     show_default=True,
     help="Classes to store for an image.",
 )
-@click.option(
-    "--min-score", type=NumberRange(0, 1), help="Probability below which a label is unknown."
-)
+@min_score_option
 @click.option(
     "--rows",
     type=click.IntRange(1, 1_000_000),

@@ -135,12 +135,7 @@ class TarArchive(_Archive):
 
     def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
         """See `Source.read`."""
-        with self.members() as members:
-            for member, tar in members:
-                file = tar.extractfile(member) if member.name in names else None
-                if file is not None:
-                    self._check_size(member.name, member.size)
-                    yield member.name, file.read()
+        return self._contents(names.__contains__)
 
     def images(self) -> Iterator[tuple[str, bytes]]:
         """Name and bytes of each image by its name, in the archive's order, in one reading of it.
@@ -148,11 +143,18 @@ class TarArchive(_Archive):
         Raises:
             DatasetError: it is damaged from here on, or refused.
         """
+
+        def wanted(name: str) -> bool:
+            return has_image_suffix(name) and not PurePosixPath(name).name.startswith(".")
+
+        return self._contents(wanted)
+
+    def _contents(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each file whose name is wanted, in the archive's order."""
         with self.members() as members:
             for member, tar in members:
-                visible = not PurePosixPath(member.name).name.startswith(".")
-                file = tar.extractfile(member) if has_image_suffix(member.name) else None
-                if file is not None and visible:
+                file = tar.extractfile(member) if wanted(member.name) else None
+                if file is not None:
                     self._check_size(member.name, member.size)
                     yield member.name, file.read()
 
