@@ -198,6 +198,7 @@ def train(
             size, channels = start.input_shape(location.native_shape)
             skip = resume or settings.get("skip_unreadable", False)  # fingerprints are compared
             dataset = _open(location, size, channels, report, skip_unreadable=skip)
+            dataset = start.with_larger(location, dataset, _loading(report))
         if "latency" in settings and not resume:
             start = start.fit_width(search, dataset, location.native_shape, workers)
         choices = start.choose(dataset, location.native_shape, workers.size)
@@ -235,8 +236,7 @@ def export(
 
     Args:
         model: a run, its folder, a checkpoint, or the name of weights that ship.
-        output: folder for NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, NAME.report.html and
-            NAME.report.json.
+        output: folder for NAME.fp32.onnx, .fp16.onnx, .int8.onnx, .report.html and .report.json.
         eval_data: data to measure accuracy and top-1 agreement with PyTorch on. None: a run's own
             data, if they are unchanged in their place. False: no data.
         calibration: data to measure int8's ranges on; the ranges that training recorded if None.

@@ -72,6 +72,8 @@ class Dataset:
     """(path, path) of each test image and a training image that has the same pixels."""
     contradictions: tuple[tuple[str, str], ...] = ()
     """(path, path) of images with the same pixels in different classes."""
+    larger: NDArray[np.uint8] | None = None
+    """(N, L, L, C), the same images at a teacher's larger size; None if no teacher needs them."""
     enlarged: int = 0
     """How many images had fewer than S pixels on a side."""
     splits: tuple[str, ...] = ()

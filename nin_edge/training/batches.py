@@ -67,7 +67,7 @@ class Batches:
         """Prepare to draw batches.
 
         Args:
-            dataset: the images, of the plan's size.
+            dataset: the images; where it has larger ones, they are used.
             recipe: how to augment them.
             plan: how many there are in a batch.
             preprocessing: has the mean colour, which cutout paints.
@@ -75,6 +75,8 @@ class Batches:
             device: where to put the images.
         """
         self._dataset, self._recipe, self._plan = dataset, recipe, plan
+        self._images = dataset.images if dataset.larger is None else dataset.larger
+        self._side = self._images.shape[1]
         self._device, self._rank = device, workers.rank
         self._share = slice(workers.rank, None, workers.size)  # this process's part of a batch
         self._fill = np.round(255 * np.array(preprocessing.mean)).astype(np.uint8)
@@ -89,8 +91,8 @@ class Batches:
             step: the step, counted from 0.
 
         Returns:
-            Pixels, uint8 (N, S, S, C), and targets: int64 (N,) classes, or with CutMix float32
-            (N, K) probabilities.
+            Pixels, uint8 (N, S, S, C) of the data set's size or larger, and targets: int64 (N,)
+            classes, or with CutMix float32 (N, K) probabilities.
         """
         epoch, place = divmod(step, self._plan.steps_per_epoch)
         if epoch != self._epoch:
@@ -112,7 +114,7 @@ class Batches:
 
     def _augmented(self, chosen: NDArray[np.int64], epoch: int, step: int) -> Tensor:
         """Shift, mirror, crop, colour and cut out this process's share of the chosen images."""
-        recipe, size, share = self._recipe, self._plan.size, self._share
+        recipe, size, share = self._recipe, self._side, self._share
         crop = round(recipe.crop * size / _REFERENCE_SIDE)
         hole = round(recipe.cutout * size / _REFERENCE_SIDE)
         # Drawn for the whole batch, so that each image's shift is the same in any number of
@@ -123,7 +125,7 @@ class Batches:
             mirrored = alternating_flip(self._flips[chosen[share]], epoch)
             flip = to_device(mirrored, self._device)
         pixels = augment(
-            to_device(self._dataset.images[chosen[share]], self._device),
+            to_device(self._images[chosen[share]], self._device),
             crop=crop,
             shift=to_device(shifts[share], self._device),
             flip=flip,
@@ -147,7 +149,7 @@ class Batches:
 
     def _mixed(self, pixels: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """CutMix within this process's share: the images, and targets as probabilities (N, K)."""
-        count, size, classes = len(pixels), self._plan.size, len(self._dataset.labels)
+        count, size, classes = len(pixels), self._side, len(self._dataset.labels)
         rng = self._rng(Stream.CUTMIX, step, self._rank)
         partner = to_device(rng.permutation(count), self._device)
         side = random_sides(count, size, self._recipe.cutmix, rng)

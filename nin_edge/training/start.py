@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from nin_edge.checkpoint import DataSource
-from nin_edge.data import OFFICIAL, Dataset, Location
+from nin_edge.data import OFFICIAL, Dataset, DatasetError, Location, Progress, open_dataset
 from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.finetune import Pretrained
@@ -17,7 +17,7 @@ from nin_edge.training.request import Request
 from nin_edge.training.run_config import Latency, RunConfig
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.settings import Settings
-from nin_edge.training.teachers import Teacher, load_teacher, teacher_notes
+from nin_edge.training.teachers import Teacher, load_teacher, teacher_notes, teacher_size
 from nin_edge.training.workers import Workers
 from nin_edge.weights import PHOTO_WEIGHTS
 
@@ -129,6 +129,29 @@ class Start:
         stored = self.stored
         network = stored.network if stored else self.request.network(self.initial, native_shape)
         return network.size, network.channels
+
+    def with_larger(self, location: Location, dataset: Dataset, progress: Progress) -> Dataset:
+        """The data set with images of the largest teacher's size, if the network's are smaller.
+
+        So a teacher sees in photos what its student cannot. The images of an official data set,
+        which are small, show no more at another size.
+
+        Args:
+            location: where the data are.
+            dataset: the data at the network's size.
+            progress: called with how decoding goes.
+
+        Raises:
+            DatasetError: the data changed since they were opened.
+        """
+        largest = max(map(teacher_size, self.teachers), default=0)
+        _, side, _, channels = dataset.images.shape
+        if largest <= side or location.official:
+            return dataset
+        larger = open_dataset(location, size=largest, channels=channels, progress=progress)
+        if larger.names != dataset.names:
+            raise DatasetError(f"{location.path}: the images changed while they were read")
+        return replace(dataset, larger=larger.images)
 
     def fit_width(
         self,

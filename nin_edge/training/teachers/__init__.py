@@ -6,6 +6,7 @@ from nin_edge.training.teachers.ensemble import (
     load_teacher,
     teacher_fingerprint,
     teacher_notes,
+    teacher_size,
     teachers_work,
 )
 from nin_edge.training.teachers.onnx_teacher import OnnxTeacher
@@ -19,5 +20,6 @@ __all__ = [
     "load_teacher",
     "teacher_fingerprint",
     "teacher_notes",
+    "teacher_size",
     "teachers_work",
 ]

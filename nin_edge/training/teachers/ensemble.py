@@ -48,6 +48,11 @@ def teacher_fingerprint(teacher: Teacher) -> str:
     return teacher.checkpoint.fingerprint()
 
 
+def teacher_size(teacher: Teacher) -> int:
+    """Side of the images that it takes, in pixels."""
+    return teacher.size if isinstance(teacher, OnnxTeacher) else teacher.checkpoint.config.size
+
+
 def teacher_notes(
     teacher: Teacher, network: NetworkConfig, labels: tuple[str, ...]
 ) -> tuple[str, ...]:

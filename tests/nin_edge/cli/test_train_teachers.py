@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from torch import Tensor
 
 from nin_edge.cli import main
 from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.teachers import OnnxTeacher
 
 TINY = ("--size", "16", "--width", "0.01", "--set", "batch_size=16", "--device", "cpu")
 
@@ -80,6 +82,28 @@ def test_a_model_of_another_program_teaches_and_the_run_resumes_with_it(
     write_teacher(teacher, weights, {**spec, "labels": ["square", "circle", "triangle"]})
     resumed = invoke(shapes_folder, "-o", run, "--resume")
     failed(resumed, 1, "was trained with different teachers")
+
+
+def test_a_teacher_of_photos_sees_them_at_its_own_size(
+    shapes_folder: Path,
+    tmp_path: Path,
+    write_teacher: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, call = set(), OnnxTeacher.__call__
+
+    def watched(teacher: OnnxTeacher, pixels: Tensor) -> Tensor:
+        seen.add(tuple(pixels.shape[1:]))
+        return call(teacher, pixels)
+
+    monkeypatch.setattr(OnnxTeacher, "__call__", watched)
+    spec = {"mean": 0.5, "std": 0.25, "outputs": "logits"}
+    teacher = write_teacher(tmp_path / "t.onnx", np.eye(3, dtype=np.float32), spec)
+    taught = (shapes_folder, *TINY, "--epochs", "1", "--distill-from", teacher)
+    assert invoke(*taught, "-o", tmp_path / "run").exit_code == 0
+    assert seen == {(24, 24, 3)}  # its student takes 16 x 16
+    assert invoke(*taught, "--size", "32", "-o", tmp_path / "larger").exit_code == 0
+    assert seen == {(24, 24, 3), (32, 32, 3)}
 
 
 def test_a_teacher_of_other_classes_is_refused_by_name(shapes_folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nin_edge.data import Dataset, open_dataset
 from nin_edge.network import NetworkConfig
@@ -99,6 +100,19 @@ def test_a_plain_batch_is_of_the_images_and_their_classes(shapes: Dataset) -> No
     assert (len(pixels), len(targets)) == (160, 160)
     originals = {shapes.images[index].tobytes(): shapes.targets[index] for index in shapes.train}
     assert [originals[image.numpy().tobytes()] for image in pixels] == targets.tolist()
+
+
+def test_batches_are_of_the_larger_images_where_a_teacher_takes_them(shapes: Dataset) -> None:
+    recipe = replace(PLAIN, flip=True, scale=0.5, cutmix=0.5)
+    twice = np.repeat(np.repeat(shapes.images, 2, 1), 2, 2)
+    small, large = (epoch(data, recipe) for data in (shapes, replace(shapes, larger=twice)))
+    side = shapes.images.shape[1]
+    assert large[0].shape[1:] == (2 * side, 2 * side, 3)
+    # The same parts of the same images, but for rounding to pixels.
+    maps = large[0].permute(0, 3, 1, 2).float()
+    halved = functional.avg_pool2d(maps, 2).permute(0, 2, 3, 1)
+    assert (halved - small[0].float()).abs().mean() < 5
+    assert (large[1] - small[1]).abs().max() < 0.2
 
 
 def test_every_other_epoch_mirrors_the_other_images(shapes: Dataset) -> None:
