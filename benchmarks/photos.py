@@ -28,6 +28,8 @@ from typing import Any, Final
 import numpy as np
 
 import nin_edge
+from benchmarks._efficientnet import SIZE as LITE0_SIZE
+from benchmarks._efficientnet import Features, Frozen
 from benchmarks._measure import WARM_UP, timed
 from benchmarks._result import answer, parser
 from nin_edge import predict
@@ -43,6 +45,7 @@ from nin_edge.training.start import Start
 from nin_edge_runtime import Classifier
 from nin_edge_runtime.bench import interleave
 from nin_edge_runtime.golden import golden_image
+from nin_edge_runtime.providers import create_session
 
 BASES: Final = ("nin-photo", "nin-cifar10-half")
 LITE0: Final = "EfficientNet-Lite0, frozen"
@@ -109,6 +112,7 @@ def fine_tuned(
     size, channels = start.input_shape(None)
     dataset = open_dataset(locate(data), size=size, channels=channels)
     dataset = few(dataset, photos, seed, left_out=left_out)
+    dataset = start.with_larger(locate(data), dataset, lambda done, total: None)
     choices = start.choose(dataset, None, 1)
     started = time.perf_counter()
     train(
@@ -130,16 +134,24 @@ def fine_tuned(
     return Trained(round(scores.top1 * scores.count), scores.count, seconds, model)
 
 
-def milliseconds(models: Sequence[Path]) -> list[float]:
-    """Median latency of each file, of one image on one thread."""
+def milliseconds(models: Mapping[str, Path]) -> dict[str, float]:
+    """Median latency of each network's file, of one image on one thread, all in turns.
+
+    That of EfficientNet-Lite0 is without decoding and resizing.
+    """
     runs = {}
-    for model in models:
-        classify = Classifier(model, provider="cpu", threads=1)
-        size = classify.info.preprocessing.size
-        runs[model] = timed(partial(classify, golden_image(0, size, size)), CALLS)
+    for network, model in models.items():
+        if network == LITE0:
+            session, _ = create_session(model.read_bytes(), model.name, provider="cpu", threads=1)
+            image = {"image": np.zeros((1, 3, LITE0_SIZE, LITE0_SIZE), np.float32)}
+            runs[network] = timed(partial(session.run, None, image), CALLS)
+        else:
+            classify = Classifier(model, provider="cpu", threads=1)
+            size = classify.info.preprocessing.size
+            runs[network] = timed(partial(classify, golden_image(0, size, size)), CALLS)
     interleave(runs, lambda done: done < WARM_UP)
     times = interleave(runs, lambda done: done < ROUNDS)
-    return [1e3 * statistics.median(times[model]) for model in models]
+    return {network: 1e3 * statistics.median(times[network]) for network in models}
 
 
 def row_of(data: str, photos: int, network: str, each: Sequence[Trained]) -> dict[str, Any]:
@@ -162,9 +174,7 @@ def row_of(data: str, photos: int, network: str, each: Sequence[Trained]) -> dic
 
 def lite0(data: Path, photos: int, seeds: int, folder: Path) -> Iterator[Trained]:
     """EfficientNet-Lite0's linear layer for each seed; features are computed once."""
-    from benchmarks._efficientnet import SIZE, Features, Frozen
-
-    dataset = open_dataset(locate(data), size=SIZE)
+    dataset = open_dataset(locate(data), size=LITE0_SIZE)
     features = Features.of(dataset)
     for seed in range(seeds):
         chosen = few(dataset, photos, seed)
@@ -177,18 +187,6 @@ def lite0(data: Path, photos: int, seeds: int, folder: Path) -> Iterator[Trained
         yield Trained(
             round(fitted.test.top1 * count), count, fitted.seconds + share * features.seconds, model
         )
-
-
-def lite0_milliseconds(model: Path) -> float:
-    """Median latency of EfficientNet-Lite0's file in fp32, without decoding and resizing."""
-    from benchmarks._efficientnet import SIZE
-    from nin_edge_runtime.providers import create_session
-
-    session, _ = create_session(model.read_bytes(), model.name, provider="cpu", threads=1)
-    image = {"image": np.zeros((1, 3, SIZE, SIZE), np.float32)}
-    run = {0: timed(partial(session.run, None, image), CALLS)}
-    interleave(run, lambda done: done < WARM_UP)
-    return 1e3 * statistics.median(interleave(run, lambda done: done < ROUNDS)[0])
 
 
 def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -244,7 +242,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
         folder = Path(temporary)
         for data in options.data:
-            name = locate(data).name
+            name, own, files = locate(data).name, len(rows), {}
             for photos in options.photos:
                 found: dict[str, list[Trained]] = {}
                 if not (options.without_lite0 or options.left_out):
@@ -259,15 +257,13 @@ def main() -> None:
                         found.setdefault(TAUGHT, []).append(
                             tune(BASES[0], data, photos, seed, run, teacher=teacher)
                         )
-                own = [network for network in found if network != LITE0]
-                times = milliseconds([found[network][0].model for network in own])
-                latency = dict(zip(own, times, strict=True))
-                if LITE0 in found:
-                    latency[LITE0] = lite0_milliseconds(found[LITE0][0].model)
                 for network, each in found.items():
-                    line = row_of(name, photos, network, each)
-                    rows.append(line | {"latency_ms": latency[network]})
+                    files[network] = each[0].model
+                    rows.append(row_of(name, photos, network, each))
                     print(rows[-1], flush=True)
+            latency = milliseconds(files)
+            for row in rows[own:]:
+                row["latency_ms"] = latency[row["network"]]
     answer(
         "photos",
         rows,

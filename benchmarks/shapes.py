@@ -1,12 +1,15 @@
-"""Which shape suits photos? int8 and fp32 latency against accuracy after equal training.
+"""Which shape is worth its time? int8 and fp32 latency against accuracy after equal training.
 
-    python -m benchmarks.shapes DATA [--images 25000] [--epochs 4] [--seeds 1] [--only NAME]...
+    python -m benchmarks.shapes photos DATA [--images 50000] [--epochs 3] [--bf16]
+    python -m benchmarks.shapes cifar DATA [--epochs 12] [--seeds 2] [--bf16] [--only NAME]...
 
 Each candidate is a Network in Network of `nin-bn`'s layers, trained by one recipe on the same
-images. What costs multiply-adds is not what costs time, so all latencies are measured: those of an
-untrained export's full graph, one image, one thread, all files in interleaved rounds, beside
-`nin-cifar10-half` at 32 x 32. DATA is anything that `nin-edge train` takes. The accuracy is that on
-10,000 training images that no candidate trains on; the test split has no part in it.
+images: for photos at 64 x 64, where the ratio of latencies is to `nin-cifar10-half` at 32 x 32, or
+`nin-deep` against `nin-bn` at 32 x 32, at half and quarter width. What costs multiply-adds is not
+what costs time, so all latencies are measured: those of an untrained export's full graph, one
+image, one thread, all files in interleaved rounds. DATA is anything that `nin-edge train` takes.
+The accuracy is that on 10,000 training images that no candidate trains on; the test split has no
+part in it.
 """
 
 from __future__ import annotations
@@ -33,8 +36,6 @@ from nin_edge_runtime.bench import interleave, median_ratio
 
 ROUNDS: Final = 60
 CALLS: Final = 10
-POOLS: Final = ("max", "max", "avg")
-
 HELD_OUT: Final = 10_000
 
 LIKE: Final = NetworkConfig.from_preset("nin-bn", size=64)
@@ -46,7 +47,8 @@ def _shape(*blocks: tuple[int, ...], kernels: tuple[int, ...] = (5, 3, 3, 3)) ->
     return replace(LIKE, blocks=blocks, kernels=kernels, stride=2, pools=pools)
 
 
-CANDIDATES: Final[Mapping[str, NetworkConfig]] = {
+PHOTOS: Final[Mapping[str, NetworkConfig]] = {
+    "`nin-cifar10-half`, 32 x 32": NetworkConfig.from_preset("nin-bn", width=0.5),
     "three blocks": _shape((48, 32, 32), (128, 128, 96), (256, 256, 256), kernels=(5, 3, 3)),
     "four blocks, even": replace(
         _shape((48, 32, 32), (96, 96, 64), (192, 192, 128), (256, 256)), width=1.17
@@ -56,8 +58,26 @@ CANDIDATES: Final[Mapping[str, NetworkConfig]] = {
         (32, 32, 32), (96, 96, 96), (192, 192, 192), (384, 512), kernels=(3, 3, 3, 3)
     ),
     "one 1 x 1 convolution a block": _shape((48, 32), (128, 96), (256, 192), (384,)),
+    "`nin-photo`": NetworkConfig.from_preset("nin-photo"),
+    "`nin-cifar10`, 32 x 32": NetworkConfig.from_preset("nin-bn"),
+    "`nin-photo-large`, 80 x 80": NetworkConfig.from_preset("nin-photo-large"),
 }
-"""Shapes of about the same int8 latency."""
+"""Shapes of about the same int8 latency, and presets; those of another input are not trained."""
+
+GROUPS: Final = {
+    "photos": (64, (PHOTOS,)),
+    "cifar": (
+        32,
+        tuple(
+            {
+                f"`{preset}`, width {width}": NetworkConfig.from_preset(preset, width=width)
+                for preset in ("nin-bn", "nin-deep")
+            }
+            for width in (0.5, 0.25)
+        ),
+    ),
+}
+"""Side of the images, and groups of candidates: ratios of latency are to the first of a group."""
 
 
 def latencies(candidates: Mapping[str, NetworkConfig]) -> dict[tuple[str, str], list[float]]:
@@ -81,50 +101,51 @@ def _split(dataset: Dataset, images: int) -> Dataset:
 def main() -> None:
     """Measure, train and write."""
     arguments = parser(__doc__)
+    arguments.add_argument("group", choices=GROUPS)
     arguments.add_argument("data", type=Path)
-    arguments.add_argument("--images", type=int, default=25_000, help="training images, 0 for all")
-    arguments.add_argument("--epochs", type=int, default=4)
+    arguments.add_argument("--images", type=int, default=0, help="training images, 0 for all")
+    arguments.add_argument("--epochs", type=int, default=3)
     arguments.add_argument("--seeds", type=int, default=1)
-    arguments.add_argument("--only", action="append", choices=CANDIDATES, metavar="NAME")
+    arguments.add_argument("--only", action="append", metavar="NAME")
     arguments.add_argument("--bf16", action="store_true", help="train in bfloat16")
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = arguments.parse_args()
     keep_memory()
-    dataset = _split(open_dataset(locate(options.data), size=64, channels=3), options.images)
-    classes = len(dataset.labels)
-    candidates = {
-        name: replace(config, classes=classes)
-        for name, config in CANDIDATES.items()
-        if name in (options.only or CANDIDATES)
-    }
-    half = {"nin-cifar10-half, 32 x 32": NetworkConfig.from_preset("nin-bn", width=0.5)}
-    seconds = latencies(half | candidates)
-    base = seconds[next(iter(half)), "int8"]
+    size, groups = GROUPS[options.group]
+    dataset = _split(open_dataset(locate(options.data), size=size, channels=3), options.images)
     recipe = Recipe(epochs=options.epochs, bf16=options.bf16)
     rows: list[Row] = []
-    for name, config in {**half, **candidates}.items():
-        own = seconds[name, "int8"]
-        errors = []
-        if name not in half:
-            errors = errors_of(dataset, config, recipe, options.seeds, options.device)
-        rows.append(
-            {
-                "network": name,
-                "parameters": count_parameters(config),
-                "multiply_adds": config.multiply_adds(),
-                "int8_ms": 1e3 * statistics.median(own),
-                "int8_ratio": median_ratio(own, base),
-                "fp32_ms": 1e3 * statistics.median(seconds[name, "fp32"]),
-                "top1": 1 - statistics.mean(errors) if errors else None,
-                "each_seed": [1 - error for error in errors],
-            }
-        )
-        print(rows[-1], flush=True)
+    for group in groups:
+        first = next(iter(group))
+        candidates = {
+            name: replace(config, classes=len(dataset.labels)) if config.size == size else config
+            for name, config in group.items()
+            if name in (first, *(options.only or group))
+        }
+        seconds = latencies(candidates)
+        for name, config in candidates.items():
+            errors = []
+            if config.size == size:
+                errors = errors_of(dataset, config, recipe, options.seeds, options.device)
+            rows.append(
+                {
+                    "network": name,
+                    "parameters": count_parameters(config),
+                    "multiply_adds": config.multiply_adds(),
+                    "int8_ms": 1e3 * statistics.median(seconds[name, "int8"]),
+                    "int8_ratio": median_ratio(seconds[name, "int8"], seconds[first, "int8"]),
+                    "fp32_ms": 1e3 * statistics.median(seconds[name, "fp32"]),
+                    "top1": 1 - statistics.mean(errors) if errors else None,
+                    "each_seed": [1 - error for error in errors],
+                }
+            )
+            print(rows[-1], flush=True)
     budget = (
         f"{ROUNDS} rounds of {CALLS} calls; {dataset.name}: {len(dataset.train):,} training "
         f"images, {options.epochs} epochs, seeds: {options.seeds}"
     )
-    answer("shapes", rows, rounds=budget, packages=("torch", "onnxruntime"), output=options.output)
+    name = "shapes" if options.group == "photos" else f"shapes_{options.group}"
+    answer(name, rows, rounds=budget, packages=("torch", "onnxruntime"), output=options.output)
 
 
 if __name__ == "__main__":

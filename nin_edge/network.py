@@ -226,10 +226,21 @@ _NIN_PHOTO: Final = replace(
     pools=("max", "max", "avg"),
 )
 
+# The same lesson for 32 x 32 pixels: four blocks of 3 x 3 in place of three with 5 x 5, one 1 x 1
+# convolution in each, and the most channels where the maps are small.
+_NIN_DEEP: Final = replace(
+    _NIN_BN,
+    preset="nin-deep",
+    blocks=((144, 112), (288, 224), (416, 416), (448,)),
+    kernels=(3, 3, 3, 3),
+    pools=("max", "max", "avg"),
+)
+
 PRESETS: Final = {
     # The paper's CIFAR network (its figure 2 and the authors' published configuration).
     "nin": NetworkConfig("nin", classes=10),
     "nin-bn": _NIN_BN,
+    "nin-deep": _NIN_DEEP,
     "nin-photo": _NIN_PHOTO,
     "nin-photo-large": replace(
         _NIN_PHOTO,

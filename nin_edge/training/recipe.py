@@ -177,6 +177,7 @@ RECIPES: Final = {
     # steps an epoch than Muon, so smaller batches.
     "nin": Recipe(batch_size=128, learning_rate=0.02, low_resolution=0.0),
     "nin-bn": Recipe(),
+    "nin-deep": Recipe(),
     "nin-photo": Recipe(scale=0.5, colour=0.2, label_smoothing=0.1, low_resolution=0.6),
     "nin-photo-large": Recipe(scale=0.5, colour=0.2, label_smoothing=0.1, low_resolution=0.6),
     "nin-imagenet": Recipe(batch_size=64),
