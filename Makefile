@@ -15,13 +15,15 @@ JS := runtime/js
 .PHONY: demo test js c lint format wheel model figures
 
 # Export the default weights in all precisions, compare the files, label a photo, and draw what the
-# label is based on (demo/cat.png).
+# label is based on (demo/cat.png). Then the same with the weights that know photos (demo/coffee.png).
 demo: $(INSTALLED)
 	$(BIN)/nin-edge export --output demo
 	$(BIN)/nin-edge verify demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge bench --threads 1 --batch 1 --rounds 60 demo/nin-cifar10.fp32.onnx \
 		demo/nin-cifar10.fp16.onnx demo/nin-cifar10.int8.onnx
 	$(BIN)/nin-edge run examples/cat.jpg --model demo/nin-cifar10.int8.onnx --top-k 5 --heatmap demo/cat.png
+	$(BIN)/nin-edge export nin-photo --precision int8 --output demo
+	$(BIN)/nin-edge run examples/coffee.jpg --model demo/nin-photo.int8.onnx --top-k 5 --heatmap demo/coffee.png
 	@echo "in the browser: $(BIN)/nin-edge web demo/nin-cifar10.int8.onnx --output demo/page --download"
 
 # One process per core, with one thread each: more threads than cores would halve the speed.

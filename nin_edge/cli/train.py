@@ -67,8 +67,8 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 )
 @click.option(
     "--preset",
-    help="Train a network from random weights: nin-photo or nin-photo-large, nin-bn (for CIFAR), "
-    "nin (the paper's) or nin-imagenet.",
+    help="Train a network from random weights: nin-photo or nin-photo-large, nin-bn or "
+    "nin-deep (for CIFAR), nin (the paper's) or nin-imagenet.",
 )
 @click.option("--width", type=float, help="Multiplier of the channel counts; 1 if not given.")
 @click.option(

@@ -150,7 +150,8 @@ def test_width_scales_all_channels_but_the_classes(width: float, channels: list[
 @pytest.mark.parametrize("size", [16, 17, 30, 33, 100, 512])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("preset", "reduced"), [("nin-bn", 4), ("nin-photo", 16), ("nin-imagenet", 32)]
+    ("preset", "reduced"),
+    [("nin-bn", 4), ("nin-deep", 8), ("nin-photo", 16), ("nin-imagenet", 32)],
 )
 def test_any_size_and_channel_count_in_range_works(
     preset: str, reduced: int, size: int, channels: int

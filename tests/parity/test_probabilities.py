@@ -167,6 +167,7 @@ def few_golden_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
         ("nin fc", 4, 1, 18, 0.1, None),
         ("nin-bn linear", 4, 3, 32, 0.1, None),
         ("nin-imagenet", 4, 3, 100, 0.1, 0.8),
+        ("nin-deep", 4, 3, 32, 0.1, 1.0),
         ("nin-photo", 4, 3, 64, 0.25, 0.8),
         ("nin-photo-large", 4, 3, 33, 0.17, 5.0),
     ],
