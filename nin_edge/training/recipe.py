@@ -170,7 +170,7 @@ _FINE_TUNING: Final[dict[str, object]] = {
 _OF_FEW: Final[dict[str, object]] = {"learning_rate": 0.1, "low_resolution": 0.0}
 _FEW: Final = 1000  # photos below which the weights are kept closer to those at the start
 _SHOWN: Final = 60_000  # photos, of all epochs: some minutes on two cores
-_FEWEST, _MOST = 10, 40  # epochs
+_FEWEST, _MOST = 10, 120  # epochs
 
 RECIPES: Final = {
     # Without batch normalisation, a learning rate ten times as high diverges; and SGD needs more

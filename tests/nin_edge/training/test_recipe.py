@@ -98,7 +98,7 @@ def test_fine_tuning_on_photos_has_its_own_augmentation_and_epochs(shapes: Datas
     tuned = suited(shapes, fine_tuning=True)
     assert tuned.crop == 0 < tuned.colour
     assert tuned.scale < 1
-    assert tuned.epochs == 40  # the most, for so few
+    assert tuned.epochs == 120  # the most, for so few
     assert tuned.learning_rate < suited(shapes).learning_rate
     assert replace(tuned, epochs=10, **AUGMENTATION, **OF_FEW) == suited(shapes)
     many = replace(shapes, train=np.resize(shapes.train, 3000))
