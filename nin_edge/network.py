@@ -299,7 +299,8 @@ class MlpConv(nn.Sequential):
                 padding=kernel // 2,
                 bias=not normalise,
             )
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if not convolution.weight.is_meta:  # shapes alone; torch would import its compiler
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
             layers.append(convolution)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -44,6 +46,17 @@ SCORES = TrainedScores(
 @pytest.fixture
 def checkpoint(tiny_weights: Path) -> Checkpoint:
     return Checkpoint.load(tiny_weights)
+
+
+def test_loading_does_not_wait_for_torchs_compiler(tiny_weights: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from nin_edge.checkpoint import Checkpoint; "
+        "Checkpoint.load(Path(sys.argv[1])); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_weights], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 @pytest.fixture
