@@ -107,6 +107,17 @@ TABLES: Final[Mapping[str, Table]] = {
         explained="Latency of one image on one thread; the ratio is that of int8 to `nin-bn` of "
         "the same width. Mean top-1 of the seeds, on 10,000 training images that are held out.",
     ),
+    "unseen": Table(
+        "unseen DATA",
+        (
+            ("photos a class", "{photos_a_class}"),
+            ("recipe", "{recipe}"),
+            ("top-1", "{top1:.1%} ({top1_low:.1%} to {top1_high:.1%})"),
+            ("training", "{train_seconds:,.0f} s"),
+        ),
+        explained="Top-1 on 1,000 training images of the ten classes that no training sees, with "
+        "its 95% interval.",
+    ),
     "default_model": Table(
         "default_model FOLDER",
         (

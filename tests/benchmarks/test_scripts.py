@@ -38,6 +38,6 @@ def test_every_table_has_a_script_that_all_runs_or_names() -> None:
     by_hand = {
         *("ablation", "larger_than_memory", "peers", "engines", "photos"),
         *("load", "machines", "score"),
-        *("default_model", "rounding", "shapes", "arm", "arm_images"),
+        *("default_model", "rounding", "shapes", "unseen", "arm", "arm_images"),
     }
     assert made - by_hand == set(all_benchmarks.commands("DATA", ["PHOTOS"]))
