@@ -57,8 +57,15 @@ def open_input(path: Path, *, column: str | None, rows: int) -> Input:
     """
     if not path.exists():
         raise NinEdgeError(f"{path}: no such file or folder, {_EXPECTED}")
-    if not path.is_dir():
-        return _open_file(path, column, rows)
+    found = _open_folder(path, column, rows) if path.is_dir() else _open_file(path, column, rows)
+    if column and found.column is None:
+        raise NinEdgeError(
+            f"{path}: no column {column!r}, expected Parquet files, which have columns"
+        )
+    return found
+
+
+def _open_folder(path: Path, column: str | None, rows: int) -> Input:
     listing = list_folder(path)
     files = [name for name in listing.names if not name.endswith("/")]
     parquet = [name for name in files if name.lower().endswith(_PARQUET)]

@@ -212,7 +212,11 @@ def test_damaged_parquet_files_are_rows_with_an_error(
 
 
 def test_a_column_is_found_or_named(
-    images: Sequence[Path], run: Callable[..., Summary], tmp_path: Path
+    folder: Path,
+    images: Sequence[Path],
+    write_tar: Writer,
+    run: Callable[..., Summary],
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "two.parquet"
     data = [images[0].read_bytes()]
@@ -226,6 +230,10 @@ def test_a_column_is_found_or_named(
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "none.parquet")
     with pytest.raises(NinEdgeError, match="expected one column of images' bytes, found none"):
         run(tmp_path / "none.parquet", out=tmp_path / "other")
+    for other in (folder, write_tar(tmp_path / "a.tar")):
+        with pytest.raises(NinEdgeError, match="no column 'right', expected Parquet files"):
+            run(other, column="right", out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_damaged_tars_keep_what_comes_before(
