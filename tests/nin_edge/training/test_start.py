@@ -233,3 +233,9 @@ def test_the_weights_that_were_not_asked_for_are_noted(shapes: Dataset) -> None:
     start = Start.new(ask()).suited_to(Location(Path("data"), "data", None))
     first, *_ = start.choose(shapes, None, 1).notes
     assert first.startswith("starts from nin-photo, which knows 200 kinds of photos; --init names")
+
+
+def test_images_of_official_data_sets_are_not_enlarged_for_a_teacher(shapes: Dataset) -> None:
+    start = Start.new(ask(distill_from=("nin-photo",)))
+    official = Location(Path("mnist"), "mnist", official="mnist")
+    assert start.with_larger(official, shapes, lambda done, total: None) is shapes
