@@ -82,6 +82,7 @@ def answer(
     rounds: str,
     packages: Sequence[str],
     notes: Sequence[str] = (),
+    results: str = "",
     output: Path | None = None,
 ) -> None:
     """Write a benchmark's JSON file and print its rows and notes.
@@ -92,6 +93,7 @@ def answer(
         rounds: how often it was measured, as a phrase.
         packages: distributions whose versions matter.
         notes: further sentences.
+        results: name of the JSON file, if it is not the script's.
         output: the file; `benchmarks/results/NAME.json` if None.
     """
     commit, dirty = _commit()
@@ -105,7 +107,7 @@ def answer(
         rows=tuple(rows),
         notes=tuple(notes),
     )
-    path = output or RESULTS / f"{name}.json"
+    path = output or RESULTS / f"{results or name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
     print(f"{result.command}: {rounds}")

@@ -35,10 +35,12 @@ class Table:
     """Makes the table's lines from the rows of the file."""
     explained: str = ""
     """What the columns mean, with values of the first row filled in."""
+    results: str = ""
+    """Name of the JSON file, if it is not the benchmark's."""
 
     @property
     def name(self) -> str:
-        """The benchmark's name, which its JSON file has."""
+        """The benchmark's name."""
         return self.script.split()[0]
 
     def markdown(self, result: Result) -> str:

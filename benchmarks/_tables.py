@@ -106,6 +106,7 @@ TABLES: Final[Mapping[str, Table]] = {
         _SHAPES,
         explained="Latency of one image on one thread; the ratio is that of int8 to `nin-bn` of "
         "the same width. Mean top-1 of the seeds, on 10,000 training images that are held out.",
+        results="shapes_cifar",
     ),
     "unseen": Table(
         "unseen DATA",

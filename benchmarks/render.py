@@ -48,7 +48,7 @@ def block(name: str, results: Path = RESULTS) -> str:
         known = ", ".join(sorted({*TABLES, *REFERENCES}))
         raise RenderError(f"no block {name!r}: expected one of {known}")
     table = TABLES[name]
-    path = results / f"{table.name}.json"
+    path = results / f"{table.results or table.name}.json"
     if not path.is_file():
         raise RenderError(f"no results for {name!r}: run python -m benchmarks.{table.script}")
     return table.markdown(read(path))

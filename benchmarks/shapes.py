@@ -144,8 +144,14 @@ def main() -> None:
         f"{ROUNDS} rounds of {CALLS} calls; {dataset.name}: {len(dataset.train):,} training "
         f"images, {options.epochs} epochs, seeds: {options.seeds}"
     )
-    name = "shapes" if options.group == "photos" else f"shapes_{options.group}"
-    answer(name, rows, rounds=budget, packages=("torch", "onnxruntime"), output=options.output)
+    answer(
+        "shapes",
+        rows,
+        rounds=budget,
+        packages=("torch", "onnxruntime"),
+        results="" if options.group == "photos" else f"shapes_{options.group}",
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":
