@@ -14,6 +14,21 @@ _NETWORKS: Final = (
     "on one thread."
 )
 
+_PHOTOS: Final = (
+    ("photos of", "{data}"),
+    ("a class", "{photos_a_class}"),
+    ("starts from", "{network}"),
+    ("test top-1", "{top1:.1%} ({top1_low:.1%} to {top1_high:.1%})"),
+    ("an image", "{latency_ms:.2f} ms"),
+    ("file", "{bytes_k:,.0f} kB"),
+    ("training", "{train_seconds:,.0f} s"),
+)
+_SEEDS: Final = (
+    "Mean accuracy of the seeds on {test_images:,} test images, with the 95% interval of one "
+    "seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: fp32, without "
+    "resizing), one thread."
+)
+
 _SHAPES: Final = (
     ("network", "{network}"),
     ("parameters", "{parameters:,}"),
@@ -80,21 +95,8 @@ TABLES: Final[Mapping[str, Table]] = {
         explained="Differences from the Python runtime, which crops and resizes with Pillow; all "
         "engines get the same pixels.",
     ),
-    "photos": Table(
-        "photos DATA...",
-        (
-            ("photos of", "{data}"),
-            ("a class", "{photos_a_class}"),
-            ("starts from", "{network}"),
-            ("test top-1", "{top1:.1%} ({top1_low:.1%} to {top1_high:.1%})"),
-            ("an image", "{latency_ms:.2f} ms"),
-            ("file", "{bytes_k:,.0f} kB"),
-            ("training", "{train_seconds:,.0f} s"),
-        ),
-        explained="Mean accuracy of the seeds on {test_images:,} test images, with the 95% "
-        "interval of one seed's. Latency of the file that was scored, int8 (EfficientNet-Lite0: "
-        "fp32, without resizing), one thread.",
-    ),
+    "photos": Table("photos DATA...", _PHOTOS, explained=_SEEDS),
+    "photos_taught": Table("photos DATA...", _PHOTOS, explained=_SEEDS, results="photos_taught"),
     "shapes": Table(
         "shapes photos DATA",
         _SHAPES,

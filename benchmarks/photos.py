@@ -269,6 +269,7 @@ def main() -> None:
         rows,
         rounds=f"{options.seeds} seeds; latency: {ROUNDS} rounds of {CALLS} calls",
         packages=("torch", "onnxruntime"),
+        results="photos_taught" if options.teacher else "",
         output=options.output,
     )
     if options.plot:
