@@ -112,6 +112,9 @@ def main() -> None:
     options = arguments.parse_args()
     keep_memory()
     size, groups = GROUPS[options.group]
+    known = [name for group in groups for name in group]
+    if unknown := set(options.only or ()) - set(known):
+        arguments.error(f"--only: no {min(unknown)}, expected one of {'; '.join(known)}")
     dataset = _split(open_dataset(locate(options.data), size=size, channels=3), options.images)
     recipe = Recipe(epochs=options.epochs, bf16=options.bf16)
     rows: list[Row] = []

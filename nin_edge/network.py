@@ -214,7 +214,7 @@ def count_parameters(config: NetworkConfig) -> int:
 _NIN_BN: Final = NetworkConfig("nin-bn", classes=10, batch_norm=True, last_relu=False, dropout=0.0)
 
 # For photos on small processors. Large maps cost more time than their multiply-adds say, so the
-# first stride is 2 and most channels come last (`python -m benchmarks.shapes`).
+# first stride is 2 and most channels come last (`python -m benchmarks.shapes photos`).
 _NIN_PHOTO: Final = replace(
     _NIN_BN,
     preset="nin-photo",
