@@ -17,7 +17,13 @@ from nin_edge.training.request import Request
 from nin_edge.training.run_config import Latency, RunConfig
 from nin_edge.training.run_folder import RunFolder
 from nin_edge.training.settings import Settings
-from nin_edge.training.teachers import Teacher, load_teacher, teacher_notes, teacher_size
+from nin_edge.training.teachers import (
+    Teacher,
+    check_teacher,
+    load_teacher,
+    teacher_notes,
+    teacher_size,
+)
 from nin_edge.training.workers import Workers
 from nin_edge.weights import PHOTO_WEIGHTS
 
@@ -142,12 +148,15 @@ class Start:
             progress: called with how decoding goes.
 
         Raises:
+            ModelFileError: a teacher has other classes or channels.
             DatasetError: the data changed since they were opened.
         """
         largest = max(map(teacher_size, self.teachers), default=0)
         _, side, _, channels = dataset.images.shape
         if largest <= side or location.official:
             return dataset
+        for teacher in self.teachers:  # before the images are decoded once more
+            check_teacher(teacher, dataset.labels, channels)
         larger = open_dataset(location, size=largest, channels=channels, progress=progress)
         if larger.names != dataset.names:
             raise DatasetError(f"{location.path}: the images changed while they were read")

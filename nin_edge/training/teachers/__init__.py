@@ -3,6 +3,7 @@
 from nin_edge.training.teachers.ensemble import (
     Teacher,
     Teachers,
+    check_teacher,
     load_teacher,
     teacher_fingerprint,
     teacher_notes,
@@ -17,6 +18,7 @@ __all__ = [
     "Teacher",
     "TeacherSpec",
     "Teachers",
+    "check_teacher",
     "load_teacher",
     "teacher_fingerprint",
     "teacher_notes",

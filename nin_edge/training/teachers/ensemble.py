@@ -53,6 +53,40 @@ def teacher_size(teacher: Teacher) -> int:
     return teacher.size if isinstance(teacher, OnnxTeacher) else teacher.checkpoint.config.size
 
 
+def check_teacher(teacher: Teacher, labels: tuple[str, ...], channels: int) -> None:
+    """Check that a teacher knows what its student is to learn.
+
+    Args:
+        teacher: the teacher.
+        labels: the student's classes; a checkpoint has them in the same order.
+        channels: channels of the student's input.
+
+    Raises:
+        ModelFileError: its classes or channels are others; the message names both.
+    """
+    if isinstance(teacher, OnnxTeacher):
+        own, own_channels = teacher.labels, teacher.channels
+        if own is None and teacher.outputs != len(labels):
+            raise ModelFileError(
+                f"{teacher.name}: a teacher with {teacher.outputs} outputs, expected one for each "
+                f"class of the data: {list_some(labels)}"
+            )
+        same, order = own is None or sorted(own) == sorted(labels), ""
+    else:
+        own, own_channels = teacher.checkpoint.labels, teacher.checkpoint.config.channels
+        same, order = own == labels, " in their order"
+    if own and not same:
+        raise ModelFileError(
+            f"{teacher.name}: a teacher of the classes {list_some(own)}, "
+            f"expected those of the data{order}: {list_some(labels)}"
+        )
+    if own_channels != channels:
+        raise ModelFileError(
+            f"{teacher.name}: a teacher with {own_channels} channels, expected the student's "
+            f"{channels}"
+        )
+
+
 def teacher_notes(
     teacher: Teacher, network: NetworkConfig, labels: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -139,10 +173,12 @@ class Teachers:
             ModelFileError: a teacher's classes or channels are not the student's; the message names
                 both.
         """
+        for teacher in teachers:
+            check_teacher(teacher, labels, channels)
         self._teachers: list[_LogProbabilities] = [
-            _checked_model(teacher, labels, channels)
+            _in_order(teacher, labels)
             if isinstance(teacher, OnnxTeacher)
-            else _checked_network(teacher, labels, channels, device, compiled=compiled)
+            else _network(teacher, device, compiled=compiled)
             for teacher in teachers
         ]
 
@@ -153,21 +189,11 @@ class Teachers:
         return each.logsumexp(0) - math.log(len(each))  # (teachers, N, K) -> (N, K)
 
 
-def _checked_network(
-    teacher: Pretrained,
-    labels: tuple[str, ...],
-    channels: int,
-    device: torch.device | str,
-    *,
-    compiled: bool,
+def _network(
+    teacher: Pretrained, device: torch.device | str, *, compiled: bool
 ) -> _LogProbabilities:
-    """A checkpoint's predictions, once it has the student's classes and channels."""
+    """A checkpoint's predictions."""
     checkpoint = teacher.checkpoint
-    if checkpoint.labels != labels:
-        raise ModelFileError(
-            _other_classes(teacher.name, checkpoint.labels, labels, " in their order")
-        )
-    _check_channels(teacher.name, checkpoint.config.channels, channels)
     network = checkpoint.network().requires_grad_(False)
     fold_batch_norm(network)
     network = network.to(device)
@@ -185,36 +211,10 @@ def _checked_network(
     return predict
 
 
-def _checked_model(
-    teacher: OnnxTeacher, labels: tuple[str, ...], channels: int
-) -> _LogProbabilities:
+def _in_order(teacher: OnnxTeacher, labels: tuple[str, ...]) -> _LogProbabilities:
     """A model file's predictions in the order of the student's classes."""
-    _check_channels(teacher.name, teacher.channels, channels)
     own = teacher.labels
     if own is None:
-        if teacher.outputs != len(labels):
-            raise ModelFileError(
-                f"{teacher.name}: a teacher with {teacher.outputs} outputs, expected one for each "
-                f"class of the data: {list_some(labels)}"
-            )
         return teacher
-    if sorted(own) != sorted(labels):
-        raise ModelFileError(_other_classes(teacher.name, own, labels))
     order = torch.tensor([own.index(label) for label in labels])
     return lambda pixels: teacher(pixels)[:, order.to(pixels.device)]
-
-
-def _other_classes(
-    name: str, own: tuple[str, ...], labels: tuple[str, ...], order: str = ""
-) -> str:
-    return (
-        f"{name}: a teacher of the classes {list_some(own)}, "
-        f"expected those of the data{order}: {list_some(labels)}"
-    )
-
-
-def _check_channels(name: str, own: int, channels: int) -> None:
-    if own != channels:
-        raise ModelFileError(
-            f"{name}: a teacher with {own} channels, expected the student's {channels}"
-        )

@@ -239,3 +239,12 @@ def test_images_of_official_data_sets_are_not_enlarged_for_a_teacher(shapes: Dat
     start = Start.new(ask(distill_from=("nin-photo",)))
     official = Location(Path("mnist"), "mnist", official="mnist")
     assert start.with_larger(official, shapes, lambda done, total: None) is shapes
+
+
+def test_a_teacher_of_other_classes_is_refused_before_images_are_decoded_for_it(
+    shapes: Dataset,
+) -> None:
+    start = Start.new(ask(distill_from=("nin-photo",)))
+    missing = Location(Path("missing"), "missing", None)
+    with pytest.raises(ModelFileError, match=r"nin-photo: a teacher of the classes .*, expected"):
+        start.with_larger(missing, shapes, lambda done, total: None)
