@@ -9,6 +9,8 @@ frozen, under a new linear layer is what TFLite Model Maker does by default; it 
 of photos-requirements.txt. Latency is that of the very files that are scored: int8 (fp32 for
 EfficientNet-Lite0), full graph, one image, one thread. The test split is scored once a seed; each
 seed draws other photos and other weights. `--teacher` adds nin-photo taught by EfficientNet-Lite0.
+The answer is `photos_NAMES.json`, for the names of the data sets.
+
 To choose the defaults, `--left-out` scores on the training photos that were not drawn, in place of
 the test split, and `--set` tries another value of the recipe.
 """
@@ -239,10 +241,11 @@ def main() -> None:
     settings = dict(map(parse_setting, options.set))
     tune = partial(fine_tuned, left_out=options.left_out, settings=settings)
     rows: list[dict[str, Any]] = []
+    names = [locate(data).name for data in options.data]
     with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
         folder = Path(temporary)
-        for data in options.data:
-            name, own, files = locate(data).name, len(rows), {}
+        for data, name in zip(options.data, names, strict=True):
+            own, files = len(rows), {}
             for photos in options.photos:
                 found: dict[str, list[Trained]] = {}
                 if not (options.without_lite0 or options.left_out):
@@ -269,7 +272,7 @@ def main() -> None:
         rows,
         rounds=f"{options.seeds} seeds; latency: {ROUNDS} rounds of {CALLS} calls",
         packages=("torch", "onnxruntime"),
-        results="photos_taught" if options.teacher else "",
+        results="_".join(["photos", *names, *(["taught"] if options.teacher else [])]),
         output=options.output,
     )
     if options.plot:
