@@ -9,7 +9,7 @@ frozen, under a new linear layer is what TFLite Model Maker does by default; it 
 of photos-requirements.txt. Latency is that of the very files that are scored: int8 (fp32 for
 EfficientNet-Lite0), full graph, one image, one thread. The test split is scored once a seed; each
 seed draws other photos and other weights. `--teacher` adds nin-photo taught by EfficientNet-Lite0.
-The answer is `photos_NAMES.json`, for the names of the data sets.
+The answer is `photos_NAMES.json`, for the names of the data sets; `--plot` draws all such answers.
 
 To choose the defaults, `--left-out` scores on the training photos that were not drawn, in place of
 the test split, and `--set` tries another value of the recipe.
@@ -33,7 +33,7 @@ import nin_edge
 from benchmarks._efficientnet import SIZE as LITE0_SIZE
 from benchmarks._efficientnet import Features, Frozen
 from benchmarks._measure import WARM_UP, timed
-from benchmarks._result import answer, parser
+from benchmarks._result import RESULTS, answer, parser, read
 from nin_edge import predict
 from nin_edge.data import Dataset, locate, open_dataset
 from nin_edge.kernels import budgeted_threads
@@ -191,12 +191,14 @@ def lite0(data: Path, photos: int, seeds: int, folder: Path) -> Iterator[Trained
         )
 
 
-def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Draw the accuracy with all photos, or most of them, against the latency."""
+def plot(path: Path) -> None:
+    """Draw the accuracy with all photos, or most of them, against the latency: of each answer."""
     from matplotlib.figure import Figure
 
     from nin_edge.plots import COLOURS, to_png
 
+    answers = [file for file in sorted(RESULTS.glob("photos_*.json")) if "taught" not in file.stem]
+    rows: list[Mapping[str, Any]] = [row for file in answers for row in read(file).rows]
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(3.6 * len(names), 3), dpi=120, layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
@@ -276,7 +278,7 @@ def main() -> None:
         output=options.output,
     )
     if options.plot:
-        plot(options.plot, rows)
+        plot(options.plot)
 
 
 if __name__ == "__main__":

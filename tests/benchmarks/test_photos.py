@@ -1,11 +1,15 @@
-"""Which photos the comparison of fine-tunings trains on, and scores on."""
+"""Which photos the comparison of fine-tunings trains on and scores on, and its picture."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.photos import few
+from benchmarks._result import RESULTS
+from benchmarks.photos import few, plot
 from nin_edge.data import Dataset
 
 
@@ -47,3 +51,10 @@ def test_seeds_draw_other_photos_and_zero_takes_all(shapes: Dataset) -> None:
     assert not np.array_equal(first.train, second.train)
     np.testing.assert_array_equal(first.train, few(shapes, 10, 0).train)
     assert few(shapes, 0, 0) is shapes
+
+
+def test_the_picture_has_a_part_for_each_data_set_without_teachers(tmp_path: Path) -> None:
+    sets = [file for file in RESULTS.glob("photos_*.json") if "taught" not in file.name]
+    plot(tmp_path / "photos.png")
+    with Image.open(tmp_path / "photos.png") as picture:
+        assert picture.size == (432 * len(sets), 360)
