@@ -120,7 +120,7 @@ TABLES: Final[Mapping[str, Table]] = {
             ("top-1", "{top1:.1%} ({top1_low:.1%} to {top1_high:.1%})"),
             ("training", "{train_seconds:,.0f} s"),
         ),
-        explained="Top-1 on 1,000 images of the ten classes that no training sees.",
+        explained="Top-1 on 1,000 unseen images of the ten classes, with its 95% interval.",
     ),
     "default_model": Table(
         "default_model FOLDER",
