@@ -9,7 +9,7 @@ frozen, under a new linear layer is what TFLite Model Maker does by default; it 
 of photos-requirements.txt. Latency is that of the very files that are scored: int8 (fp32 for
 EfficientNet-Lite0), full graph, one image, one thread. The test split is scored once a seed; each
 seed draws other photos and other weights. `--teacher` adds nin-photo taught by EfficientNet-Lite0.
-The answer is `photos_NAMES.json`, for the names of the data sets; `--plot` draws all such answers.
+Each data set has an answer of its own, `photos_NAME.json`; `--plot` draws all such answers.
 
 To choose the defaults, `--left-out` scores on the training photos that were not drawn, in place of
 the test split, and `--set` tries another value of the recipe.
@@ -21,6 +21,7 @@ import logging
 import statistics
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -174,10 +175,10 @@ def row_of(data: str, photos: int, network: str, each: Sequence[Trained]) -> dic
     }
 
 
-def lite0(data: Path, photos: int, seeds: int, folder: Path) -> Iterator[Trained]:
-    """EfficientNet-Lite0's linear layer for each seed; features are computed once."""
-    dataset = open_dataset(locate(data), size=LITE0_SIZE)
-    features = Features.of(dataset)
+def lite0(
+    dataset: Dataset, features: Features, photos: int, *, seeds: int, folder: Path
+) -> Iterator[Trained]:
+    """EfficientNet-Lite0's linear layer for each seed."""
     for seed in range(seeds):
         chosen = few(dataset, photos, seed)
         fitted = Frozen.fit(chosen, features)
@@ -228,6 +229,44 @@ def plot(path: Path) -> None:
     path.write_bytes(to_png(figure))
 
 
+def table(data: Path, options: Namespace, folder: Path) -> list[dict[str, Any]]:
+    """All lines of a data set.
+
+    Args:
+        data: the data set.
+        options: those of the command line.
+        folder: where to train.
+    """
+    settings = dict(map(parse_setting, options.set))
+    tune = partial(fine_tuned, left_out=options.left_out, settings=settings)
+    name = locate(data).name
+    frozen = None
+    if not (options.without_lite0 or options.left_out):
+        dataset = open_dataset(locate(data), size=LITE0_SIZE)
+        features = Features.of(dataset)
+        frozen = partial(lite0, dataset, features, seeds=options.seeds, folder=folder)
+    rows: list[dict[str, Any]] = []
+    files: dict[str, Path] = {}
+    for photos in options.photos:
+        found = {LITE0: list(frozen(photos))} if frozen else {}
+        for seed in range(options.seeds):
+            for base in options.base or BASES:
+                run = folder / f"{name}-{photos}-{base}-{seed}"
+                found.setdefault(base, []).append(tune(base, data, photos, seed, run))
+            if options.teacher:
+                run = folder / f"{name}-{photos}-taught-{seed}"
+                teacher = found[LITE0][seed].model
+                found.setdefault(TAUGHT, []).append(
+                    tune(BASES[0], data, photos, seed, run, teacher=teacher)
+                )
+        for network, each in found.items():
+            files[network] = each[0].model
+            rows.append(row_of(name, photos, network, each))
+            print(rows[-1], flush=True)
+    latency = milliseconds(files)
+    return [row | {"latency_ms": latency[row["network"]]} for row in rows]
+
+
 def main() -> None:
     """Train, measure, write and draw."""
     arguments = parser(__doc__)
@@ -241,45 +280,21 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments.add_argument("--plot", type=Path)
     options = arguments.parse_args()
+    if options.output and len(options.data) > 1:
+        arguments.error("--output takes one data set: each has an answer of its own")
     logging.getLogger("nin_edge").setLevel(logging.ERROR)
     keep_memory()
-    settings = dict(map(parse_setting, options.set))
-    tune = partial(fine_tuned, left_out=options.left_out, settings=settings)
-    rows: list[dict[str, Any]] = []
-    names = [locate(data).name for data in options.data]
-    with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
-        folder = Path(temporary)
-        for data, name in zip(options.data, names, strict=True):
-            own, files = len(rows), {}
-            for photos in options.photos:
-                found: dict[str, list[Trained]] = {}
-                if not (options.without_lite0 or options.left_out):
-                    found[LITE0] = list(lite0(data, photos, options.seeds, folder))
-                for seed in range(options.seeds):
-                    for base in options.base or BASES:
-                        run = folder / f"{name}-{photos}-{base}-{seed}"
-                        found.setdefault(base, []).append(tune(base, data, photos, seed, run))
-                    if options.teacher:
-                        run = folder / f"{name}-{photos}-taught-{seed}"
-                        teacher = found[LITE0][seed].model
-                        found.setdefault(TAUGHT, []).append(
-                            tune(BASES[0], data, photos, seed, run, teacher=teacher)
-                        )
-                for network, each in found.items():
-                    files[network] = each[0].model
-                    rows.append(row_of(name, photos, network, each))
-                    print(rows[-1], flush=True)
-            latency = milliseconds(files)
-            for row in rows[own:]:
-                row["latency_ms"] = latency[row["network"]]
-    answer(
-        "photos",
-        rows,
-        rounds=f"{options.seeds} seeds; latency: {ROUNDS} rounds of {CALLS} calls",
-        packages=("torch", "onnxruntime"),
-        results="_".join(["photos", *names, *(["taught"] if options.teacher else [])]),
-        output=options.output,
-    )
+    for data in options.data:
+        with tempfile.TemporaryDirectory() as temporary, budgeted_threads():
+            rows = table(data, options, Path(temporary))
+        answer(
+            "photos",
+            rows,
+            rounds=f"{options.seeds} seeds; latency: {ROUNDS} rounds of {CALLS} calls",
+            packages=("torch", "onnxruntime"),
+            results=f"photos_{locate(data).name}{'_taught' if options.teacher else ''}",
+            output=options.output,
+        )
     if options.plot:
         plot(options.plot)
 

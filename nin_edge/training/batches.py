@@ -113,7 +113,7 @@ class Batches:
         )
 
     def _augmented(self, chosen: NDArray[np.int64], epoch: int, step: int) -> Tensor:
-        """Shift, mirror, crop, colour and cut out this process's share of the chosen images."""
+        """Shift, mirror, enlarge, colour and cut out this process's share of the chosen images."""
         recipe, size, share = self._recipe, self._side, self._share
         crop = round(recipe.crop * size / _REFERENCE_SIDE)
         hole = round(recipe.cutout * size / _REFERENCE_SIDE)
@@ -130,7 +130,7 @@ class Batches:
             shift=to_device(shifts[share], self._device),
             flip=flip,
         )
-        if recipe.scale < 1:
+        if recipe.scale < 1 and step < self._plan.steps - self._plan.whole_image_steps:
             boxes = random_boxes(len(chosen), recipe.scale, self._rng(Stream.SCALE, step))
             pixels = resized_crop(pixels, boxes=to_device(boxes[share], self._device))
         if recipe.colour:

@@ -23,6 +23,8 @@ class Plan:
     """Steps of all epochs."""
     low_resolution_steps: int
     """How many of these, from the first, are at low resolution."""
+    whole_image_steps: int
+    """How many of these, to the last, see whole images, not random parts."""
     size: int
     """Side of the images at full resolution, in pixels."""
 
@@ -51,7 +53,15 @@ class Plan:
         steps = recipe.epochs * steps_per_epoch
         # A fully connected head takes maps of one size.
         low_resolution = recipe.low_resolution if network.head == "gap" else 0.0
-        return cls(batch_size, steps_per_epoch, steps, round(low_resolution * steps), network.size)
+        low_resolution_steps = round(low_resolution * steps)
+        return cls(
+            batch_size,
+            steps_per_epoch,
+            steps,
+            low_resolution_steps=low_resolution_steps,
+            whole_image_steps=round(recipe.whole_images * (steps - low_resolution_steps)),
+            size=network.size,
+        )
 
     def side(self, step: int) -> int:
         """Side of the images in a step, in pixels."""

@@ -29,6 +29,7 @@ RANGES: Final = {
     "low_resolution": (0, 1),
     "crop": (0, 16),
     "scale": (0.05, 1),
+    "whole_images": (0, 1),
     "colour": (0, 0.9),
     "cutout": (0, 32),
     "cutmix": (0, 1),
@@ -75,6 +76,8 @@ class Recipe:
     """Largest random shift of an image, in pixels per 32 of its side."""
     scale: float = 1.0
     """Smallest area of a random part of each image that is enlarged to its side; 1: none is."""
+    whole_images: float = 0.0
+    """Fraction of full-resolution steps, to the last, with whole images, as devices see them."""
     colour: float = 0.0
     """Largest relative change of each image's brightness, contrast and saturation."""
     cutout: int = 0
@@ -165,6 +168,9 @@ class Recipe:
 _FINE_TUNING: Final[dict[str, object]] = {
     "crop": 0,
     "scale": 0.5,
+    # A random part shows things larger than the whole image that a device sees; the last steps
+    # make up for it (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+    "whole_images": 0.4,
     "colour": 0.2,
 }
 _OF_FEW: Final[dict[str, object]] = {"learning_rate": 0.1, "low_resolution": 0.0}

@@ -28,6 +28,7 @@ class Settings(TypedDict, total=False):
     low_resolution: float
     crop: int
     scale: float
+    whole_images: float
     colour: float
     cutout: int
     cutmix: float

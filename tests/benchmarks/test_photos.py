@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks._result import RESULTS
-from benchmarks.photos import few, plot
+from benchmarks.photos import few, main, plot
 from nin_edge.data import Dataset
 
 
@@ -58,3 +58,12 @@ def test_the_picture_has_a_part_for_each_data_set_without_teachers(tmp_path: Pat
     plot(tmp_path / "photos.png")
     with Image.open(tmp_path / "photos.png") as picture:
         assert picture.size == (432 * len(sets), 360)
+
+
+def test_one_output_is_no_place_for_two_data_sets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["photos", "a.tar", "b.tar", "--output", "both.json"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--output takes one data set" in capsys.readouterr().err

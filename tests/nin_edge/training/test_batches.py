@@ -115,6 +115,17 @@ def test_batches_are_of_the_larger_images_where_a_teacher_takes_them(shapes: Dat
     assert (large[1] - small[1]).abs().max() < 0.2
 
 
+def test_the_last_steps_see_whole_images(shapes: Dataset) -> None:
+    made = batches(shapes, replace(PLAIN, scale=0.5, whole_images=0.25))
+    originals = {image.tobytes() for image in shapes.images}
+    whole = [
+        sum(image.numpy().tobytes() in originals for image in made.get(step)[0])
+        for step in range(40)
+    ]
+    assert whole[30:] == [PLAIN.batch_size] * 10
+    assert sum(whole[:30]) == 0
+
+
 def test_every_other_epoch_mirrors_the_other_images(shapes: Dataset) -> None:
     made, plain = batches(shapes, replace(PLAIN, flip=True)), batches(shapes, PLAIN)
     mirrored: list[set[bytes]] = [set(), set()]

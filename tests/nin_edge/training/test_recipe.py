@@ -74,7 +74,7 @@ def test_classes_are_unequal_from_one_and_a_half(counts: tuple[int, int], unequa
 
 
 OF_FEW = {"learning_rate": 0.2, "low_resolution": 0.5}
-AUGMENTATION = {"crop": 2, "scale": 1.0, "colour": 0.0}
+AUGMENTATION = {"crop": 2, "scale": 1.0, "whole_images": 0.0, "colour": 0.0}
 
 
 def suited(dataset: Dataset, preset: str = "nin-bn", **options: Any) -> Recipe:
@@ -98,6 +98,7 @@ def test_fine_tuning_on_photos_has_its_own_augmentation_and_epochs(shapes: Datas
     tuned = suited(shapes, fine_tuning=True)
     assert tuned.crop == 0 < tuned.colour
     assert tuned.scale < 1
+    assert tuned.whole_images > 0
     assert tuned.epochs == 120  # the most, for so few
     assert tuned.learning_rate < suited(shapes).learning_rate
     assert replace(tuned, epochs=10, **AUGMENTATION, **OF_FEW) == suited(shapes)
