@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from PIL import Image
 
 from nin_edge_runtime.golden import golden_image
@@ -27,6 +28,23 @@ def folder(tmp_path: Path) -> Path:
     for name, seed in (("a.png", 1), ("b.jpg", 2), ("inside/a.png", 3)):
         Image.fromarray(golden_image(seed, 60, 80)).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def failed() -> Callable[..., None]:
+    """A check of a command: it failed, with one clear line and nothing on stdout."""
+
+    def check(result: Result, code: int, *words: str) -> None:
+        assert result.exit_code == code, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert result.stdout == ""
+        errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(errors) == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        for word in words:
+            assert word in errors[0]
+
+    return check
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,6 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["bench", *map(str, arguments)])
-
-
-def failed(result: Result, code: int, *words: str) -> None:
-    """The command failed with this exit code and one clear line, without a table."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in errors[0]
 
 
 def tables(result: Result) -> list[list[list[str]]]:
@@ -130,13 +120,13 @@ def test_left_out_batches_are_named(tiny_model: Path, monkeypatch: pytest.Monkey
     ],
     ids=" ".join,
 )
-def test_wrong_usage_exits_with_2(options: list[str]) -> None:
+def test_wrong_usage_exits_with_2(options: list[str], failed: Callable[..., None]) -> None:
     failed(run(*options), 2)
 
 
 @pytest.mark.parametrize("model", ["missing", "text", "checkpoint", "folder"])
 def test_unreadable_model_is_named(
-    model: str, tiny_model: Path, tiny_weights: Path, tmp_path: Path
+    model: str, tiny_model: Path, tiny_weights: Path, tmp_path: Path, failed: Callable[..., None]
 ) -> None:
     bad = {"checkpoint": tiny_weights, "folder": tmp_path}.get(model, tmp_path / "bad.onnx")
     if model == "text":
@@ -144,7 +134,7 @@ def test_unreadable_model_is_named(
     failed(run(tiny_model, bad, *QUICK), 1, str(bad))
 
 
-def test_cuda_that_is_not_there_exits_with_4(tiny_model: Path) -> None:
+def test_cuda_that_is_not_there_exits_with_4(tiny_model: Path, failed: Callable[..., None]) -> None:
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

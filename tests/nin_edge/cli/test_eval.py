@@ -37,18 +37,6 @@ def figures(*arguments: object) -> dict[str, Any]:
     return answer
 
 
-def failed(result: Result, code: int, *words: str) -> None:
-    """The command failed with this exit code and one clear line, without a traceback."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1
-    for word in words:
-        assert word in errors[0]
-    assert result.stderr.splitlines()[-1] == errors[0]
-
-
 def with_labels(tiny_weights: Path, labels: tuple[str, ...], path: Path) -> Path:
     """A checkpoint of other classes than the tiny one's, with random weights."""
     tiny = Checkpoint.load(tiny_weights)
@@ -270,14 +258,22 @@ def test_plot_that_cannot_be_written_is_one_line(
         (("model.onnx", "data", "more"), "unexpected extra argument"),
     ],
 )
-def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_usage_exits_with_2(
+    arguments: tuple[str, ...], words: str, failed: Callable[..., None]
+) -> None:
     failed(run(*arguments), 2, words)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
 @pytest.mark.parametrize("fault", ["missing", "truncated", "text", "folder"])
 def test_bad_model_is_one_clear_line(
-    fault: str, suffix: str, data: Path, tmp_path: Path, tiny_model: Path, tiny_weights: Path
+    fault: str,
+    suffix: str,
+    data: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_weights: Path,
+    failed: Callable[..., None],
 ) -> None:
     good = tiny_model if suffix == ".onnx" else tiny_weights
     bad = tmp_path / f"bad{suffix}"
@@ -290,12 +286,12 @@ def test_bad_model_is_one_clear_line(
     failed(run(bad, data), 1, str(bad))
 
 
-def test_model_of_no_known_ending_is_refused(data: Path) -> None:
+def test_model_of_no_known_ending_is_refused(data: Path, failed: Callable[..., None]) -> None:
     failed(run("model.pt", data), 1, "model.pt: expected a checkpoint (.safetensors) or a model")
 
 
 def test_probabilities_that_are_no_numbers_are_refused(
-    data: Path, tiny_weights: Path, tmp_path: Path
+    data: Path, tiny_weights: Path, tmp_path: Path, failed: Callable[..., None]
 ) -> None:
     checkpoint = Checkpoint.load(tiny_weights)
     # Finite, so that the checkpoint is read, but their products overflow.
@@ -309,7 +305,9 @@ def test_probabilities_that_are_no_numbers_are_refused(
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "text", "nothing readable"])
-def test_bad_data_is_one_clear_line(fault: str, tmp_path: Path, tiny_model: Path) -> None:
+def test_bad_data_is_one_clear_line(
+    fault: str, tmp_path: Path, tiny_model: Path, failed: Callable[..., None]
+) -> None:
     bad = tmp_path / "bad"
     if fault == "empty":
         bad.mkdir()
@@ -324,7 +322,11 @@ def test_bad_data_is_one_clear_line(fault: str, tmp_path: Path, tiny_model: Path
 
 @pytest.mark.parametrize("split", ["test", "holdout"])
 def test_empty_split_is_refused(
-    split: str, tmp_path: Path, tiny_model: Path, make_folder: Callable[..., Path]
+    split: str,
+    tmp_path: Path,
+    tiny_model: Path,
+    make_folder: Callable[..., Path],
+    failed: Callable[..., None],
 ) -> None:
     # One image of each class: nothing can be set aside.
     few = make_folder(tmp_path / "few", dict.fromkeys(GOLDEN, 1))
@@ -335,7 +337,7 @@ def test_empty_split_is_refused(
 
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_weights"])
 def test_cuda_that_is_not_there_exits_with_4(
-    model: str, data: Path, request: pytest.FixtureRequest
+    model: str, data: Path, request: pytest.FixtureRequest, failed: Callable[..., None]
 ) -> None:
     import onnxruntime
 

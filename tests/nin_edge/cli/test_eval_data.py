@@ -29,18 +29,6 @@ def figures(*arguments: object) -> dict[str, Any]:
     return answer
 
 
-def failed(result: Result, code: int, *words: str) -> None:
-    """The command failed with this exit code and one clear line, without a traceback."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1
-    for word in words:
-        assert word in errors[0]
-    assert result.stderr.splitlines()[-1] == errors[0]
-
-
 @pytest.mark.parametrize("kept", [("circle", "étoile"), ("square",)])
 def test_data_with_some_of_the_classes_are_scored(
     data: Path, tiny_model: Path, kept: tuple[str, ...]
@@ -75,7 +63,7 @@ def test_the_order_of_the_models_labels_counts(
 
 
 def test_the_validation_split_is_scored_where_there_is_no_test_split(
-    tmp_path: Path, tiny_model: Path, make_folder: Callable[..., Path]
+    tmp_path: Path, tiny_model: Path, make_folder: Callable[..., Path], failed: Callable[..., None]
 ) -> None:
     counts = {f"{split}/{label}": n for split, n in (("train", 4), ("val", 2)) for label in GOLDEN}
     folder = make_folder(tmp_path / "data", counts)
@@ -89,7 +77,9 @@ def test_the_validation_split_is_scored_where_there_is_no_test_split(
     failed(run(tiny_model, folder, "--split", "test"), 1, "no images in the split 'test'")
 
 
-def test_data_without_splits_say_what_is_scored(data: Path, tiny_model: Path) -> None:
+def test_data_without_splits_say_what_is_scored(
+    data: Path, tiny_model: Path, failed: Callable[..., None]
+) -> None:
     note = "the fifth that training sets aside is scored; --split all"
     assert note in run(tiny_model, data).stderr
     assert note not in run(tiny_model, data, "--split", "test").stderr
@@ -107,7 +97,11 @@ def test_a_table_gives_the_classes(data: Path, tiny_model: Path, tmp_path: Path)
 @pytest.mark.parametrize("model", ["tiny_model", "tiny_weights"])
 @pytest.mark.parametrize("difference", ["other", "extra"])
 def test_labels_that_the_model_does_not_know_are_named(
-    difference: str, model: str, data: Path, request: pytest.FixtureRequest
+    difference: str,
+    model: str,
+    data: Path,
+    request: pytest.FixtureRequest,
+    failed: Callable[..., None],
 ) -> None:
     path = request.getfixturevalue(model)
     if difference == "other":

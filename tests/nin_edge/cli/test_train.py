@@ -69,17 +69,6 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def failed(result: Result, code: int, *words: str) -> None:
-    """The command failed with this exit code and one clear line, without a traceback."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    for word in words:
-        assert word in result.stderr
-    assert sum(line.startswith("Error: ") for line in result.stderr.splitlines()) == 1
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -110,20 +99,24 @@ def failed(result: Result, code: int, *words: str) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_usage_has_exit_code_2(
-    shapes_folder: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+    shapes_folder: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: str,
+    failed: Callable[..., None],
 ) -> None:
     run = tmp_path / "run"
     failed(invoke(shapes_folder, *arguments, "-o", run), 2, words)
     assert not run.exists()
 
 
-def test_data_is_mandatory() -> None:
+def test_data_is_mandatory(failed: Callable[..., None]) -> None:
     failed(invoke(), 2, "Missing argument 'DATA'")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "one class"])
 def test_data_that_is_no_data_set_is_refused(
-    tmp_path: Path, make_folder: Callable[..., Path], kind: str
+    tmp_path: Path, make_folder: Callable[..., Path], kind: str, failed: Callable[..., None]
 ) -> None:
     data, words = tmp_path / "data", "expected a folder"
     if kind == "empty":
@@ -139,7 +132,9 @@ def test_data_that_is_no_data_set_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_used_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) -> None:
+def test_a_used_run_folder_is_refused(
+    shapes_folder: Path, tmp_path: Path, failed: Callable[..., None]
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "note.txt").write_text("mine")
     failed(
@@ -148,7 +143,9 @@ def test_a_used_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) -> No
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["note.txt"]
 
 
-def test_a_file_as_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) -> None:
+def test_a_file_as_run_folder_is_refused(
+    shapes_folder: Path, tmp_path: Path, failed: Callable[..., None]
+) -> None:
     (tmp_path / "run").write_text("mine")
     failed(invoke(shapes_folder, *TINY, "-o", tmp_path / "run"), 1, "a file, expected a folder")
     assert (tmp_path / "run").read_text() == "mine"
@@ -158,7 +155,7 @@ def test_a_file_as_run_folder_is_refused(shapes_folder: Path, tmp_path: Path) ->
     "config", [None, "{", "[]", "{}", '{"format_version": 1, "network": {"blocks": 1}}']
 )
 def test_what_is_no_run_is_not_resumed(
-    shapes_folder: Path, tmp_path: Path, config: str | None
+    shapes_folder: Path, tmp_path: Path, config: str | None, failed: Callable[..., None]
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -188,7 +185,10 @@ def test_resume_starts_where_there_is_no_state_yet(
 
 
 def test_a_run_writes_its_folder_and_says_what_is_next(
-    shapes_folder: Path, tmp_path: Path, make_folder: Callable[..., Path]
+    shapes_folder: Path,
+    tmp_path: Path,
+    make_folder: Callable[..., Path],
+    failed: Callable[..., None],
 ) -> None:
     run = tmp_path / "run"
     options = ("--epochs", "1", "--set", "data_name=Shapes", "--set", "data_licence=CC0")
@@ -238,7 +238,9 @@ def test_unreadable_images_are_named_and_training_goes_on(
     assert "\x1b" not in result.output
 
 
-def test_divergence_is_one_line(shapes_folder: Path, tmp_path: Path) -> None:
+def test_divergence_is_one_line(
+    shapes_folder: Path, tmp_path: Path, failed: Callable[..., None]
+) -> None:
     options = ("--preset", "nin", "--lr", "1000", "--epochs", "3", *TINY)
     result = invoke(shapes_folder, *options, "-o", tmp_path / "run")
     failed(result, 1, "training diverged", "learning rate below 1000")
@@ -339,7 +341,7 @@ def test_digits_keep_their_own_size_and_are_not_mirrored(
 
 
 def test_fine_tuning_shipped_weights_takes_a_new_last_layer_and_says_so(
-    shapes_folder: Path, tmp_path: Path
+    shapes_folder: Path, tmp_path: Path, failed: Callable[..., None]
 ) -> None:
     run = tmp_path / "run"
     name = "nin-cifar10-quarter"
@@ -365,7 +367,7 @@ def test_fine_tuning_shipped_weights_takes_a_new_last_layer_and_says_so(
 
 @pytest.mark.parametrize("weights", ["vgg", "missing.safetensors", "text.safetensors", "foreign"])
 def test_weights_to_start_from_that_are_none_are_refused(
-    shapes_folder: Path, tmp_path: Path, weights: str
+    shapes_folder: Path, tmp_path: Path, weights: str, failed: Callable[..., None]
 ) -> None:
     (tmp_path / "text.safetensors").write_text("I am text")
     save_file({"weight": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "foreign")

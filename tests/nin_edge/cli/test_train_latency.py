@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,13 @@ def invoke(*arguments: str | Path) -> Result:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_usage_is_one_error(
-    shapes_folder: Path, tmp_path: Path, options: tuple[str, ...], words: str
+    shapes_folder: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    words: str,
+    failed: Callable[..., None],
 ) -> None:
-    result = invoke("train", shapes_folder, *options, "-o", tmp_path / "run")
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert sum(line.startswith("Error: ") for line in result.stderr.splitlines()) == 1
+    failed(invoke("train", shapes_folder, *options, "-o", tmp_path / "run"), 2, words)
     assert not (tmp_path / "run").exists()
 
 

@@ -28,19 +28,8 @@ def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["train", *map(str, arguments)])
 
 
-def failed(result: Result, code: int, *words: str) -> None:
-    """The command failed with this exit code and one clear line, without a traceback."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    for word in words:
-        assert word in result.stderr
-    assert sum(line.startswith("Error: ") for line in result.stderr.splitlines()) == 1
-    assert "Traceback" not in result.stderr
-
-
 def test_a_student_learns_from_teachers_and_resumes_with_them(
-    shapes_folder: Path, tmp_path: Path, trained_run: Path
+    shapes_folder: Path, tmp_path: Path, trained_run: Path, failed: Callable[..., None]
 ) -> None:
     run = tmp_path / "run"
     teacher, second = trained_run / "best.safetensors", trained_run / "last.safetensors"
@@ -63,7 +52,10 @@ def test_a_student_learns_from_teachers_and_resumes_with_them(
 
 
 def test_a_model_of_another_program_teaches_and_the_run_resumes_with_it(
-    shapes_folder: Path, tmp_path: Path, write_teacher: Callable[..., Path]
+    shapes_folder: Path,
+    tmp_path: Path,
+    write_teacher: Callable[..., Path],
+    failed: Callable[..., None],
 ) -> None:
     run, weights = tmp_path / "run", np.eye(3, dtype=np.float32)
     teacher = write_teacher(tmp_path / "t.onnx", weights)
@@ -106,7 +98,9 @@ def test_a_teacher_of_photos_sees_them_at_its_own_size(
     assert seen == {(24, 24, 3), (32, 32, 3)}
 
 
-def test_a_teacher_of_other_classes_is_refused_by_name(shapes_folder: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_other_classes_is_refused_by_name(
+    shapes_folder: Path, tmp_path: Path, failed: Callable[..., None]
+) -> None:
     options = ("--distill-from", "nin-cifar10-quarter", *TINY, "-o", tmp_path / "run")
     words = ("nin-cifar10-quarter: a teacher of the classes airplane, ", "circle, square")
     failed(invoke(shapes_folder, *options), 1, *words)
