@@ -52,6 +52,13 @@ provider_option = click.option(
     show_default=True,
     help="Execution provider; auto takes CUDA if it really starts.",
 )
+top_k_option = click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Most probable classes of an image to give.",
+)
 min_score_option = click.option(
     "--min-score", type=NumberRange(0, 1), help="Probability below which a label is unknown."
 )

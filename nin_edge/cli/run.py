@@ -19,6 +19,7 @@ from nin_edge.cli._common import (
     model_option,
     printable,
     provider_option,
+    top_k_option,
 )
 from nin_edge.cli._images import Source, draw_heatmap, heatmap_paths, open_sources
 
@@ -32,13 +33,7 @@ _BATCH: Final = 8  # images of one inference, if there are several
 @click.argument("images", nargs=-1, metavar="[IMAGE...]")
 @model_option
 @provider_option
-@click.option(
-    "--top-k",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Classes to print for an image.",
-)
+@top_k_option
 @min_score_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(

@@ -16,6 +16,7 @@ from nin_edge.cli._common import (
     model_option,
     printable,
     provider_option,
+    top_k_option,
 )
 
 _ENGINES: Final = ("local", "ray")  # those of `nin_edge.score`, which the help must not import
@@ -38,13 +39,7 @@ _ENGINES: Final = ("local", "ray")  # those of `nin_edge.score`, which the help 
     metavar="NAME",
     help="Column of a Parquet file that has the images' bytes, if it has several.",
 )
-@click.option(
-    "--top-k",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Classes to store for an image.",
-)
+@top_k_option
 @min_score_option
 @click.option(
     "--rows",
