@@ -30,6 +30,13 @@ def test_the_first_steps_are_at_low_resolution() -> None:
     assert plan(low_resolution=0.0).low_resolution_epochs == 0
 
 
+def test_whole_images_are_a_share_of_the_steps_at_full_resolution() -> None:
+    assert plan(low_resolution=0.5, whole_images=0.4).whole_image_steps == 4  # of 10
+    assert plan(low_resolution=0.0, whole_images=0.4).whole_image_steps == 8  # of 20
+    assert plan(head="fc", low_resolution=0.5, whole_images=0.4).whole_image_steps == 8
+    assert plan().whole_image_steps == 0
+
+
 def test_a_fully_connected_head_sees_images_of_one_size() -> None:
     assert plan(head="fc", low_resolution=0.5).low_resolution_steps == 0
 
