@@ -40,6 +40,7 @@ def failed() -> Callable[..., None]:
         assert result.stdout == ""
         errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
         assert len(errors) == 1, result.stderr
+        assert result.stderr.splitlines()[-1] == errors[0]
         assert "Traceback" not in result.stderr
         for word in words:
             assert word in errors[0]

@@ -86,6 +86,7 @@ def test_broken_limits_end_with_3_after_all_figures(
     limits = ("--min-agreement", 0.99, "--html", page)
     result = run("compare", tiny_model, GREY, data, *limits, "--json")
     assert result.exit_code == 3
+    assert isinstance(result.exception, SystemExit)
     answer = json.loads(result.stdout)
     assert not answer["verdict"]["passed"]
     (broken,) = answer["verdict"]["broken"]
