@@ -1,7 +1,7 @@
 """What does a maker get for a millisecond? Fine-tuning on photos, beside the usual choice.
 
     python -m benchmarks.photos DATA... [--seeds 5] [--photos 10 25 50 0] [--base NAME]...
-        [--plot docs/photos.png] [--teacher] [--left-out] [--set NAME=VALUE]...
+        [--plot docs/photos.png] [--teacher | --without-lite0] [--left-out] [--set NAME=VALUE]...
 
 Each base is fine-tuned by `nin-edge train` with its defaults, on each data set and on the given
 numbers of training photos a class (0: all of them). EfficientNet-Lite0 with ImageNet weights,
@@ -176,11 +176,11 @@ def row_of(data: str, photos: int, network: str, each: Sequence[Trained]) -> dic
 
 
 def lite0(
-    dataset: Dataset, features: Features, photos: int, *, seeds: int, folder: Path
+    dataset: Dataset, features: Features, photos: int, *, options: Namespace, folder: Path
 ) -> Iterator[Trained]:
     """EfficientNet-Lite0's linear layer for each seed."""
-    for seed in range(seeds):
-        chosen = few(dataset, photos, seed)
+    for seed in range(options.seeds):
+        chosen = few(dataset, photos, seed, left_out=options.left_out)
         fitted = Frozen.fit(chosen, features)
         assert fitted.test is not None  # the data have a test split
         model = folder / f"lite0-{photos}-{seed}.onnx"
@@ -241,10 +241,10 @@ def table(data: Path, options: Namespace, folder: Path) -> list[dict[str, Any]]:
     tune = partial(fine_tuned, left_out=options.left_out, settings=settings)
     name = locate(data).name
     frozen = None
-    if not (options.without_lite0 or options.left_out):
+    if not options.without_lite0:
         dataset = open_dataset(locate(data), size=LITE0_SIZE)
         features = Features.of(dataset)
-        frozen = partial(lite0, dataset, features, seeds=options.seeds, folder=folder)
+        frozen = partial(lite0, dataset, features, options=options, folder=folder)
     rows: list[dict[str, Any]] = []
     files: dict[str, Path] = {}
     for photos in options.photos:
@@ -282,6 +282,10 @@ def main() -> None:
     options = arguments.parse_args()
     if options.output and len(options.data) > 1:
         arguments.error("--output takes one data set: each has an answer of its own")
+    if options.teacher and options.without_lite0:
+        arguments.error("--teacher needs EfficientNet-Lite0: leave out --without-lite0")
+    if options.plot and options.output:
+        arguments.error("--plot draws the answers in benchmarks/results: leave out --output")
     logging.getLogger("nin_edge").setLevel(logging.ERROR)
     keep_memory()
     for data in options.data:

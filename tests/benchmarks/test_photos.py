@@ -60,10 +60,18 @@ def test_the_picture_has_a_part_for_each_data_set_without_teachers(tmp_path: Pat
         assert picture.size == (432 * len(sets), 360)
 
 
-def test_one_output_is_no_place_for_two_data_sets(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("a.tar b.tar --output both.json", "--output takes one data set"),
+        ("a.tar --teacher --without-lite0", "--teacher needs EfficientNet-Lite0"),
+        ("a.tar --output a.json --plot a.png", "--plot draws the answers in benchmarks/results"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    given: str, error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["photos", "a.tar", "b.tar", "--output", "both.json"])
+    monkeypatch.setattr("sys.argv", ["photos", *given.split()])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "--output takes one data set" in capsys.readouterr().err
+    assert error in capsys.readouterr().err
