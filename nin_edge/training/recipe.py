@@ -122,6 +122,21 @@ class Recipe:
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 are both on: expected one of them")
 
+    def check_blocks(self, blocks: int) -> None:
+        """Refuse a network without a block to train.
+
+        Args:
+            blocks: number of its blocks.
+
+        Raises:
+            ValueError: all are frozen.
+        """
+        if self.frozen_blocks >= blocks:
+            raise ValueError(
+                f"frozen_blocks is {self.frozen_blocks}: expected fewer than the network's "
+                f"{blocks} blocks, the last one has the new layer"
+            )
+
     @classmethod
     def suited_to(
         cls,
@@ -161,7 +176,8 @@ class Recipe:
             photos = len(dataset.train)
             epochs = round(_SHOWN / max(1, photos))
             suited |= _FINE_TUNING | {"epochs": min(max(epochs, _FEWEST), _MOST)}
-            suited |= _OF_FEW if photos < _FEW else {}
+            if photos < _FEW:
+                suited |= _OF_FEW | {"learning_rate": _RATE_OF_FEW * preset.learning_rate}
         return replace(preset, **suited | changes)  # type: ignore[arg-type]
 
 
@@ -173,7 +189,8 @@ _FINE_TUNING: Final[dict[str, object]] = {
     "whole_images": 0.4,
     "colour": 0.2,
 }
-_OF_FEW: Final[dict[str, object]] = {"learning_rate": 0.1, "low_resolution": 0.0}
+_OF_FEW: Final[dict[str, object]] = {"low_resolution": 0.0}
+_RATE_OF_FEW: Final = 0.5  # times the preset's learning rate
 _FEW: Final = 1000  # photos below which the weights are kept closer to those at the start
 _SHOWN: Final = 60_000  # photos, of all epochs: some minutes on two cores
 _FEWEST, _MOST = 10, 120  # epochs

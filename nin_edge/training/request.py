@@ -17,7 +17,7 @@ from nin_edge.training.settings import NETWORK_NAMES, RECIPE_NAMES, Settings
 
 DEFAULT_PRESET = "nin-bn"
 
-_OF_THE_NETWORK = ("channels", "latency")  # settings that the weights would contradict
+_CHANNELS = 3  # of the weights that know photos
 
 FROM_SCRATCH = "none"
 """What `init` is to train from random weights."""
@@ -48,8 +48,10 @@ class Request:
         """Whether random weights are asked for, if only by another network than any that ships."""
         if self.init is not None:
             return self.init == FROM_SCRATCH
-        given = {"preset": self.preset, "width": self.width, **self._given(_OF_THE_NETWORK)}
-        return any(value is not None for value in given.values())
+        given = (self.preset, self.width, self.settings.get("latency"))
+        if any(value is not None for value in given):
+            return True
+        return self.settings.get("channels") not in (None, _CHANNELS)
 
     def check(self) -> None:
         """Refuse settings of a new run that would have no effect.
@@ -57,11 +59,6 @@ class Request:
         Raises:
             SettingError: the message names the setting.
         """
-        if self.settings.get("frozen_blocks") and self.from_scratch:
-            raise SettingError(
-                f"frozen_blocks is {self.settings['frozen_blocks']}: without init, there are no "
-                "trained weights to keep"
-            )
         if "distill_weight" in self.settings and not self.distill_from:
             raise SettingError(
                 f"distill_weight is {self.settings['distill_weight']}: without distill_from, there "
@@ -104,19 +101,24 @@ class Request:
         with _refused_as_setting():
             return NetworkConfig.from_preset(self.preset or DEFAULT_PRESET, **changes)  # type: ignore[arg-type]
 
-    def check_recipe(self, network: NetworkConfig) -> None:
+    def check_recipe(self, initial: Pretrained | None) -> None:
         """Refuse a recipe that cannot train, before any image is read.
 
+        Args:
+            initial: the weights to start from.
+
         Raises:
-            SettingError: a setting is out of its range.
+            SettingError: a setting is out of its range, or not that of the initial weights.
         """
+        network = self.network(initial)
         preset, changes = RECIPES.get(network.preset, Recipe()), self._given(RECIPE_NAMES)
         with _refused_as_setting():
             recipe = replace(preset, **changes)  # type: ignore[arg-type]
-        if recipe.frozen_blocks >= len(network.blocks):
+            recipe.check_blocks(len(network.blocks))
+        if recipe.frozen_blocks and not initial:
             raise SettingError(
-                f"frozen_blocks is {recipe.frozen_blocks}: expected fewer than the network's "
-                f"{len(network.blocks)} blocks, the last one has the new layer"
+                f"frozen_blocks is {recipe.frozen_blocks}: without init, there are no trained "
+                "weights to keep"
             )
 
     def recipe(

@@ -81,7 +81,10 @@ class Setup:
 
         The arguments are those of `loop.train`, and so are the errors.
         """
-        _check(network, recipe)
+        try:
+            recipe.check_blocks(len(network.blocks))
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
         _check_compiler(machine)
         plan = Plan.of(recipe, network, len(dataset.train), machine.workers.size)
         folder = RunFolder(run)
@@ -172,15 +175,6 @@ def _measured(dataset: Dataset, network: NetworkConfig, init: Pretrained | None)
     if init:
         return init.preprocessing(network.size)
     return measure_preprocessing(dataset, network.size, network.channels)
-
-
-def _check(network: NetworkConfig, recipe: Recipe) -> None:
-    """Refuse a network without a block to train."""
-    if recipe.frozen_blocks >= len(network.blocks):
-        raise TrainingError(
-            f"frozen_blocks is {recipe.frozen_blocks}: expected fewer than the network's "
-            f"{len(network.blocks)} blocks, the last one has the new layer"
-        )
 
 
 def _check_compiler(machine: Machine) -> None:

@@ -75,7 +75,7 @@ class Start:
         if request.init and not request.from_scratch:
             initial = Pretrained.load(request.init)
         known = initial or (None if request.from_scratch else Pretrained.load(PHOTO_WEIGHTS))
-        request.check_recipe(request.network(known))
+        request.check_recipe(known)
         return cls(request, None, initial, tuple(map(load_teacher, request.distill_from)))
 
     @classmethod
@@ -111,7 +111,7 @@ class Start:
         if self.stored or self.initial or request.from_scratch:
             return self
         initial = None if location.official else Pretrained.load(PHOTO_WEIGHTS)
-        request.check_recipe(request.network(initial))
+        request.check_recipe(initial)
         return replace(self, initial=initial)
 
     def data_settings(self) -> Settings:

@@ -84,28 +84,34 @@ class ForeignModel:
                 f"expected ({len(inputs)}, classes)"
             )
         rows = rows.flatten(1)  # (N, K, 1, 1) -> (N, K)
-        self._check_rows(rows)
-        return rows if self._spec.outputs == "logits" else log_of(rows)
-
-    def _check_rows(self, rows: Tensor) -> None:
-        """Refuse outputs that are not what the JSON says."""
         if not rows.isfinite().all():
             raise self._error("outputs NaN or infinity")
-        smallest, sums = rows.min().item(), rows.sum(1)
-        low, high = sums.min().item(), sums.max().item()
-        span = f"(smallest {smallest:.3g}, sums of {low:.3g} to {high:.3g})"
-        sum_to_one = smallest >= 0 and low >= _LOW and high <= _HIGH
-        if self._spec.outputs == "probabilities" and not sum_to_one:
+        if self._spec.outputs == "logits":
+            return rows
+        if not _sum_to_one(rows):
             raise self._error(
-                f'outputs that are no probabilities {span}: expected "outputs": "logits" in its '
-                "JSON if it ends without a softmax"
+                f'outputs that are no probabilities {_span(rows)}: expected "outputs": "logits" in '
+                "its JSON if it ends without a softmax"
             )
-        if self._spec.outputs == "logits" and smallest >= 0 and rows.max() <= 1:
-            if sum_to_one:
-                fault = f'probabilities {span}: expected "outputs": "probabilities" in its JSON'
-            else:
-                fault = f"values of 0 to 1 {span}, expected logits or probabilities that sum to 1"
-            raise self._error(f"outputs {fault}")
+        return log_of(rows)
+
+    def check_logits(self, logits: Tensor) -> None:
+        """Refuse logits that are probabilities, which the logits of one image may look like.
+
+        Args:
+            logits: those of several different images, (N, K).
+
+        Raises:
+            ModelFileError: they are not what the JSON says.
+        """
+        if self._spec.outputs != "logits" or logits.min() < 0 or logits.max() > 1:
+            return
+        span = _span(logits)
+        if _sum_to_one(logits):
+            fault = f'probabilities {span}: expected "outputs": "probabilities" in its JSON'
+        else:
+            fault = f"values of 0 to 1 {span}, expected logits or probabilities that sum to 1"
+        raise self._error(f"outputs {fault}")
 
     def _choose_output(self, nodes: list[onnxruntime.NodeArg]) -> str:
         names, name = [node.name for node in nodes], self._spec.output_name
@@ -149,6 +155,16 @@ class ForeignModel:
 
     def _error(self, fault: str) -> ModelFileError:
         return ModelFileError(f"{self._name}: {fault}")
+
+
+def _sum_to_one(rows: Tensor) -> bool:
+    sums = rows.sum(1)
+    return bool(rows.min() >= 0 and sums.min() >= _LOW and sums.max() <= _HIGH)
+
+
+def _span(rows: Tensor) -> str:
+    sums = rows.sum(1)
+    return f"(smallest {rows.min():.3g}, sums of {sums.min():.3g} to {sums.max():.3g})"
 
 
 def log_of(probabilities: Tensor) -> Tensor:

@@ -93,7 +93,10 @@ class OnnxTeacher:
                 f"{path}: an ONNX model of another program, expected {described.name} beside it, "
                 f"for example {EXAMPLE}"
             )
-        outputs, seconds = _try(forward, steps)
+        logits, seconds = _try(forward, steps)
+        outputs = logits.shape[1]
+        if isinstance(forward, ForeignModel):
+            forward.check_logits(logits)
         if labels and len(labels) != outputs:
             raise ModelFileError(
                 f"{described}: {len(labels)} labels, expected one for each of {outputs} outputs"
@@ -131,14 +134,21 @@ def _own_forward(session: ModelSession) -> _Forward:
     return forward
 
 
-def _try(forward: _Forward, steps: Preprocessing) -> tuple[int, float]:
-    """Number of outputs, and seconds per image, of a model that takes such images."""
-    shape = (TRIAL_IMAGES, steps.channels, steps.size, steps.size)
-    maps = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
-    outputs = forward(maps).shape[1]
+def _try(forward: _Forward, steps: Preprocessing) -> tuple[Tensor, float]:
+    """Logits of different images, and seconds per image, of a model that takes such images."""
+    noise, side = torch.Generator().manual_seed(0), [steps.size, steps.size]
+    maps = torch.cat(
+        [  # from one colour to 8 x 8 patches: images as different as photos
+            functional.interpolate(
+                torch.rand((1, steps.channels, patches, patches), generator=noise) * 255, side
+            )
+            for patches in range(1, TRIAL_IMAGES + 1)
+        ]
+    )
+    logits = forward(maps)
     started = time.perf_counter()
     forward(maps)
-    return outputs, (time.perf_counter() - started) / TRIAL_IMAGES
+    return logits, (time.perf_counter() - started) / TRIAL_IMAGES
 
 
 def _read_model_file(path: Path) -> bytes:

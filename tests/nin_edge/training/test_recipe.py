@@ -100,7 +100,9 @@ def test_fine_tuning_on_photos_has_its_own_augmentation_and_epochs(shapes: Datas
     assert tuned.scale < 1
     assert tuned.whole_images > 0
     assert tuned.epochs == 120  # the most, for so few
-    assert tuned.learning_rate < suited(shapes).learning_rate
+    for preset in RECIPES:  # that of `nin` is low by itself
+        few = suited(shapes, preset, fine_tuning=True).learning_rate
+        assert few < RECIPES[preset].learning_rate
     assert replace(tuned, epochs=10, **AUGMENTATION, **OF_FEW) == suited(shapes)
     many = replace(shapes, train=np.resize(shapes.train, 3000))
     tuned = suited(many, fine_tuning=True)

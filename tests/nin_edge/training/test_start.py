@@ -217,6 +217,7 @@ def test_a_run_is_not_resumed_with_other_settings(
         ({"preset": "nin-photo"}, None, None),
         ({"width": 0.5}, None, None),
         ({"channels": 1}, None, None),
+        ({"channels": 3}, None, "nin-photo"),
         ({"latency": 1.0}, None, None),
     ],
     ids=str,
@@ -227,6 +228,13 @@ def test_photos_start_from_photo_weights_unless_another_network_is_asked_for(
     location = Location(Path("data"), "data", official)
     start = Start.new(ask(**asked)).suited_to(location)
     assert (start.initial and start.initial.name) == starts_from
+
+
+def test_no_blocks_are_frozen_where_no_weights_are_trained() -> None:
+    start = Start.new(ask(frozen_blocks=1))  # which weights there are depends on the data
+    assert start.suited_to(Location(Path("data"), "data", None)).initial
+    with pytest.raises(SettingError, match="frozen_blocks is 1: without init, there are no"):
+        start.suited_to(Location(Path("cifar10"), "cifar10", "cifar10"))
 
 
 def test_the_weights_that_were_not_asked_for_are_noted(shapes: Dataset) -> None:

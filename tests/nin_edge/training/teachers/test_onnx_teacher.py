@@ -80,6 +80,17 @@ def test_a_teacher_of_any_form_gives_its_own_log_probabilities(
     torch.testing.assert_close(teach(path, flat), expected(flat), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 24, 24), ("n", 3, 24, 24)])
+def test_one_images_logits_may_look_like_probabilities(
+    write_teacher: Write, tmp_path: Path, shape: tuple[int | str, ...]
+) -> None:
+    path = write_teacher(tmp_path / "t.onnx", np.eye(3, dtype=np.float32), SPEC, shape=shape)
+    pixel = np.round(255 * np.add(MEAN, 0.04)).astype(np.uint8)  # of logits of about 0.2
+    pixels = np.tile(pixel, (1, 24, 24, 1))
+    found = expected(pixels, np.eye(3, dtype=np.float32))
+    torch.testing.assert_close(teach(path, pixels), found, rtol=0, atol=TOLERANCE)
+
+
 def test_one_number_of_the_normalisation_serves_all_channels(
     write_teacher: Write, flat: NDArray[np.uint8], tmp_path: Path
 ) -> None:
