@@ -87,7 +87,7 @@ class Run:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The weights with the lowest loss on the hold-out.
+        """The weights that the hold-out chose; the last ones if it is small.
 
         Raises:
             ModelFileError: the run has none yet, or the file is damaged.

@@ -36,7 +36,7 @@ class TrainedScores:
     epoch: int | None = None
     """Epoch, from 1, after which these weights were saved."""
     holdout_loss: float | None = None
-    """Loss on the hold-out (`metrics.calibrated_loss`) in nats, by which the epoch was chosen."""
+    """Loss on the hold-out (`metrics.calibrated_loss`) in nats; from 200 images on it chooses."""
     train_images: int | None = None
     """Number of training images."""
     train_seconds: float | None = None

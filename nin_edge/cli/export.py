@@ -96,7 +96,7 @@ def command(
     """Export WEIGHTS to model files.
 
     WEIGHTS is a checkpoint of `nin-edge train`, a run's folder, or the name of weights that ship:
-    nin-cifar10 (the default), nin-cifar10-half and nin-cifar10-quarter.
+    nin-cifar10 (the default), nin-cifar10-half, nin-cifar10-quarter and nin-photo.
 
     Writes NAME.fp32.onnx, NAME.fp16.onnx, NAME.int8.onnx, NAME.report.html and NAME.report.json.
     Every model is compared with PyTorch before any is written. Beyond the tolerance or the budget

@@ -75,9 +75,9 @@ def train(
         should_stop: called after each step, and while the result is scored; True stops.
 
     Returns:
-        The checkpoint with the lowest loss on the hold-out (`metrics.calibrated_loss`), with its
-        scores, temperature and activation ranges, as in best.safetensors. In processes other than
-        0, the latest weights alone.
+        The checkpoint of the best epoch (`metrics.best_epoch`), with its scores, temperature and
+        activation ranges, as in best.safetensors. In processes other than 0, the latest weights
+        alone.
 
     Raises:
         TrainingError: the loss became NaN or infinite, the run is of other data or settings, or

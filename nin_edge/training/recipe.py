@@ -89,7 +89,7 @@ class Recipe:
     balanced: bool = False
     """Subsample large classes and repeat small ones, so that all are seen equally often."""
     patience: int = 0
-    """Full-resolution epochs without a lower hold-out loss after which to stop early; 0: never."""
+    """Stop after so many full-size epochs without a lower loss of 200 held-out images; 0: never."""
     frozen_blocks: int = 0
     """Number of blocks, from the first, whose weights are not trained."""
     round_weights: bool = True

@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Checkpoint with the lowest loss on the hold-out."""
+        """Checkpoint of the best epoch (`metrics.best_epoch`)."""
         return self.path / "best.safetensors"
 
     @property
