@@ -2,7 +2,7 @@
 
     python -m benchmarks.default_model FOLDER
 
-Shows the photos below to the int8 files of `nin-cifar10-half` and `nin-photo`. FOLDER has them
+Shows the photos below to the int8 files of `nin-cifar10` and `nin-photo`. FOLDER has them
 somewhere under it: unpack there the wheels of scikit-image and scikit-learn, Debian's packages
 mate-backgrounds, lomiri-wallpapers-16.04 and lomiri-wallpapers-20.04, and clothing.tar. The labels
 that count as right were written down before any answer was seen. Many photos show what a network
@@ -124,7 +124,7 @@ def main() -> None:
         {"photo": photo.path, "shows": photo.shows, "source": photo.source} for photo in PHOTOS
     ]
     notes = []
-    for name in ("nin-cifar10-half", "nin-photo"):
+    for name in ("nin-cifar10", "nin-photo"):
         classify = _classifier(name)
         given = [classify(path) for path in paths]
         verdicts = [
