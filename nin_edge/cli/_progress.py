@@ -61,7 +61,7 @@ class StopOnSignal:
         return self._requested is not None
 
     def begin(self) -> None:
-        """From now on there is something to save."""
+        """From now on there are steps to save."""
         self._training = True
 
     def _request(self, number: int, frame: FrameType | None) -> None:

@@ -221,6 +221,7 @@ class _Display:
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Progress):
+            self._stop.begin()
             self._reporter(event)
             if self._tensorboard:
                 self._tensorboard(event)
@@ -228,7 +229,6 @@ class _Display:
             show_event(event)
 
     def _start(self, started: Started) -> None:
-        self._stop.begin()
         self._started, self._recipe = time.monotonic(), started.recipe
         for note in started.notes:
             click.echo(printable(note), err=True)

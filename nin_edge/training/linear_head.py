@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -44,6 +45,8 @@ def fit_linear_head(
     flip: bool,
     balanced: bool,
     label_smoothing: float,
+    device: torch.device | str = "cpu",
+    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
 ) -> None:
     """Set the last convolution's weights to the logistic regression on the layers before it.
 
@@ -56,10 +59,16 @@ def fit_linear_head(
         flip: whether to train on the mirrored images, too.
         balanced: whether all classes count the same.
         label_smoothing: as in the training that follows, which then starts at its own optimum.
+        device: where to compute the features.
+        progress: called with a task, and how much of it is done.
     """
     drawn = np.random.default_rng(0).permutation(dataset.train)[:_IMAGES]
     chosen = np.sort(drawn)
-    features = torch.cat(list(_features(network, dataset, preprocessing, chosen, flip=flip)))
+    parts = list[Tensor]()
+    for part in _features(network, dataset, preprocessing, chosen, flip=flip, device=device):
+        parts.append(part)
+        progress("computing features", sum(map(len, parts)) // (1 + flip), len(chosen))
+    features = torch.cat(parts)
     targets = torch.from_numpy(dataset.targets[chosen]).repeat_interleave(1 + flip)
     scale = features.std(0).clamp_min(1e-3 * float(features.std()) or 1.0)
     mean = features.mean(0)
@@ -67,7 +76,16 @@ def fit_linear_head(
     classes = len(dataset.labels)
     counts = torch.bincount(targets, minlength=classes).clamp_min(1)
     importance = len(targets) / (classes * counts) if balanced else torch.ones(classes)
-    fit = partial(_logistic_regression, importance=importance, label_smoothing=label_smoothing)
+    regression = partial(
+        _logistic_regression, importance=importance, label_smoothing=label_smoothing
+    )
+    fits = count(1)
+
+    def fit(features: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+        fitted = regression(features, targets, penalty)
+        progress("fitting the last layer", next(fits), len(_PENALTIES) * _FOLDS + 1)
+        return fitted
+
     groups = np.arange(len(chosen)).repeat(1 + flip)
     penalty = _choose_penalty(fit, features, targets, groups)
     weight, bias = fit(features, targets, penalty)
@@ -99,16 +117,17 @@ def _features(
     indices: NDArray[np.int64],
     *,
     flip: bool,
+    device: torch.device | str,
 ) -> Iterator[Tensor]:
     """Batches of averaged maps before the last convolution, (N, C), each image's mirrored next."""
     frozen = NiN(network.config)
     frozen.load_state_dict(network.state_dict())
-    frozen.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fold_batch_norm(frozen)
     _last_block(frozen)[-1] = nn.Identity()
-    for batch in inputs(preprocessing, dataset.images, indices):
+    for batch in inputs(preprocessing, dataset.images, indices, device):
         shown = torch.stack([batch, batch.flip(3)], 1).flatten(0, 1) if flip else batch
-        yield frozen.class_maps(shown).mean((2, 3))
+        yield frozen.class_maps(shown).mean((2, 3)).cpu()
 
 
 def _choose_penalty(

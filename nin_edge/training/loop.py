@@ -26,7 +26,7 @@ from nin_edge.trained_scores import SplitScores, TrainedScores
 from nin_edge.training.completion import complete, score_holdout
 from nin_edge.training.errors import TrainingError, TrainingStoppedError
 from nin_edge.training.finetune import Pretrained
-from nin_edge.training.progress import Meter, Progress
+from nin_edge.training.progress import Loading, Meter, Progress
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_config import Latency
 from nin_edge.training.setup import Machine, Setup
@@ -51,7 +51,7 @@ def train(
     teachers: Sequence[Teacher] = (),
     latency: Latency | None = None,
     machine: Machine | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[Loading | Progress], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Train a network, from the start or from the state in the run's folder.
@@ -71,7 +71,8 @@ def train(
         latency: what the network's width was chosen for, for the run's configuration.
         machine: where to compute; this process and the CPU if None. Several processes need the
             same arguments and, to resume, the same folder.
-        report: called every few steps and at the end of each epoch.
+        report: called while a new last layer is fitted, then every few steps and at the end of each
+            epoch.
         should_stop: called after each step, and while the result is scored; True stops.
 
     Returns:
@@ -108,11 +109,12 @@ def train(
 class _Loop:
     """A training under way."""
 
-    def __init__(self, setup: Setup, report: Callable[[Progress], None]) -> None:
+    def __init__(self, setup: Setup, report: Callable[[Loading | Progress], None]) -> None:
         self.setup, self.report = setup, report
         self.plan, self.recipe = setup.plan, setup.config.recipe
         self.folder, self.workers = setup.folder, setup.machine.workers
-        self.learner, self.batches = setup.make_learner(), setup.make_batches()
+        self.learner = setup.make_learner(lambda *task: report(Loading(*task)))
+        self.batches = setup.make_batches()
         self.state = TrainingState()
 
     def run(self, should_stop: Callable[[], bool]) -> None:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loading:
-    """Images are being downloaded or decoded."""
+    """Something takes its time before the first step: images are decoded, a layer is fitted."""
 
     task: str
     """What is being done, for example `reading images`."""
     done: int
-    """Images or bytes that are done."""
+    """Images, bytes or whatever it counts that are done."""
     total: int
-    """Images or bytes in all."""
+    """How many there are in all."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,8 +111,11 @@ class Setup:
             config = replace(stored, location=location or stored.location)
         return cls(dataset, plan, config, folder, machine, resumes, init, tuple(teachers))
 
-    def make_learner(self) -> Learner:
+    def make_learner(self, progress: Callable[[str, int, int], None]) -> Learner:
         """The network with its initial weights, its optimizers and its objective.
+
+        Args:
+            progress: called with a task, and how much of it is done.
 
         Raises:
             ModelFileError: a teacher has other classes or channels.
@@ -140,6 +143,8 @@ class Setup:
                     flip=recipe.flip,
                     balanced=recipe.balanced,
                     label_smoothing=recipe.label_smoothing,
+                    device=machine.device,
+                    progress=progress,
                 )
         freeze(network, config.recipe.frozen_blocks)
         return Learner(

@@ -42,6 +42,28 @@ def test_the_last_layer_alone_learns_from_random_features(
     assert all(torch.equal(value, after[name]) for name, value in again.state_dict().items())
 
 
+def test_what_is_done_is_reported(
+    shapes: Dataset, tiny_network: Callable[..., NetworkConfig]
+) -> None:
+    tasks: dict[str, list[tuple[int, int]]] = {}
+    fit_linear_head(
+        untrained(tiny_network),
+        shapes,
+        STEPS,
+        flip=True,
+        balanced=False,
+        label_smoothing=0.0,
+        progress=lambda task, *done: tasks.setdefault(task, []).append(done),
+    )
+    assert list(tasks) == ["computing features", "fitting the last layer"]
+    for calls in tasks.values():
+        done, (total, *others) = zip(*calls, strict=True)
+        assert list(done) == sorted(set(done))
+        assert done[-1] == total
+        assert set(others) <= {total}
+    assert tasks["computing features"][-1][1] == len(shapes.train)
+
+
 def test_logits_are_those_of_the_regression_at_the_optimum(
     shapes: Dataset, tiny_network: Callable[..., NetworkConfig]
 ) -> None:
