@@ -12,7 +12,7 @@ seed draws other photos and other weights. `--teacher` adds nin-photo taught by 
 Each data set has an answer of its own, `photos_NAME.json`; `--plot` draws all such answers.
 
 To choose the defaults, `--left-out` scores on the training photos that were not drawn, in place of
-the test split, and `--set` tries another value of the recipe.
+the test split, and `--set` tries another value of the recipe; `--output` says where to write that.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def few(dataset: Dataset, photos: int, seed: int, *, left_out: bool = False) -> 
     train, holdout = [], []
     for label in range(len(dataset.labels)):
         drawn = rng.permutation(own[dataset.targets[own] == label])[:photos]
-        held = max(1, round(SHARE * len(drawn)))
+        held = min(max(1, round(SHARE * len(drawn))), len(drawn) - 1)
         holdout.append(drawn[:held])
         train.append(drawn[held:])
     parts = {"train": np.sort(np.concatenate(train)), "holdout": np.sort(np.concatenate(holdout))}
@@ -282,6 +282,10 @@ def main() -> None:
     options = arguments.parse_args()
     if options.output and len(options.data) > 1:
         arguments.error("--output takes one data set: each has an answer of its own")
+    if (options.left_out or options.set) and not options.output:
+        arguments.error("--left-out and --set choose defaults, whose table is another: --output")
+    if options.left_out and 0 in options.photos:
+        arguments.error("--left-out scores on photos that were not drawn: --photos without 0")
     if options.teacher and options.without_lite0:
         arguments.error("--teacher needs EfficientNet-Lite0: leave out --without-lite0")
     if options.plot and options.output:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from nin_edge.training.finetune import Pretrained
 from nin_edge.training.loop import train
 from nin_edge.training.memory import keep_memory
 from nin_edge.training.recipe import RECIPES, Recipe
-from nin_edge.training.settings import parse_setting
+from nin_edge.training.settings import RECIPE_NAMES, parse_setting
 
 UNSEEN: Final = 10  # classes
 SCORED: Final = 100  # photos of each of them
@@ -61,6 +61,7 @@ def main() -> None:
     arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments.add_argument("--bf16", action="store_true")
     options = arguments.parse_args()
+    tried = ({}, *(dict([parse_setting(one, RECIPE_NAMES)]) for one in options.set))
     logging.getLogger("nin_edge").setLevel(logging.ERROR)
     keep_memory()
     dataset = open_dataset(locate(options.data), size=64)
@@ -76,10 +77,9 @@ def main() -> None:
         train(base, network, recipe, DataSource(base.name), folder / "base")
         pretrained = Pretrained.load(folder / "base" / "best.safetensors")
         tuned = replace(network, classes=UNSEEN)
-        settings: list[dict[str, Any]] = [{}, *(dict([parse_setting(one)]) for one in options.set)]
         for photos in options.photos:
             drawn = replace(few(own, photos, 0), test=own.test)
-            for changes in settings:
+            for changes in tried:
                 recipe = Recipe.suited_to(drawn, tuned, fine_tuning=True, **changes)
                 run, started = folder / f"{photos} {changes}", time.perf_counter()
                 best = train(drawn, tuned, recipe, DataSource(own.name), run, init=pretrained)

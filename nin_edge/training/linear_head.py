@@ -87,7 +87,7 @@ def fit_linear_head(
         return fitted
 
     groups = np.arange(len(chosen)).repeat(1 + flip)
-    penalty = _choose_penalty(fit, features, targets, groups)
+    penalty = _choose_penalty(fit, features, targets, groups, importance)
     weight, bias = fit(features, targets, penalty)
     last = _last_convolution(network)
     weight = weight / scale
@@ -135,6 +135,7 @@ def _choose_penalty(
     features: Tensor,
     targets: Tensor,
     photos: NDArray[np.int64],
+    importance: Tensor,
 ) -> float:
     """The penalty of the lowest loss on what was left out; all views of a photo stay together."""
     folds = np.random.default_rng(0).permutation(photos[-1] + 1) % _FOLDS
@@ -146,7 +147,9 @@ def _choose_penalty(
             kept = fold != left_out
             weight, bias = fit(features[kept], targets[kept], penalty)
             logits = functional.linear(features[~kept], weight, bias)
-            loss += float(functional.cross_entropy(logits, targets[~kept], reduction="sum"))
+            loss += float(
+                functional.cross_entropy(logits, targets[~kept], importance, reduction="sum")
+            )
         losses.append(loss)
     return _PENALTIES[int(np.argmin(losses))]
 

@@ -53,6 +53,12 @@ def test_seeds_draw_other_photos_and_zero_takes_all(shapes: Dataset) -> None:
     assert few(shapes, 0, 0) is shapes
 
 
+def test_a_class_keeps_its_only_photo_to_train_on(shapes: Dataset) -> None:
+    drawn = few(shapes, 1, 0)
+    assert np.bincount(shapes.targets[drawn.train]).tolist() == [1, 1, 1]
+    assert not drawn.holdout.size
+
+
 def test_the_picture_has_a_part_for_each_data_set_without_teachers(tmp_path: Path) -> None:
     sets = [file for file in RESULTS.glob("photos_*.json") if "taught" not in file.name]
     plot(tmp_path / "photos.png")
@@ -65,6 +71,9 @@ def test_the_picture_has_a_part_for_each_data_set_without_teachers(tmp_path: Pat
     [
         ("a.tar b.tar --output both.json", "--output takes one data set"),
         ("a.tar --teacher --without-lite0", "--teacher needs EfficientNet-Lite0"),
+        ("a.tar --photos 25 --left-out", "--left-out and --set choose defaults"),
+        ("a.tar --set scale=1", "--left-out and --set choose defaults"),
+        ("a.tar --left-out --output a.json", "--photos without 0"),
         ("a.tar --output a.json --plot a.png", "--plot draws the answers in benchmarks/results"),
     ],
 )
