@@ -45,11 +45,13 @@ def open_sources(arguments: Sequence[str]) -> Iterator[Source]:
         folder = Path(argument)
         try:
             listing = list_images(folder) if folder.is_dir() else None
+            # A pipe is read once, for the label and for the heatmap.
+            image = folder.read_bytes() if folder.is_fifo() else folder
         except (ImageError, OSError) as error:
             yield Source(argument, ImageError(str(error)))
             continue
         if listing is None:
-            yield Source(str(folder), folder)
+            yield Source(str(folder), image)
             continue
         if passed := listing.passed_over():
             click.echo(printable(f"{folder}: passed over {passed}"), err=True)

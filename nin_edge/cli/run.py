@@ -130,7 +130,11 @@ def _run_images(
                 _print_row(printable(name).ljust(width), result, top_k)
             if heatmaps is not None:
                 assert not isinstance(source.image, ImageError)  # it has a prediction
-                draw_heatmap(source.image, result, heatmaps[index], size)
+                try:
+                    draw_heatmap(source.image, result, heatmaps[index], size)
+                except ImageError as error:  # it is decoded again, and may have changed
+                    failed += 1
+                    click.echo(printable(f"{heatmaps[index]}: not drawn, {error}"), err=True)
         if progress is not None:
             progress(index + 1, len(sources))
     return failed

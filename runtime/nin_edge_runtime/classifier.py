@@ -269,7 +269,8 @@ class Classifier:
             try:
                 loaded.append(self._load(image, bgr=bgr))
             except ImageError as error:
-                loaded.append(error)
+                # A new one: this one's traceback holds on to the image as far as it was decoded.
+                loaded.append(ImageError(*error.args))
         predictions = iter(self._predict_rows([row for row in loaded if isinstance(row, tuple)]))
         return [next(predictions) if isinstance(row, tuple) else row for row in loaded]
 

@@ -100,7 +100,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """
     images: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError:  # a name that is too long, a folder that may not be searched
+            is_folder = False
+        if not is_folder:
             images.append(path)
             continue
         listing = list_images(path)

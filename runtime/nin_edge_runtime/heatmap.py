@@ -2,11 +2,12 @@
 
 The position of a map's cell follows from the network's layers; dividing the photo evenly into cells
 would be wrong. Convolutions keep the size and are centred. Each pooling is 3 x 3 with stride 2 and
-padding 1: its output i covers the inputs 2 i - 1, 2 i and 2 i + 1, so it is centred on input 2 i.
-After p poolings, cell i is centred on pixel 2^p i of the network's input, whose centre is at
-2^p i + 1/2. (Resizing the map like an image would put it at 2^p (i + 1/2): for the usual p = 2 and
-S = 32, that is 5% of the side too far to the right and the bottom.) The network's input is
-`Prediction.crop` resized to S x S, which places the cells on the photo.
+padding 1: its output i covers the inputs 2 i - 1, 2 i and 2 i + 1, so it is centred on input 2 i. A
+first convolution with stride 2 or 4 counts as one or two of them. After p poolings, cell i is
+centred on pixel 2^p i of the network's input, whose centre is at 2^p i + 1/2. (Resizing the map
+like an image would put it at 2^p (i + 1/2): for the usual p = 2 and S = 32, that is 5% of the side
+too far to the right and the bottom.) The network's input is `Prediction.crop` resized to S x S,
+which places the cells on the photo.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ MAX_SIDE: Final = 2048
 """Longest side of the photo in the picture, in pixels; a larger photo is reduced to it."""
 
 _SMALL_SIDE = 256  # pixels; a smaller photo is enlarged by the largest whole factor within this
+_OF_SCORES = " 0123456789.%"
 _MIN_WIDTH = 192  # of the picture, in pixels: the caption needs it
 _STRIDE = 4  # assumed distance of the map's cells, in pixels of the network's input: two poolings
 _INSIDE, _OUTSIDE = 0.75, 0.35  # brightness of the photo inside and outside the crop
@@ -196,7 +198,7 @@ def _caption(prediction: Prediction) -> tuple[str, str, Path | None]:
     )
     if not plain.isascii():
         shown = "".join(char if char.isprintable() else _escaped(char) for char in label)
-        font = find_font(shown + score)
+        font = find_font(shown + _OF_SCORES)  # one search for all scores
         if font is not None:
             return shown, score, font
     keep = (char if char.isascii() and char.isprintable() else _escaped(char) for char in plain)

@@ -133,8 +133,6 @@ def check_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
 class Upright:
     """A decoded image, converted to upright RGB a part at a time, since that takes memory."""
 
-    name: str
-    """What messages call it."""
     height: int
     """Of the upright image, in pixels."""
     width: int
@@ -209,12 +207,14 @@ def open_upright(
             file = io.BytesIO(source)
         elif isinstance(source, (str, os.PathLike)):
             _require_file(source)
+            if (path := Path(os.fsdecode(source))).is_fifo():  # a pipe is read once
+                file = io.BytesIO(path.read_bytes())
         elif not hasattr(source, "read"):
             raise ImageError(
                 f"{type(source).__name__}: "
                 "expected a path, bytes, a binary file, a PIL image or a uint8 array"
             )
-        elif hasattr(source, "seekable") and not source.seekable():  # a pipe is read once
+        elif hasattr(source, "seekable") and not source.seekable():  # and so is this one
             file = io.BytesIO(source.read())
         with _open(file, name) as image:
             yield _decode(image, name, max_pixels, max_value, min_side, file)
@@ -248,9 +248,8 @@ def _open(file: Any, name: str) -> Image.Image:
 
 
 def _open_again(file: Any, name: str, stack: ExitStack) -> Image.Image:
-    """Open an encoded image a second time."""
-    image = _open(file, name)
-    stack.callback(image.close)
+    """Open an encoded image a second time; its caller's file stays open."""
+    image: Image.Image = stack.enter_context(_open(file, name))
     return image
 
 
@@ -307,7 +306,7 @@ def _decode(
         full = width, height
     elif orientation in _SWAPS_SIDES:
         full = full[::-1]
-    return Upright(name, height, width, full[::-1], image, orientation, transparent, max_value)
+    return Upright(height, width, full[::-1], image, orientation, transparent, max_value)
 
 
 def _flattened(image: Image.Image, max_value: int | None) -> Image.Image:

@@ -118,7 +118,12 @@ def public_name(source: str) -> str:
 def _camera_index(source: str | os.PathLike[str] | int) -> int | None:
     """The number of a camera; None for other sources."""
     if isinstance(source, str):
-        return int(source) if source.isascii() and source.isdecimal() else None
+        if not (source.isascii() and source.isdecimal()):
+            return None
+        try:
+            return int(source)
+        except ValueError:  # thousands of digits
+            raise ImageError(f"camera {source}: expected an index of 0 to {_LAST_CAMERA}") from None
     try:
         return operator.index(source)  # type: ignore[arg-type]  # NumPy's numbers, too
     except TypeError:

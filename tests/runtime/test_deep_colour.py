@@ -87,6 +87,8 @@ def test_dark_colour_is_warned_of_and_can_be_scaled(
                 scaled = load_image(source, max_value=most)
                 np.testing.assert_allclose(scaled[:, :, 0], [[127, 255, 0]] * 2, atol=1)
                 assert (scaled == scaled[:, :, :1]).all()
+            assert not file.closed
+            np.testing.assert_array_equal(load_image(file, max_value=most), scaled)
 
 
 def test_bright_or_black_colour_is_not_warned_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_heatmap_is_written_in_it(dejavu: Path, folder: Path, label: str) -> Non
     drawn, before = (np.asarray(_with_text(Image.fromarray(photo), c)) for c in (caption, escaped))
     assert drawn[300:].max() == 255
     assert not np.array_equal(drawn, before)
+
+
+def test_fonts_are_searched_once_for_a_label_of_any_score(dejavu: Path, folder: Path) -> None:
+    shutil.copy(dejavu, folder / "font.ttf")
+    for score in (0.5, 0.25, 0.125):
+        assert _caption(replace(predicted("кот"), score=score))[2]
+    assert find_font.cache_info().misses == 1
 
 
 def test_labels_that_pillow_can_write_need_no_other_font(dejavu: Path, folder: Path) -> None:

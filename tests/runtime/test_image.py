@@ -319,6 +319,7 @@ class TestFindImages:
         named = [folder / "notes.txt", folder / ".hidden.png", folder / "missing.jpg"]
         assert find_images([str(path) for path in named]) == named
         assert find_images([folder / ".git"]) == [folder / ".git" / "d.png"]
+        assert find_images(["x" * 5000]) == [Path("x" * 5000)]  # to be refused when it is read
 
     def test_a_folder_without_images_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +92,24 @@ class TestStream:
     def test_bad_images_alone_give_errors_alone(self, classify: Classifier, workers: int) -> None:
         given = list(classify.stream([b"", b"x", b""], batch_size=2, workers=workers))
         assert [type(one) for one in given] == [ImageError] * 3
+
+    def test_errors_do_not_keep_their_images(
+        self, classify: Classifier, files: list[Path], workers: int
+    ) -> None:
+        class Encoded(io.BytesIO):
+            """Of a class that can be watched."""
+
+        images = [Encoded(path.read_bytes()[:-100]) for path in files[:3]]
+        watched = [weakref.ref(image) for image in images]
+        gc.collect()
+        gc.disable()  # counting references is enough
+        try:
+            found = list(classify.stream(iter(images), workers=workers))
+            del images
+            assert [type(error) for error in found] == [ImageError] * 3
+            assert [image() for image in watched] == [None] * 3
+        finally:
+            gc.enable()
 
     def test_an_endless_source_is_read_ahead_by_a_bounded_number(
         self, classify: Classifier, workers: int

@@ -277,6 +277,7 @@ class TestErrors:
             (-1, "camera -1: expected an index of 0 to 99"),
             (100, "camera 100: expected an index of 0 to 99"),
             ("99999999999", "camera 99999999999: expected an index of 0 to 99"),
+            ("9" * 5000, "camera 9999"),
         ],
     )
     def test_impossible_sources_are_refused_at_the_call(

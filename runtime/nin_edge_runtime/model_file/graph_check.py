@@ -88,7 +88,7 @@ def check_model(data: bytes, *, classes: int, size: int, channels: int, embedded
     known = {b"image": Tensor(shape, unsized=embedded == "full")}
     _add_constants(data, graph.get("initializer", ()), known)
     _follow(data, graph.get("node", ()), known, size).check(batch or 1)
-    side = known.get(b"class_maps", Tensor((1, classes, 1, 1))).shape[-1]
+    side = (known.get(b"class_maps", Tensor((1, classes, 1, 1))).shape or (1,))[-1]
     results = {
         "probabilities": (_FLOAT, (batch, classes)),
         "class_maps": (_FLOAT, (batch, classes, side, side)),

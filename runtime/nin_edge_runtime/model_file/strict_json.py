@@ -173,10 +173,6 @@ class JsonObject:
         """A string."""
         return self._checked(key, string)
 
-    def boolean(self, key: str) -> bool:
-        """True or False."""
-        return self._checked(key, boolean)
-
     def array(self, key: str) -> list[Any]:
         """A list."""
         return self._checked(key, array)

@@ -9,6 +9,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from nin_edge.cli import main
-from nin_edge_runtime import Classifier
+from nin_edge_runtime import Classifier, ImageError, heatmap
 from nin_edge_runtime.golden import golden_image
 
 FRAMES = 7
@@ -222,6 +223,37 @@ def test_a_heatmap_of_stdin_needs_its_bytes_once(photo: Path, tmp_path: Path) ->
     out = tmp_path / "out.png"
     assert _run("-", "--heatmap", out, stdin=photo.read_bytes()).exit_code == 0
     assert out.is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_read_once(photo: Path, tmp_path: Path) -> None:
+    pipe, out = tmp_path / "pipe", tmp_path / "out.png"
+    os.mkfifo(pipe)
+    for data, code in ((photo.read_bytes(), 0), (b"no image", 1)):
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        result = _run(pipe, "--heatmap", out)
+        writer.join()
+        assert result.exit_code == code
+    assert result.stderr.startswith(f"{pipe}: image of 8 bytes: not an image")
+    assert out.is_file()
+
+
+def test_a_heatmap_that_fails_does_not_stop_the_others(
+    folder: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overlay(image: Path, *other: object, **options: object) -> Image.Image:
+        if image.name == "b.jpg":
+            raise ImageError(f"{image}: no such file")
+        return drawn(image, *other, **options)  # type: ignore[arg-type]
+
+    drawn = heatmap.overlay
+    monkeypatch.setattr(heatmap, "overlay", overlay)
+    result = _run(folder, "--heatmap", tmp_path / "out", "--model", tiny_model)
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 3
+    assert "b.jpg.png: not drawn, " in result.stderr
+    assert pictures(tmp_path / "out") == ["a.png-2.png", "a.png.png"]
 
 
 def test_a_heatmap_never_replaces_its_own_image(photo: Path, tmp_path: Path) -> None:

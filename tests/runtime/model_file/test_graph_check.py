@@ -206,7 +206,16 @@ def fix_batch(model: ModelProto, count: int) -> None:
         dimension(value, 0).dim_value = count
 
 
+def scalar_maps(model: ModelProto) -> None:
+    """A constant without dimensions in the place of the class maps."""
+    for item in model.graph.node:
+        for names in (item.input, item.output):
+            names[:] = ["maps" if name == "class_maps" else name for name in names]
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "class_maps"))
+
+
 SENSELESS: dict[str, tuple[Change, str]] = {
+    "a scalar for class maps": (scalar_maps, "class_maps"),
     # Weights that are not what their shape says.
     "2^40 elements": (lambda model: initializer(model).dims.__setitem__(0, 1 << 40), "elements"),
     "a product beyond 64 bits": (
