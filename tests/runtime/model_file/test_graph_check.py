@@ -98,10 +98,7 @@ EXTERNAL: dict[str, tuple[Change, str]] = {
         lambda model: add_node(model, "Relu", value=external("secret.bin")),
         "tensor",
     ),
-    "a node's tensors": (
-        lambda model: add_attribute(model, tensors=[external("secret.bin")]),
-        "tensors",
-    ),
+    "a node's tensors": (lambda model: add_attribute(model, tensors=[external("x")]), "tensors"),
     "a node's sparse tensor": (
         lambda model: add_attribute(model, sparse_tensor=onnx.SparseTensorProto(dims=[4])),
         "sparse tensor",
@@ -207,10 +204,8 @@ def fix_batch(model: ModelProto, count: int) -> None:
 
 
 def scalar_maps(model: ModelProto) -> None:
-    """A constant without dimensions in the place of the class maps."""
-    for item in model.graph.node:
-        for names in (item.input, item.output):
-            names[:] = ["maps" if name == "class_maps" else name for name in names]
+    for names in (end for item in model.graph.node for end in (item.input, item.output)):
+        names[:] = [name.replace("class_maps", "maps") for name in names]
     model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "class_maps"))
 
 
