@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, cast
@@ -327,7 +327,7 @@ def _loading(report: Callable[[Loading], None], task: str = "reading images") ->
 
 def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -> Location:
     """Where the data are, as an absolute path."""
-    location = locate(
+    return locate(
         data,
         official=settings.get("official"),
         labels=settings.get("labels"),
@@ -335,9 +335,7 @@ def _locate(data: Data, settings: Settings, report: Callable[[Loading], None]) -
         zip_encoding=settings.get("zip_encoding"),
         download=settings.get("download", False),
         progress=lambda name, done, total: report(Loading(f"fetching {name}, bytes", done, total)),
-    )
-    table = location.labels and location.labels.absolute()
-    return replace(location, path=location.path.absolute(), labels=table)
+    ).absolute()
 
 
 def _open(

@@ -16,7 +16,14 @@ from nin_edge_runtime.folders import MARKER, MARKER_BYTES, read_start, written_n
 
 _WHOLE_FOLDER: Final = b"nin-edge wrote this folder: it is not read as images.\n"
 
+_PREFIX: Final = ".nin-edge-"  # of a file that is not whole yet
+_SUFFIX: Final = ".part"
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of this name is what a killed process left of one that it wrote."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -33,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     # Not named after the file: a name of 250 bytes has no room for more.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".nin-edge-", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -69,7 +76,8 @@ def require_folder(path: Path) -> None:
     """Check that a folder exists or can be made, before any work is done for it.
 
     Raises:
-        NinEdgeError: a file is in its place or on the way to it, or it is not writable.
+        NinEdgeError: a file or a link to nothing is in its place or on the way to it, or it is not
+            writable.
     """
     for part in (path, *path.parents):
         if part.is_dir():
@@ -78,6 +86,11 @@ def require_folder(path: Path) -> None:
             return
         if part.exists():
             raise NinEdgeError(f"{part}: a file, expected a folder to write to")
+        if part.is_symlink():
+            target = part.readlink()
+            raise NinEdgeError(
+                f"{part}: a link to {target}, which is missing; expected a folder to write to"
+            )
 
 
 def mark_beside(images: Path, file: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -20,6 +21,8 @@ from nin_edge_runtime.errors import NinEdgeError
 
 LOCK_NAME: Final = ".nin-edge.lock"
 """Name of the file that reserves a whole folder."""
+
+_ATTEMPTS: Final = 1000  # to make a folder that others may remove meanwhile
 
 
 def open_plain(path: Path) -> FileIO:
@@ -94,12 +97,13 @@ def reserved(folder: Path, name: str, refusal: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, refusal: str) -> Iterator[None]:
-    while True:
+    for attempt in count():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open_plain(path)
         except (FileNotFoundError, FileExistsError):
-            if path.parent.is_symlink() or (path.parent.exists() and not path.parent.is_dir()):
+            blocked = path.parent.exists() and not path.parent.is_dir()
+            if blocked or path.parent.is_symlink() or attempt == _ATTEMPTS:
                 raise
             continue  # a holder that ended removed the folder in between
         with file:

@@ -16,7 +16,9 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
@@ -136,10 +138,18 @@ def cache_key(source: Source, decided: str, size: int, channels: int) -> str:
         size: side of the images.
         channels: their channels.
     """
-    settings = f"{_VERSION} {size} {channels} {PIL.__version__} {decided}\n"
+    decoders = PIL.__version__ + _heif_version()
+    settings = f"{_VERSION} {size} {channels} {decoders} {decided}\n"
     return hashlib.sha256(
         (settings + source.stamp()).encode("utf-8", "surrogateescape")
     ).hexdigest()[:20]
+
+
+def _heif_version() -> str:
+    """That of the package that reads HEIC images, which may be installed later."""
+    with suppress(metadata.PackageNotFoundError):
+        return f" and pillow-heif {metadata.version('pillow-heif')}"
+    return ""
 
 
 def load_cache(folder: Path, *, built_here: bool = False) -> Cached | None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -65,8 +65,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.parent.mkdir(0o700, parents=True, exist_ok=True)  # as the XDG specification has it
     for part in folder.parent.glob(".building-*"):
-        if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(part, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process just finished it
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(part, ignore_errors=True)
     path = folder.parent / "locks" / folder.name
     path.parent.mkdir(exist_ok=True)
     with open_plain(path) as file:

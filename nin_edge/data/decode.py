@@ -27,8 +27,8 @@ from nin_edge.data.errors import DatasetError
 from nin_edge_runtime import ImageError
 from nin_edge_runtime.preprocessing import Preprocessing
 
-ImageData: TypeAlias = "bytes | NDArray[np.uint8]"
-"""An image as the bytes of a file, or as pixels (H, W, 3) or (H, W, 1)."""
+ImageData: TypeAlias = "bytes | NDArray[np.uint8] | ImageError"
+"""An image as the bytes of a file, as pixels (H, W, 3) or (H, W, 1), or why it is neither."""
 
 
 class Decoded(NamedTuple):
@@ -125,7 +125,10 @@ def _decode_chunk(
     preprocessing = Preprocessing(size, channels, mean=(0.0,) * channels, std=(1.0,) * channels)
     decoded: list[Decoded | str] = []
     for name, image in chunk:
-        file: ImageData | io.BytesIO = image
+        if isinstance(image, ImageError):
+            decoded.append(str(image))
+            continue
+        file: bytes | NDArray[np.uint8] | io.BytesIO = image
         if isinstance(image, bytes) and image:
             file = io.BytesIO(image)
             file.name = name  # for messages
@@ -177,7 +180,7 @@ def _chunks(
     size = 0
     for name, image in images:
         chunk.append((name, image))
-        size += len(image) if isinstance(image, bytes) else image.nbytes
+        size += len(image) if isinstance(image, bytes) else getattr(image, "nbytes", 0)
         if len(chunk) == most or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -7,7 +7,7 @@ In a folder or archive of images the folders name them (`nin_edge.data.folders`)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -18,7 +18,9 @@ from nin_edge.data.folders import SPLIT_NAMES, read_layout
 from nin_edge.data.official.registry import read_official
 from nin_edge.data.sources import Source
 from nin_edge.data.table import find_images, read_table
+from nin_edge.text import is_utf8
 from nin_edge_runtime.folders import Listing
+from nin_edge_runtime.model_file.limits import MAX_LABEL
 
 _COCO: Final = re.compile(r"annotation|coco|instances_|via_")
 _ANNOTATION_SUFFIXES: Final = (".txt", ".xml", ".json")  # YOLO, Pascal VOC, LabelMe: one an image
@@ -123,9 +125,7 @@ def folder_contents(path: Path, source: Source) -> Contents:
             f"{path}: {len(files):,} images and no folder of a class, expected <class>/* or "
             "train/<class>/*, or a table of the images' classes by --labels FILE.csv"
         )
-    for label in labels:
-        if not _is_text(label):
-            raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
+    _check_labels(path, labels)
     wanted = {member.name for member in members}
     return Contents(
         members,
@@ -147,6 +147,7 @@ def table_contents(path: Path, source: Source, table: Path) -> Contents:
     rows = find_images(table, read_table(table), path, names)
     members = [Member(name, row.split, row.label) for name, row in rows.items()]
     named = tuple(name for name in SPLIT_NAMES if any(row.split == name for row in rows.values()))
+    _check_labels(table, {member.label for member in members})
     unlisted = [name for name in names if name not in rows and name in listing.images]
     return Contents(
         members,
@@ -171,10 +172,17 @@ def _annotations(listing: Listing) -> str:
     return ""
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name can be written down: the file system also knows bytes that are no UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _check_labels(path: Path, labels: Iterable[str]) -> None:
+    """Refuse labels that no checkpoint can have.
+
+    Raises:
+        DatasetError: the message names the label.
+    """
+    for label in labels:
+        if not is_utf8(label):
+            raise DatasetError(f"{path}: the folder name {label!r} is not UTF-8, expected a label")
+        if len(label) > MAX_LABEL:
+            raise DatasetError(
+                f"{path}: the label {label[:40]!r}... of {len(label):,} characters, expected at "
+                f"most {MAX_LABEL:,}"
+            )

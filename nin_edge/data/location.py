@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -28,6 +28,7 @@ from nin_edge.data.official.registry import (
 from nin_edge.data.sources import Source, open_source
 from nin_edge.data.table import read_bytes
 from nin_edge.files import write_atomically
+from nin_edge.text import as_utf8, is_utf8
 from nin_edge_runtime.folders import read_start
 from nin_edge_runtime.model_file.strict_json import JsonObject
 
@@ -71,6 +72,18 @@ class Location:
         """
         table = None if self.labels is None else hashlib.sha256(read_bytes(self.labels)).hexdigest()
         return f"{self.official} {table} {self.test_split} {self.zip_encoding}"
+
+    def absolute(self) -> Location:
+        """The location with absolute paths, which a run's configuration can have.
+
+        Raises:
+            DatasetError: a path is not UTF-8.
+        """
+        table = self.labels and self.labels.absolute()
+        for path in (self.path.absolute(), table):
+            if path and not is_utf8(str(path)):
+                raise DatasetError(f"{path}: not in UTF-8, as a run's configuration has its paths")
+        return replace(self, path=self.path.absolute(), labels=table)
 
     def to_json(self) -> dict[str, Any]:
         """The location as JSON can represent it."""
@@ -169,7 +182,7 @@ def locate(
 
 def dataset_name(path: Path) -> str:
     """Name of a folder or archive, the latter without its endings."""
-    name = path.resolve().name
+    name = as_utf8(path.resolve().name)
     return name if path.is_dir() else re.sub(r"(\.tar)?\.(tar|tgz|gz|bz2|xz|zip)$", "", name)
 
 

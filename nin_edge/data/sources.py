@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nin_edge.data.archives import MAX_MEMBER, TarArchive, ZipArchive
 from nin_edge.data.errors import DatasetError
+from nin_edge_runtime import ImageError
 from nin_edge_runtime.folders import Listing, list_folder, read_start
 
 
@@ -25,8 +26,12 @@ class Source(Protocol):
     def stamp(self) -> str:
         """Text that changes whenever the name, size or time of a file does."""
 
-    def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of the chosen files; duplicate members of a tar come twice."""
+    def read(self, names: Set[str]) -> Iterator[tuple[str, bytes | ImageError]]:
+        """Name and bytes of the chosen files; duplicate members of a tar come twice.
+
+        Raises:
+            DatasetError: one cannot be read.
+        """
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,26 @@ class Folder:
 
     def stamp(self) -> str:
         """See `Source.stamp`."""
-        # Unrelated files change a folder's time: its name is enough.
+        # Unrelated files change a folder's time: its name is enough. What cannot be read may have
+        # no status, and its time stays the same once it can be.
+        unreadable = dict(self.listing.unreadable)
         return "".join(
-            name if name.endswith("/") else _stamp(self.path, name) for name in self.listing.names
+            f"{name}{unreadable.get(name, '')}"
+            if name.endswith("/") or name in unreadable
+            else _stamp(self.path, name)
+            for name in self.listing.names
         )
 
-    def read(self, names: Set[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, names: Set[str]) -> Iterator[tuple[str, bytes | ImageError]]:
         """See `Source.read`."""
         for name in sorted(names):
             try:
                 data = read_start(self.path / name, MAX_MEMBER + 1)
-            except OSError:
-                data = b""  # reported as unreadable with the others
-            yield name, data if len(data) <= MAX_MEMBER else b""
+            except OSError as error:  # no fault of the image, which would be kept as one
+                reason = error.strerror or error
+                raise DatasetError(f"{self.path / name}: cannot be read ({reason})") from error
+            too_large = ImageError(f"more than {MAX_MEMBER:,} bytes")
+            yield name, data if len(data) <= MAX_MEMBER else too_large
 
 
 def open_source(path: Path, zip_encoding: str | None = None) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from nin_edge.files import write_atomically
 from nin_edge.score.shards import Item, Shard, without_name
+from nin_edge.text import as_utf8
 from nin_edge_runtime import Classifier, ImageError, Prediction
 
 _BATCH: Final = 8  # images of one inference
@@ -94,9 +94,9 @@ def _results(
 
 def _row(item: Item, result: Prediction | ImageError, source: Path, top_k: int) -> dict[str, Any]:
     """A row of the output."""
-    row = dict.fromkeys(SCHEMA.names) | {"path": _utf8(item.path)}
+    row = dict.fromkeys(SCHEMA.names) | {"path": as_utf8(item.path)}
     if isinstance(result, ImageError):
-        return row | {"error": _utf8(str(without_name(result, source / item.path)))}
+        return row | {"error": as_utf8(str(without_name(result, source / item.path)))}
     top = result.top(top_k)
     return row | {
         "label": result.label,
@@ -105,8 +105,3 @@ def _row(item: Item, result: Prediction | ImageError, source: Path, top_k: int) 
         "top_labels": [label for label, _ in top],
         "top_scores": [score for _, score in top],
     }
-
-
-def _utf8(name: str) -> str:
-    """A name as Parquet can have it: bytes of it that are not UTF-8 become escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

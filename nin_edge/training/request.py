@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from nin_edge.checkpoint import DataSource
 from nin_edge.data import Dataset
 from nin_edge.network import NetworkConfig
+from nin_edge.text import is_utf8
 from nin_edge.training.errors import SettingError
 from nin_edge.training.finetune import Pretrained
 from nin_edge.training.recipe import RECIPES, Recipe
@@ -59,6 +60,10 @@ class Request:
         Raises:
             SettingError: the message names the setting.
         """
+        texts = {"init": self.init, "distill_from": " ".join(self.distill_from), **self.settings}
+        for name, value in texts.items():
+            if isinstance(value, str) and not is_utf8(value):
+                raise SettingError(f"{name} is {value!r}: expected UTF-8, to be written down")
         if "distill_weight" in self.settings and not self.distill_from:
             raise SettingError(
                 f"distill_weight is {self.settings['distill_weight']}: without distill_from, there "

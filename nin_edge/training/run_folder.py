@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nin_edge import plots
-from nin_edge.files import mark_written, write_atomically
+from nin_edge.files import is_unfinished, mark_written, write_atomically
 from nin_edge.locks import LOCK_NAME, reserved
 from nin_edge.metrics import Epoch, Scores
 from nin_edge.tensorfile import read_tensors, write_tensors
@@ -88,8 +88,10 @@ class RunFolder:
     @property
     def is_unused(self) -> bool:
         """Whether there is nothing in the folder."""
-        ours = (LOCK_NAME, MARKER)
-        return not self.path.exists() or all(entry.name in ours for entry in self.path.iterdir())
+        if not self.path.exists():
+            return True
+        names = {entry.name for entry in self.path.iterdir()} - {LOCK_NAME, MARKER}
+        return all(map(is_unfinished, names))
 
     def to_resume(self, asked: bool, workers: Workers) -> tuple[bool, tuple[str, ...]]:
         """Whether there is a run to resume, if that is asked for, and a note if there is none.

@@ -8,7 +8,15 @@ from itertools import chain
 from typing import TypeAlias
 
 from nin_edge.checkpoint import DataSource
-from nin_edge.data import OFFICIAL, Dataset, DatasetError, Location, Progress, open_dataset
+from nin_edge.data import (
+    FOLDER,
+    OFFICIAL,
+    Dataset,
+    DatasetError,
+    Location,
+    Progress,
+    open_dataset,
+)
 from nin_edge.network import NetworkConfig
 from nin_edge.training.errors import TrainingError
 from nin_edge.training.finetune import Pretrained
@@ -118,6 +126,8 @@ class Start:
         """The settings that say what the data are; those of the run to resume if not given."""
         stored = self.stored.location if self.stored else None
         settings = self.request.settings.copy()
+        if stored:
+            settings.setdefault("official", stored.official or FOLDER)
         if stored and stored.labels:
             settings.setdefault("labels", str(stored.labels))
         if stored and stored.test_split:

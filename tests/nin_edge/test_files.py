@@ -111,3 +111,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(NinEdgeError, match="file: a file, expected a folder to write to"):
             require_folder(path)
+    (tmp_path / "link").symlink_to("/no/disk")
+    for path in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(NinEdgeError, match=r"link: a link to /no/disk, which is missing; exp"):
+            require_folder(path)

@@ -50,6 +50,13 @@ def test_folders_that_stay_empty_are_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    for folder in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(FileExistsError), reserved(folder, LOCK_NAME, "in use"):
+            pass
+
+
 def test_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path), LOCK_NAME],

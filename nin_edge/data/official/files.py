@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nin_edge.data.errors import DatasetError
 from nin_edge.data.sources import Source
+from nin_edge_runtime import ImageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,10 @@ class OfficialFiles:
         """
         member = self._members[name]
         try:
-            yield self._data.pop(member)
+            data = self._data.pop(member)
+            if isinstance(data, ImageError):  # too large
+                raise data
+            yield data
         except (ValueError, OSError, EOFError, MemoryError) as error:
             raise DatasetError(f"{self._path}: {member}: {error or 'too large'}") from error
         except Exception as error:  # zlib.error has no common base with these

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from nin_edge.data import Dataset, open_dataset
-from nin_edge.data.cache import Index, _checksum
+from nin_edge.data.cache import Index, _checksum, cache_key
+from nin_edge.data.sources import open_source
 from nin_edge_runtime import NinEdgeError
 
 
@@ -237,6 +238,20 @@ def test_a_lock_of_a_cache_is_a_plain_file(pair: Path, private_cache: Path, form
     with pytest.raises(NinEdgeError, match="expected a plain file; remove it"):
         read(pair, cache=private_cache)
     assert not (private_cache / "elsewhere").exists()
+
+
+def test_a_package_that_reads_more_images_makes_the_cache_anew(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(pair)
+    keys = [cache_key(source, "", 16, 3)]
+    for version in ("1.0", "1.1"):
+        installed = tmp_path / version / f"pillow_heif-{version}.dist-info"
+        installed.mkdir(parents=True)
+        (installed / "METADATA").write_text(f"Name: pillow-heif\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(tmp_path / version)
+        keys.append(cache_key(source, "", 16, 3))
+    assert len(set(keys)) == 3
 
 
 def test_an_index_survives_its_json() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_edge.data import DatasetError, open_dataset
+from nin_edge.data import DatasetError, locate, open_dataset
 from nin_edge.data.layout import Contents, folder_contents
 from nin_edge.data.sources import open_source
 
@@ -198,6 +198,14 @@ def test_a_folder_that_is_no_data_set_is_refused(
         open_dataset(top, size=16)
     assert str(caught.value).startswith(f"{top}: ")
     assert not list(private_cache.glob(".building-*"))
+
+
+def test_a_label_that_no_checkpoint_can_have_is_refused(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "data", "cat/0.png", "dog/0.png")
+    table = tmp_path / "labels.csv"
+    table.write_text(f"image,label\ncat/0.png,cat\ndog/0.png,{'x' * 1001}\n")
+    with pytest.raises(DatasetError, match=r"csv: the label 'xxx.* of 1,001 characters, expected"):
+        open_dataset(locate(folder, labels=table), size=16)
 
 
 def test_a_folder_name_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def test_a_folders_name_is_its_own(tmp_path: Path) -> None:
     (tmp_path / "v1.zip").mkdir()
     assert dataset_name(tmp_path / "v1.zip") == "v1.zip"
     assert dataset_name(Path()) == tmp_path.name
+    assert dataset_name(Path("photos \udcff.tar")) == r"photos \xff"  # as text can have it
+
+
+def test_a_configuration_has_absolute_paths_and_none_that_is_no_text(tmp_path: Path) -> None:
+    location = Location(Path("data"), "data", None, labels=Path("labels.csv")).absolute()
+    assert (location.path, location.labels) == (tmp_path / "data", tmp_path / "labels.csv")
+    for one in ({"path": Path("\udcff")}, {"labels": Path("\udcff", "labels.csv")}):
+        with pytest.raises(DatasetError, match="not in UTF-8, as a run's configuration"):
+            replace(location, **one).absolute()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nin_edge.data import Dataset, DatasetError, open_dataset
+from nin_edge.data import Dataset, DatasetError, open_dataset, sources
+from nin_edge.data.sources import Folder
 from nin_edge.files import mark_beside, mark_written
 from nin_edge_runtime.folders import MARKER, list_folder
 
@@ -81,6 +82,16 @@ def test_linked_folders_are_read_once(pair: Path, tmp_path: Path) -> None:
     assert "2 links to a folder above or read before" in dataset.passed_over
 
 
+def test_what_is_too_large_is_named_and_what_a_disk_refuses_is_no_fault_of_an_image(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pair / "circle" / "large.png").write_bytes(bytes(20_001))
+    monkeypatch.setattr(sources, "MAX_MEMBER", 20_000)
+    assert read(pair).unreadable == (("circle/large.png", "more than 20,000 bytes"),)
+    with pytest.raises(DatasetError, match=r"xxx: cannot be read \(File name too long\)"):
+        list(Folder(pair).read({"x" * 300}))
+
+
 def test_what_cannot_be_read_stops_unless_it_may_be_skipped(
     pair: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,9 +108,10 @@ def test_what_cannot_be_read_stops_unless_it_may_be_skipped(
         dataset = read(pair)
         assert len(dataset.unreadable) == 3
         assert "square/000.png" not in dataset.names
+    monkeypatch.setattr(os, "access", access)  # which changes no size and no time
+    assert "square/000.png" in read(pair).names
     (pair / "circle" / "damaged.png").write_text("no image")
     for name in ("gone.png", "loop.png"):
         (pair / "circle" / name).unlink()
-    monkeypatch.setattr(os, "access", access)
     dataset = read(pair, skip_unreadable=False)  # a damaged image is no reason to stop
     assert [name for name, _ in dataset.unreadable] == ["circle/damaged.png"]

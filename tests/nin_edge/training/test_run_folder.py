@@ -135,6 +135,7 @@ def test_what_is_not_a_run_is_refused_in_one_line(tmp_path: Path, present: str) 
 
 def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path / "missing").check_unused()
+    (tmp_path / ".nin-edge-abc.part").touch()  # what a killed process left
     RunFolder(tmp_path).check_unused()
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(NinEdgeError, match=r"already used; .* --resume, or .* -o"):

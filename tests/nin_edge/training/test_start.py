@@ -48,6 +48,8 @@ def choose(dataset: Dataset, shape: tuple[int, int] | None = None, **asked: Any)
             "frozen_blocks is 1: without init, there are no trained weights",
         ),
         ({"distill_weight": 1.0}, r"distill_weight is 1\.0: without distill_from, there is no"),
+        ({"data_name": "\udcff"}, r"data_name is '\\udcff': expected UTF-8"),
+        ({"distill_from": ("\udcff.onnx",)}, r"distill_from is '\\udcff.onnx': expected UTF-8"),
         ({"init": "nin-cifar10", "size": 8}, "size is 8: expected 16 to 512"),
         ({"init": "nin-cifar10", "dropout": -1.0}, r"dropout is -1\.0: expected a probability"),
         ({"init": "nin-cifar10", "frozen_blocks": 3}, "expected fewer than the network's 3 blocks"),
@@ -143,6 +145,16 @@ def test_a_run_is_resumed_with_its_own_settings(trained_run: Path, shapes: Datas
     choices = start.choose(shapes, (28, 1), 1)
     assert (choices.network, choices.recipe) == (stored.network, stored.recipe)
     assert (choices.source.name, choices.source.licence) == ("shapes", "CC0")
+
+
+@pytest.mark.parametrize(("official", "asked"), [(None, "folder"), ("fashion-mnist",) * 2])
+def test_a_resumed_run_knows_what_its_data_are(
+    trained_run: Path, official: str | None, asked: str
+) -> None:
+    start = Start.resumed(ask(), RunFolder(trained_run))
+    assert start.stored
+    stored = replace(start.stored, location=Location(Path("data"), "data", official))
+    assert replace(start, stored=stored).data_settings()["official"] == asked
 
 
 def test_the_width_for_a_latency_is_searched_for_the_datas_network(shapes: Dataset) -> None:
