@@ -77,10 +77,10 @@ model: $(INSTALLED)
 	$(BIN)/nin-edge export --precision int8 --eval-data "$(EVAL_DATA)" --output build/model
 	cp build/model/nin-cifar10.int8.onnx $(MODELS)
 
-# The figures and tables of the docs, on an idle machine in about 20 minutes. PHOTOS, folders of large
-# JPEGs, are for the table of reduced decoding:
+# The figures and tables of the docs, on an idle machine in about 20 minutes. It needs Chromium, CMake
+# and a C compiler, too. PHOTOS, folders of large JPEGs, are for the table of reduced decoding:
 #   make figures DATA=cifar10-jpeg.tar.xz PHOTOS=wallpapers
-figures: $(INSTALLED)
+figures: $(INSTALLED) $(JS)/node_modules/.installed
 	@test -n "$(DATA)" || { echo "make figures: name the archive, DATA=cifar10-jpeg.tar.xz"; exit 2; }
 	$(BIN)/python -m benchmarks.all "$(DATA)" $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python -m benchmarks.render

@@ -15,6 +15,14 @@ import sys
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+from benchmarks import _browser, _c
+
+_NEEDS: Final = {
+    **dict.fromkeys(("javascript", "web"), _browser.missing),
+    **dict.fromkeys(("c_library", "c_speed"), _c.missing),
+}
 
 
 def commands(data: str, photos: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -50,7 +58,13 @@ def main() -> None:
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="run these alone")
     options = arguments.parse_args()
     figures = commands(options.data, options.photos)
-    for name in options.only or figures:
+    names = options.only or list(figures)
+    for name in names:  # before any of them, which take minutes
+        if name not in figures:
+            arguments.error(f"--only {name}: expected one of {', '.join(figures)}")
+        if name in _NEEDS and (reason := _NEEDS[name]()):
+            raise SystemExit(f"{name}: {reason}; --only leaves it out")
+    for name in names:
         started = time.monotonic()
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *figures[name]], check=True)
         print(f"{name}: {time.monotonic() - started:.0f} s\n", flush=True)

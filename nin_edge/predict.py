@@ -154,8 +154,8 @@ def evaluate(
         predictor: the model.
         dataset: images of its size, channels and classes.
         split: `test`, `validation`, `holdout`, `train` (without the hold-out) or `all`; the test
-            split, or else the validation split, if None; `all` of data without splits that lack a
-            class.
+            split, else the validation split, else the hold-out, if None; `all` of data without
+            splits that lack a class.
         progress: called with the number of images done and the total.
 
     Raises:

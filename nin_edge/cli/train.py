@@ -95,13 +95,14 @@ SETTINGS: Final = tuple(sorted(name for name in TYPES if name not in _NAMED))
 @click.option(
     "--epochs",
     type=int,
-    help="Passes over the training images; 10, or 10 to 120 on photos, if not given.",
+    help="Passes over the training images; 10, or 10 to 120 to fine-tune on photos, if not given.",
 )
 @click.option(
     "--lr",
     "learning_rate",
     type=float,
-    help="Peak learning rate; 0.2 (for nin 0.02), half of it for few photos, if not given.",
+    help="Peak learning rate; 0.2 (for nin 0.02), half of it to fine-tune on few photos, if not "
+    "given.",
 )
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation; 0 if not given.")
 @click.option(

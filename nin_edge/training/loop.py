@@ -81,8 +81,8 @@ def train(
         alone.
 
     Raises:
-        TrainingError: the loss became NaN or infinite, the run is of other data or settings, or
-            compiling cannot work here.
+        TrainingError: the loss became NaN or infinite, the run is of other data or settings, the
+            GPU has too little memory, or compiling cannot work here.
         ModelFileError: a teacher has other classes or channels; or the run's state is damaged.
         WorkersError: the processes have different data or settings.
         TrainingStoppedError: `should_stop` returned True; the state is saved.
@@ -130,7 +130,7 @@ class _Loop:
             losses = torch.zeros((), device=self.setup.machine.device, dtype=torch.float64)
             end = (epoch + 1) * steps_per_epoch
             for step in range(state.step, end):
-                losses += self.learner.step(step, *self.batches.get(step))
+                losses += self._step(step)
                 state.step, state.seconds = step + 1, meter.seconds
                 # One process's clock and any process's signal decide for all of them.
                 is_due = self.workers.is_main and time.monotonic() - saved > _STATE_SECONDS
@@ -147,6 +147,18 @@ class _Loop:
                     saved = time.monotonic()
                 if stop and state.step < self.plan.steps:
                     self._stop(epoch)
+
+    def _step(self, step: int) -> Tensor:
+        """Take a step; gives its loss."""
+        try:
+            return self.learner.step(step, *self.batches.get(step))
+        except torch.OutOfMemoryError as error:  # a GPU's
+            plan = self.plan
+            raise TrainingError(
+                f"not enough memory on the GPU for steps of {plan.batch_size} images of "
+                f"{plan.size} x {plan.size}: expected a smaller batch_size, such as "
+                f"{max(2, plan.batch_size // 2)}, or a smaller size"
+            ) from error
 
     def start(self) -> None:
         """Take over the state in the run's folder, or write the configuration of a new run."""

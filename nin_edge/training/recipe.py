@@ -39,7 +39,7 @@ RANGES: Final = {
 }
 """Smallest and largest value of each number in a recipe."""
 
-_STEPS_PER_EPOCH: Final = 20  # at least: with fewer, the epochs are over before anything is learnt
+_STEPS_PER_EPOCH: Final = 20  # with fewer, the epochs are over before anything is learnt
 _SMALLEST_SHARE: Final = 16  # images of a process: with fewer, batch statistics are too noisy
 
 
@@ -209,7 +209,7 @@ RECIPES: Final = {
 
 
 def suited_batch_size(batch_size: int, images: int, *, processes: int = 1) -> int:
-    """The batch size for a data set: smaller for few images, so that an epoch has 20 steps.
+    """The batch size for a data set: smaller for few images, for about 20 steps an epoch.
 
     Args:
         batch_size: batch size for many images.

@@ -22,6 +22,7 @@ from nin_edge.training.finetune import Pretrained
 from nin_edge.training.progress import Progress
 from nin_edge.training.recipe import Recipe
 from nin_edge.training.run_folder import RunFolder
+from nin_edge.training.step import Learner
 
 LEARNT = 0.9  # accuracy that the shapes take a few epochs to reach; chance is a third
 SCORE_ROUNDING = 1e-9
@@ -307,6 +308,17 @@ def test_divergence_is_an_error_that_saves_no_broken_weights(
         content = "training state" if path.stem == "state" else "checkpoint"
         for name, value in read_tensors(path, content)[0].items():  # type: ignore[arg-type]
             assert torch.isfinite(value).all(), f"{path.name}: {name}"
+
+
+def test_too_little_memory_on_a_gpu_names_the_batch(
+    train_tiny: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(Learner, "step", step)
+    with pytest.raises(TrainingError, match=r"for steps of \d+ images of 16 x 16: .* batch_size"):
+        train_tiny(tmp_path)
 
 
 def test_too_few_images_for_a_holdout_all_train(
