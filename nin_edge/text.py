@@ -32,6 +32,11 @@ def as_utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def without_name(error: Exception, name: str | os.PathLike[str]) -> str:
+    """The reason in a message of ours that begins with a name."""
+    return str(error).removeprefix(f"{printable(os.fspath(name))}: ")
+
+
 def shortened(text: str, limit: int = 200) -> str:
     """Text of a file from anywhere: control characters escaped, the rest of a long one counted."""
     return printable(_cut(text, limit))

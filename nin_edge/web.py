@@ -94,7 +94,8 @@ def write_page(
     data, info = read_model(model)
     require_folder(folder)
     index = folder / "index.html"
-    if index.exists() and _MARK not in read_start(index, _HEAD_BYTES):
+    own = index.exists() and _MARK in read_start(index, _HEAD_BYTES)
+    if index.exists() and not own:
         raise NinEdgeError(
             f"{index}: of another page, expected a new folder or one of nin-edge web"
         )
@@ -106,6 +107,13 @@ def write_page(
     }
     files["index.html"] = _with_preloads(files)
     files["sw.js"] = _with_list(files)  # the last to be written: it makes browsers load the others
+    others = [name for name in files if (folder / name).exists() and not own]
+    for name in others:
+        if read_start(folder / name, len(files[name]) + 1) != files[name]:
+            raise NinEdgeError(
+                f"{folder / name}: no file of a page of nin-edge web, which would replace it; "
+                "expected a new folder"
+            )
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

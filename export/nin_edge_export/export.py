@@ -75,13 +75,15 @@ class ExportOptions:
             for value in values:
                 if value not in allowed:
                     raise ValueError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
+        if not self.precisions:
+            raise ValueError(f"no precision: expected some of {', '.join(PRECISIONS)}")
         check_opset(self.opset, self.embedded)
         if self.batch is not None and not 1 <= self.batch <= MAX_BATCH:
             raise ValueError(f"batch {self.batch}: expected 1 to {MAX_BATCH} images")
         if self.calibration_images < 1:
             raise ValueError(f"{self.calibration_images} calibration images: expected at least 1")
-        if self.max_drop is not None and not self.max_drop >= 0:
-            raise ValueError(f"max drop {self.max_drop}: expected at least 0 percentage points")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ValueError(f"max drop {self.max_drop}: expected 0 to 100 percentage points")
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +216,8 @@ def _check_data(
     for given in (dataset, calibration):
         if given is not None:
             check_labels(given, checkpoint.labels)
+    if calibration is not None and not len(calibration.train):
+        raise DatasetError(f"{calibration.name}: no training images to calibrate on")
     if dataset is not None and not (len(dataset.holdout) and len(dataset.scored)):
         raise DatasetError(
             f"{dataset.name}: too few images for a hold-out and a test split, "

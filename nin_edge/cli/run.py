@@ -22,6 +22,7 @@ from nin_edge.cli._common import (
     top_k_option,
 )
 from nin_edge.cli._images import Source, draw_heatmap, heatmap_paths, open_sources
+from nin_edge.text import without_name
 
 if TYPE_CHECKING:
     from nin_edge_runtime import Classifier, ImageError, Prediction
@@ -119,7 +120,7 @@ def _run_images(
             clear_line()
         if isinstance(result, ImageError):
             failed += 1
-            reason = str(result).removeprefix(f"{name}: ")
+            reason = without_name(result, name)
             if as_json:
                 click.echo(json.dumps({"image": name, "error": reason}))
             click.echo(printable(f"{name}: {reason}"), err=True)

@@ -13,7 +13,7 @@ from nin_edge.comparison.images import Images
 from nin_edge.data import Progress
 from nin_edge.metrics import wilson_interval
 from nin_edge.page import png
-from nin_edge.text import printable
+from nin_edge.text import without_name
 from nin_edge_runtime import Classifier, ImageError, NinEdgeError, Prediction
 from nin_edge_runtime.bench import this_machine
 from nin_edge_runtime.bench.machine import Machine
@@ -229,8 +229,8 @@ def compare(
         failed = next((each for each in (one, other) if isinstance(each, ImageError)), None)
         if failed is not None:
             source = images.new[place]
-            prefix = f"{printable(str(source))}: " if isinstance(source, Path) else ""
-            unreadable.append((images.names[place], str(failed).removeprefix(prefix)))
+            reason = without_name(failed, source) if isinstance(source, Path) else str(failed)
+            unreadable.append((images.names[place], reason))
         else:
             assert isinstance(one, Prediction)
             assert isinstance(other, Prediction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,10 +77,9 @@ def _open_folder(path: Path, column: str | None, rows: int) -> Input:
         raise NinEdgeError(
             f"{path}: has {' and '.join(several)}, expected one kind; name the folder of one"
         )
-    if parquet:
-        return _open_parquet(path, parquet, column, rows)
-    if tars:
-        return _open_tars(path, tars)
+    if parquet or tars:
+        opened = _open_parquet(path, parquet, column, rows) if parquet else _open_tars(path, tars)
+        return _with_lost(opened, parquet or tars, unreadable | _links_to_nothing(path))
     if not images:
         raise NinEdgeError(f"{path}: nothing to score in it, {_EXPECTED}")
     parts = (tuple(images[start : start + rows]) for start in range(0, len(images), rows))
@@ -90,6 +89,27 @@ def _open_folder(path: Path, column: str | None, rows: int) -> Input:
     ]
     passed = listing.passed_over()
     return Input(path, "images", len(images), _digest(path, images), shards, passed_over=passed)
+
+
+def _links_to_nothing(folder: Path) -> dict[str, str]:
+    """The Parquet files and tars in a folder that are not there, with the reason."""
+    return {
+        link.relative_to(folder).as_posix(): "a link to nothing"
+        for link in sorted(folder.rglob("[!.]*"))
+        if link.name.lower().endswith((_PARQUET, *_TARS)) and not link.exists()
+    }
+
+
+def _with_lost(opened: Input, files: Sequence[str], lost: dict[str, str]) -> Input:
+    """The input with a shard of errors, for what could not be read of a folder of files."""
+    if not lost:
+        return opened
+    return replace(
+        opened,
+        files=len(files) + len(lost),
+        digest=_digest(opened.source, [*files, *lost]),
+        shards=[*opened.shards, FolderShard(tuple(lost), lost)],
+    )
 
 
 def _open_file(path: Path, column: str | None, rows: int) -> Input:
@@ -124,13 +144,16 @@ def _open_parquet(source: Path, names: Sequence[str], column: str | None, rows: 
         raise NinEdgeError(f"{source / names[0]}: not a readable Parquet file")
     # The first file that has the column decides; one without it is an error in the output.
     name, found = next(
-        ((name, found) for name, found in readable if column in found.images), readable[0]
+        (one for one in readable if (column in one[1].images if column else one[1].images)),
+        readable[0],
     )
     column = choose_column(source / name, found, column)
     shards = [
         ParquetShard(name, column, *bounds)
         for name, found in contents.items()
-        for bounds in (_bounds(found.rows, rows) if found else [(0, None)])
+        for bounds in (
+            _bounds(found.rows, rows) if found and column in found.images else [(0, None)]
+        )
     ]
     return Input(source, "parquet", len(names), _digest(source, names), shards, column)
 

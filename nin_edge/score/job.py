@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nin_edge.files import write_atomically
-from nin_edge.score.shards import Item, Shard, without_name
-from nin_edge.text import as_utf8
+from nin_edge.score.shards import Item, Shard
+from nin_edge.text import as_utf8, without_name
 from nin_edge_runtime import Classifier, ImageError, Prediction
 
 _BATCH: Final = 8  # images of one inference
@@ -96,7 +96,7 @@ def _row(item: Item, result: Prediction | ImageError, source: Path, top_k: int) 
     """A row of the output."""
     row = dict.fromkeys(SCHEMA.names) | {"path": as_utf8(item.path)}
     if isinstance(result, ImageError):
-        return row | {"error": as_utf8(str(without_name(result, source / item.path)))}
+        return row | {"error": as_utf8(without_name(result, source / item.path))}
     top = result.top(top_k)
     return row | {
         "label": result.label,

@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nin_edge._version import __version__
-from nin_edge.files import mark_written, require_folder, write_atomically
+from nin_edge.files import is_unfinished, mark_written, require_folder, write_atomically
 from nin_edge.locks import LOCK_NAME, reserved
 from nin_edge_runtime import NinEdgeError
-from nin_edge_runtime.folders import MARKER
+from nin_edge_runtime.folders import MARKER, read_start
 
 MANIFEST: Final = "_manifest.json"
 """Readers of a folder of Parquet files pass over names that begin with an underscore."""
 
 _FORMAT: Final = 1
 _COMPARED: Final = ("model", "input", "settings")
-_PARTS: Final = ".nin-edge-*.part"  # what a killed process left
+_LARGEST_MANIFEST: Final = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def open_output(folder: Path, about: dict[str, Any]) -> Iterator[None]:
         if manifest.exists():
             _check(manifest, about)
         else:
-            other = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
-            if other:
+            names = {path.name for path in folder.iterdir()} - {LOCK_NAME}
+            if other := sorted(name for name in names if not is_unfinished(name)):
                 raise NinEdgeError(
                     f"{folder}: has other content ({other[0]}), expected a new folder, or one "
                     "that nin-edge score began"
@@ -77,8 +77,9 @@ def open_output(folder: Path, about: dict[str, Any]) -> Iterator[None]:
             write_atomically(manifest, f"{json.dumps(described, indent=2)}\n".encode())
         if not (folder / MARKER).exists():
             mark_written(folder)  # so that none of it is read as an input
-        for left in folder.glob(_PARTS):
-            left.unlink(missing_ok=True)
+        for left in folder.iterdir():
+            if is_unfinished(left.name):
+                left.unlink(missing_ok=True)
         yield
 
 
@@ -92,7 +93,8 @@ def summarise(folder: Path, files: int, written: int) -> Summary:
     for index in range(files):
         path = shard_file(folder, index)
         try:
-            column = pq.read_table(path, columns=["error"])["error"]
+            with path.open("rb") as file:  # which may have a name that pyarrow refuses
+                column = pq.read_table(file, columns=["error"])["error"]
         except (pa.ArrowException, OSError) as error:
             raise NinEdgeError(
                 f"{path}: not a readable Parquet file ({error}); remove it and run again"
@@ -109,7 +111,7 @@ def _check(manifest: Path, about: dict[str, Any]) -> None:
         NinEdgeError: they differ, or the manifest is damaged.
     """
     try:
-        before = json.loads(manifest.read_bytes())
+        before = json.loads(read_start(manifest, _LARGEST_MANIFEST))
         old = {name: before[name] for name in _COMPARED}
         known = before["format"] == _FORMAT
     except (ValueError, TypeError, KeyError, RecursionError) as error:

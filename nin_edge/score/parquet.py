@@ -7,6 +7,7 @@ that is damaged is one error; those behind it are read.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nin_edge.text import is_utf8
 from nin_edge_runtime import ImageError, NinEdgeError
 
 _ROWS: Final = 16  # that are in memory at once
@@ -37,7 +39,7 @@ class Contents:
 def look_into(path: Path) -> Contents | None:
     """What a file has, by its footer; None if that cannot be read."""
     try:
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             schema = file.schema_arrow
             return Contents(
                 file.metadata.num_rows,
@@ -46,6 +48,14 @@ def look_into(path: Path) -> Contents | None:
             )
     except _ERRORS:
         return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file, of any name: those that are not UTF-8, pyarrow does not open itself."""
+    with ExitStack() as stack:
+        source = path if is_utf8(str(path)) else stack.enter_context(path.open("rb"))
+        yield stack.enter_context(pq.ParquetFile(source, buffer_size=_BUFFER))
 
 
 def read_rows(
@@ -62,12 +72,12 @@ def read_rows(
     Yields:
         The row, or None for the file as a whole, and its image or the reason why there is none.
     """
-    try:
-        file = pq.ParquetFile(path, buffer_size=_BUFFER)
-    except _ERRORS as error:
-        yield None, ImageError(f"not a readable Parquet file ({error})")
-        return
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(path))
+        except _ERRORS as error:
+            yield None, ImageError(f"not a readable Parquet file ({error})")
+            return
         fields = {field.name: _leaf(field) for field in file.schema_arrow}
         if (leaf := fields.get(column)) is None:
             yield None, ImageError(no_column(column, fields))

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from nin_edge.data import DatasetError
 from nin_edge.data.archives import TarArchive
+from nin_edge.text import without_name
 from nin_edge_runtime import ImageError
 
 
@@ -69,7 +70,7 @@ class TarShard:
                 found = True
                 yield Item(f"{self.file}/{name}", data)
         except DatasetError as error:
-            yield Item(self.file, without_name(error, source / self.file))
+            yield Item(self.file, ImageError(without_name(error, source / self.file)))
         else:
             if not found:
                 yield Item(self.file, ImageError("a tar without images, such as 0001.jpg"))
@@ -112,8 +113,3 @@ def from_text(text: str) -> Shard:
         fields["names"] = tuple(names)
     shard: Shard = _FORMS[fields.pop("form")](**fields)
     return shard
-
-
-def without_name(error: Exception, path: Path) -> ImageError:
-    """The reason in a message that begins with a path."""
-    return ImageError(str(error).removeprefix(f"{path}: "))

@@ -153,12 +153,14 @@ def test_calibration_needs_no_recorded_ranges(
     [
         ({"precisions": ("fp32", "fp8")}, "precision 'fp8': expected one of fp32, fp16, int8"),
         ({"embedded": "half"}, "embedded preprocessing 'half': expected one of full"),
+        ({"precisions": ()}, "no precision: expected some of fp32, fp16, int8"),
+        ({"max_drop": float("inf")}, "max drop inf: expected 0 to 100"),
         ({"method": "best"}, "method 'best': expected one of minmax"),
         ({"batch": 0}, "batch 0: expected 1 to 4096"),
         ({"batch": 4097}, "batch 4097: expected 1 to 4096"),
         ({"calibration_images": 0}, "0 calibration images: expected at least 1"),
-        ({"max_drop": -0.1}, r"max drop -0\.1: expected at least 0"),
-        ({"max_drop": float("nan")}, "max drop nan: expected at least 0"),
+        ({"max_drop": -0.1}, r"max drop -0\.1: expected 0 to 100"),
+        ({"max_drop": float("nan")}, "max drop nan: expected 0 to 100"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
@@ -179,6 +181,12 @@ def test_data_with_other_labels_is_refused(
     other = replace(dataset, labels=("circle", "square", "star"))
     with pytest.raises(DatasetError, match=r"its labels are not the model's: .*étoile, .*star"):
         export_models(checkpoint, **{role: other})  # type: ignore[arg-type]
+
+
+def test_calibration_needs_training_images(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    without = replace(dataset, train=dataset.train[:0])
+    with pytest.raises(DatasetError, match="no training images to calibrate on"):
+        export_models(checkpoint, calibration=without)
 
 
 def test_int8_without_ranges_is_refused_and_other_precisions_are_not(

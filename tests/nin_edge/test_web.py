@@ -211,6 +211,20 @@ def test_a_folder_of_another_page_is_left_alone(
     assert list((tmp_path / "site").iterdir()) == [index]
 
 
+def test_a_model_that_is_there_is_not_replaced(
+    package: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "model.onnx").write_bytes(b"mine")
+    done = run(tiny_model, site, "--onnxruntime-web", package)
+    assert done.exit_code == 1
+    assert "model.onnx: no file of a page of nin-edge web" in done.stderr
+    assert held(site) == {"model.onnx": b"mine"}
+    (site / "model.onnx").write_bytes(tiny_model.read_bytes())  # the same
+    assert run(tiny_model, site, "--onnxruntime-web", package).exit_code == 0
+
+
 def test_a_pipe_in_npms_folder_is_not_waited_for(
     package: Path, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from nin_edge.files import require_folder, write_atomically
 from nin_edge_export.export import ExportedModel
@@ -173,7 +174,7 @@ def _label_lines(labels: Sequence[str]) -> bytes:
         NinEdgeError: one of them has a line break.
     """
     for label in labels:
-        if len(label.splitlines()) != 1:
+        if label.splitlines() != [label]:
             raise NinEdgeError(
                 f"the label {label!r} has a line break: {_LABELS} has one label a line"
             )
@@ -193,7 +194,11 @@ def _check_same(folder: Path, labels: bytes, data: bytes) -> None:
     if not (folder / _LABELS).is_file() or (folder / _LABELS).read_bytes() != labels:
         raise NinEdgeError(f"{folder}: a model of other labels, {hint}")
     last = folder / str(versions[-1]) / _MODEL
-    if not last.is_file() or _signature(last.read_bytes()) != _signature(data):
+    try:
+        same = last.is_file() and _signature(last.read_bytes()) == _signature(data)
+    except (DecodeError, KeyError):  # a damaged model, or one of other types
+        same = False
+    if not same:
         raise NinEdgeError(f"{folder}: a model of other inputs or outputs, {hint}")
 
 

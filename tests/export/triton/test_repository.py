@@ -138,12 +138,17 @@ def _line_break(model: ExportedModel) -> ExportedModel:
     return replace(model, info=replace(model.info, labels=("circle", "a\nb", "square")))
 
 
+def _line_end(model: ExportedModel) -> ExportedModel:
+    return replace(model, info=replace(model.info, labels=("circle", "a\n", "square")))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (_other_labels, "tiny-fp32: a model of other labels, expected another folder"),
         (_other_outputs, "tiny-fp32: a model of other inputs or outputs"),
         (_line_break, r"the label 'a\\nb' has a line break"),
+        (_line_end, r"the label 'a\\n' has a line break"),
     ],
 )
 def test_what_clients_rely_on_is_not_replaced(
@@ -157,6 +162,15 @@ def test_what_clients_rely_on_is_not_replaced(
     with pytest.raises(NinEdgeError, match=words):
         write_repository([change(exported)], "tiny", tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_model_in_the_repository_is_one_of_other_outputs(
+    exported: ExportedModel, tmp_path: Path
+) -> None:
+    write_repository([exported], "tiny", tmp_path)
+    (tmp_path / "tiny-fp32" / "1" / "model.onnx").write_bytes(exported.data[:100])
+    with pytest.raises(NinEdgeError, match="tiny-fp32: a model of other inputs or outputs"):
+        write_repository([exported], "tiny", tmp_path)
 
 
 def test_a_full_disk_leaves_no_half_version(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from nin_edge.score import Summary, score
 from nin_edge_runtime.golden import golden_image
 
 COUNT = 23
@@ -76,7 +78,24 @@ def read_rows() -> Callable[[Path], Rows]:
         return [
             row
             for path in sorted(folder.glob("*.parquet"))
-            for row in pq.read_table(path).to_pylist()
+            for row in pq.read_table(pa.BufferReader(path.read_bytes())).to_pylist()
         ]
 
     return read
+
+
+@pytest.fixture
+def folder(images: Sequence[Path], tmp_path: Path) -> Path:
+    shutil.copytree(images[0].parent, tmp_path / "in" / "inside")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Callable[..., Summary]:
+    """Scores an input to `out` with the tiny model."""
+
+    def call(source: Path, **options: Any) -> Summary:
+        settings = {"model": tiny_model, "rows": 5, "top_k": 2} | options
+        return score(source, settings.pop("out", tmp_path / "out"), **settings)
+
+    return call
