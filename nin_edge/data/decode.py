@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nin_edge.data.errors import DatasetError
+from nin_edge.text import without_name
 from nin_edge_runtime import ImageError
 from nin_edge_runtime.preprocessing import Preprocessing
 
@@ -136,7 +137,7 @@ def _decode_chunk(
             pixels, shape = preprocessing.load(file)
             decoded.append(Decoded(pixels.tobytes(), enlarged=min(shape) < size))
         except ImageError as error:
-            decoded.append(str(error).removeprefix(f"{name}: "))
+            decoded.append(without_name(error, name))
     return decoded
 
 

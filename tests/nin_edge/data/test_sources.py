@@ -82,6 +82,15 @@ def test_linked_folders_are_read_once(pair: Path, tmp_path: Path) -> None:
     assert "2 links to a folder above or read before" in dataset.passed_over
 
 
+def test_reasons_have_no_name(pair: Path) -> None:
+    for name in ("damaged.png", "\u202f.png", "\n.png"):
+        (pair / "circle" / name).write_text("no image")
+        ((unreadable, reason),) = read(pair).unreadable
+        assert unreadable == f"circle/{name}"
+        assert reason.startswith("not an image")
+        (pair / "circle" / name).unlink()
+
+
 def test_what_is_too_large_is_named_and_what_a_disk_refuses_is_no_fault_of_an_image(
     pair: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
