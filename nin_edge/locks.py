@@ -103,7 +103,7 @@ def _locked(path: Path, refusal: str) -> Iterator[None]:
             file = open_plain(path)
         except (FileNotFoundError, FileExistsError):
             blocked = path.parent.exists() and not path.parent.is_dir()
-            if blocked or path.parent.is_symlink() or attempt == _ATTEMPTS:
+            if blocked or path.parent.is_symlink() or attempt >= _ATTEMPTS:
                 raise
             continue  # a holder that ended removed the folder in between
         with file:

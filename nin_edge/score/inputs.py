@@ -93,10 +93,15 @@ def _open_folder(path: Path, column: str | None, rows: int) -> Input:
 
 def _links_to_nothing(folder: Path) -> dict[str, str]:
     """The Parquet files and tars in a folder that are not there, with the reason."""
-    return {
-        link.relative_to(folder).as_posix(): "a link to nothing"
-        for link in sorted(folder.rglob("[!.]*"))
+    links = (
+        link.relative_to(folder)
+        for link in sorted(folder.rglob("*"))
         if link.name.lower().endswith((_PARQUET, *_TARS)) and not link.exists()
+    )
+    return {
+        link.as_posix(): "a link to nothing"
+        for link in links
+        if not any(part.startswith(".") for part in link.parts)  # such as Hugging Face's .cache
     }
 
 

@@ -9,7 +9,6 @@ first keeps what the features know: with a random last layer, the first steps wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import count
 from typing import Final
 
@@ -76,13 +75,12 @@ def fit_linear_head(
     classes = len(dataset.labels)
     counts = torch.bincount(targets, minlength=classes).clamp_min(1)
     importance = len(targets) / (classes * counts) if balanced else torch.ones(classes)
-    regression = partial(
-        _logistic_regression, importance=importance, label_smoothing=label_smoothing
-    )
     fits = count(1)
 
     def fit(features: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-        fitted = regression(features, targets, penalty)
+        fitted = _logistic_regression(
+            features, targets, penalty, importance=importance, label_smoothing=label_smoothing
+        )
         progress("fitting the last layer", next(fits), len(_PENALTIES) * _FOLDS + 1)
         return fitted
 

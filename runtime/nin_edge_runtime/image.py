@@ -214,7 +214,7 @@ def open_upright(
                 f"{type(source).__name__}: "
                 "expected a path, bytes, a binary file, a PIL image or a uint8 array"
             )
-        elif hasattr(source, "seekable") and not source.seekable():  # and so is this one
+        elif hasattr(source, "seekable") and not source.seekable():  # this one, too
             file = io.BytesIO(source.read())
         with _open(file, name) as image:
             yield _decode(image, name, max_pixels, max_value, min_side, file)

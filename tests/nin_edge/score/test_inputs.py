@@ -173,6 +173,8 @@ def test_files_that_are_not_there_and_folders_that_cannot_be_read_are_rows(
     write(source / f"a{ending}").rename(odd)
     (source / "locked").mkdir()
     (source / f"gone{ending}").symlink_to("missing")
+    (source / ".cache").mkdir()  # hidden folders are no input
+    (source / ".cache" / f"other{ending}").symlink_to("missing")
     scan = os.scandir
 
     def scandir(folder: Path) -> Any:
@@ -185,4 +187,5 @@ def test_files_that_are_not_there_and_folders_that_cannot_be_read_are_rows(
     rows = {row["path"]: row["error"] for row in read_rows(tmp_path / "out")}
     bad = {path: rows.pop(path) for path in ("locked/", f"gone{ending}")}
     assert list(bad.values()) == ["Permission denied", "a link to nothing"]
+    assert not any(path.startswith(".cache") for path in rows)
     assert sum(error is None for error in rows.values()) > 5
